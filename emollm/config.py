@@ -1,0 +1,167 @@
+"""Frozen option classes, filled from a YAML or TOML file and overridden on the command line."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import sys
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
+
+from emollm.errors import ConfigError, EmollmError
+
+
+class Config(BaseModel):
+    """Base of all option classes: frozen, unknown names refused, a docstring under each field."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+C = TypeVar("C", bound=Config)
+
+
+class ClusterConfig(Config):
+    """Where a job runs and what it may use there."""
+
+    ray_address: str | None = None
+    """Address of a running Ray cluster. None: the cluster that submitted this job, else a private local Ray."""
+    num_workers: int = Field(2, ge=1)
+    """Training workers, or scoring actors: one process each."""
+    cpus_per_worker: float = Field(1.0, gt=0)
+    """CPU cores reserved for a worker. On CPU one thread a worker is fastest; add workers, not threads."""
+    gpus_per_worker: float = Field(0.0, ge=0)
+    """GPUs reserved for a worker."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, but a wrong option is a ConfigError that lists the right ones."""
+
+    def error(self, message: str) -> Any:
+        options = sorted(o for action in self._actions for o in action.option_strings if o.startswith("--"))
+        known = [o for o in options if o not in ("--help", "--config") and not o.startswith("--no-")]
+        unknown = [w for w in message.split() if w.startswith("--")] if "unrecognized" in message else []
+        close = [c for w in unknown for c in difflib.get_close_matches(w.split("=")[0], known, n=1)]
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise ConfigError(f"{message}; {hint}options: {', '.join(known)}")
+
+
+def read_config(cls: type[C], argv: Sequence[str], *, prog: str) -> C:
+    """The options of a job: defaults, then `--config FILE` (YAML, TOML or JSON), then the command line.
+
+    Raises ConfigError, one line a problem, naming the option, its value and what is allowed.
+    """
+    parser = _Parser(prog=prog, description=(cls.__doc__ or "").strip(), allow_abbrev=False)
+    parser.add_argument("--config", metavar="FILE", help="YAML, TOML or JSON file with any of these options")
+    # CliSettingsSource reads the whole line; --config is taken out of it first.
+    only_config = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    only_config.add_argument("--config", type=Path)
+    chosen, rest = only_config.parse_known_args(list(argv))
+
+    class Settings(cls, BaseSettings):  # type: ignore[valid-type, misc]
+        model_config = SettingsConfigDict(
+            frozen=True,
+            extra="forbid",
+            cli_kebab_case=True,
+            cli_avoid_json=True,
+            cli_implicit_flags=True,
+            cli_hide_none_type=True,
+            cli_use_class_docs_for_groups=True,
+        )
+
+        @classmethod
+        def settings_customise_sources(cls, settings_cls: Any, init_settings: Any, **_: Any) -> tuple[Any, ...]:
+            line: CliSettingsSource[Any] = CliSettingsSource(settings_cls, root_parser=parser, cli_parse_args=rest)
+            return (line, init_settings)
+
+    try:
+        settings = Settings(**_read_file(chosen.config) if chosen.config else {})
+        # Back to the plain class: Settings is local and would not pickle.
+        return cls.model_validate(settings.model_dump())
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(cls, e) for e in error.errors())) from None
+
+
+def split_command(
+    argv: Sequence[str], *, prog: str, commands: Mapping[str, type[Config]]
+) -> tuple[str, Sequence[str]]:
+    """The first word of a job that has several commands, and the rest of the line.
+
+    `--help` alone lists the commands; raises ConfigError on any other first word.
+    """
+    known = "\n".join(f"  {name:8} {(cls.__doc__ or '').strip()}" for name, cls in commands.items())
+    if list(argv[:1]) in (["-h"], ["--help"]):
+        print(f"usage: {prog} COMMAND [OPTIONS]\n\n{known}\n\n{prog} COMMAND --help lists the options of one.")
+        sys.exit(0)
+    if not argv or argv[0] not in commands:
+        problem = f"unknown command {argv[0]!r}" if argv else "no command given"
+        raise ConfigError(f"{problem}; choose from: {', '.join(commands)}")
+    return argv[0], argv[1:]
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        match path.suffix:
+            case ".toml":
+                data = tomllib.loads(text)
+            case ".json":
+                data = json.loads(text)
+            case ".yaml" | ".yml":
+                import yaml
+
+                data = yaml.safe_load(text)
+            case _:
+                raise ConfigError(f"--config {path}: the file must end in .yaml, .toml or .json")
+    except OSError as error:
+        raise ConfigError(f"--config {path}: {error.strerror}") from None
+    except ConfigError:
+        raise
+    except Exception as error:  # each parser has an exception of its own
+        raise ConfigError(f"--config {path} cannot be parsed: {error}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"--config {path}: expected options by name, found {type(data).__name__}")
+    return data
+
+
+def _explain(cls: type[Config], problem: Mapping[str, Any]) -> str:
+    """A pydantic problem as one line in the words of the command line."""
+    where = [str(part) for part in problem["loc"]]
+    option = "--" + ".".join(where).replace("_", "-") if where else "options"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] == "missing":
+        return f"{option} is required"
+    if problem["type"] == "extra_forbidden":
+        owner: Any = cls
+        for part in where[:-1]:
+            owner = owner.model_fields[part].annotation
+        allowed = list(owner.model_fields)
+        close = difflib.get_close_matches(where[-1], allowed, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        return f"unknown option {'.'.join(where)}; {hint}allowed: {', '.join(allowed)}"
+    if not where:
+        return message
+    return f"{option} {problem['input']!r}: {message}"
+
+
+def run_job(main: Callable[[Sequence[str]], None]) -> None:
+    """Run a job's `main` as a command: a user's mistake is one clear line and exit status 2, no traceback."""
+    try:
+        main(sys.argv[1:])
+    except EmollmError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; nothing half-written is left behind", file=sys.stderr)
+        sys.exit(130)
+
+
+def with_values(config: C, **values: Any) -> C:
+    """A copy with some fields replaced, validated again (`model_copy` would not)."""
+    return type(config).model_validate({**config.model_dump(), **values})
+

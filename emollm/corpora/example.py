@@ -1,0 +1,53 @@
+"""A labelled post, and how a reader reports the rows it cannot use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from emollm.errors import DataError
+from emollm.tasks import Value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One gold label of one post: what every reader gives and every later step takes."""
+
+    id: str
+    """The row's id in its corpus."""
+    text: str
+    """As the corpus has it; readers mend encodings, never wording."""
+    task: str
+    emotion: str | None
+    value: Value
+    """In the task's own range, classes or labels."""
+    source: str
+    """The corpus, "semeval2018"."""
+    split: str
+    """"train", "dev" or "test"."""
+    path: str
+    line: int
+    """Where it stands: file and line, counted from 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BadRow:
+    """A row that gives no Example, and why."""
+
+    path: str
+    line: int
+    value: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: {self.value!r}: {self.reason}"
+
+
+def refuse(bad: Sequence[BadRow], shown: int = 20) -> None:
+    """Raise one DataError that lists the first `shown` bad rows and counts them all; do nothing if none."""
+    if not bad:
+        return
+    lines = [str(row) for row in bad[:shown]]
+    if len(bad) > shown:
+        lines.append(f"... and {len(bad) - shown} more")
+    raise DataError(f"{len(bad)} bad row{'s' if len(bad) > 1 else ''}:\n" + "\n".join(lines))

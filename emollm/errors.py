@@ -1,0 +1,29 @@
+"""The exceptions of emollm: one line that names the offending value and the next command.
+
+Each subclasses the matching built-in and takes its message as only argument, so it survives pickling
+between Ray processes.
+"""
+
+
+class EmollmError(Exception):
+    """Base of all errors that a user can mend; the jobs print its message and exit with status 2."""
+
+
+class ConfigError(EmollmError, ValueError):
+    """An option that is unknown, out of range or impossible together with another."""
+
+
+class DataError(EmollmError, ValueError):
+    """A corpus, data set or output folder that is missing, malformed or of another kind."""
+
+
+class ModelError(EmollmError, ValueError):
+    """A model folder or base model that cannot be used as asked."""
+
+
+class ResourceError(EmollmError, RuntimeError):
+    """CPUs, GPUs, memory or a port that are not to be had."""
+
+
+class TrainingError(EmollmError, RuntimeError):
+    """A training run that stopped: its last good state is kept, its output folder is not written."""
