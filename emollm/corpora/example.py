@@ -38,9 +38,17 @@ class BadRow:
     line: int
     value: str
     reason: str
+    labels: int = 1
+    """How many labels are lost with it: all of a file whose header is wrong, mostly one."""
 
     def __str__(self) -> str:
-        return f"{self.path}:{self.line}: {self.value!r}: {self.reason}"
+        lost = f" ({self.labels:,} labels)" if self.labels > 1 else ""
+        return f"{self.path}:{self.line}: {self.value!r}: {self.reason}{lost}"
+
+
+def count_labels(bad: Sequence[BadRow]) -> int:
+    """Labels lost with these rows: examples plus this are all labels there were."""
+    return sum(row.labels for row in bad)
 
 
 def refuse(bad: Sequence[BadRow], shown: int = 20) -> None:
@@ -49,5 +57,14 @@ def refuse(bad: Sequence[BadRow], shown: int = 20) -> None:
         return
     lines = [str(row) for row in bad[:shown]]
     if len(bad) > shown:
-        lines.append(f"... and {len(bad) - shown} more")
-    raise DataError(f"{len(bad)} bad row{'s' if len(bad) > 1 else ''}:\n" + "\n".join(lines))
+        lines.append(f"... and {len(bad) - shown:,} more")
+    lost = f" ({count_labels(bad):,} labels)" if count_labels(bad) > len(bad) else ""
+    raise DataError(f"{len(bad):,} bad row{'s' if len(bad) > 1 else ''}{lost}:\n" + "\n".join(lines))
+
+
+def hand_over(collected: list[BadRow], bad: list[BadRow] | None) -> None:
+    """What a reader does with its bad rows: into the caller's list, or refused where the caller gave none."""
+    if bad is None:
+        refuse(collected)
+    else:
+        bad += collected
