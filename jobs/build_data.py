@@ -8,12 +8,27 @@ from emollm.config import read_config, run_job, split_command
 
 
 def main(argv: Sequence[str]) -> None:
-    from emollm.build import AaidConfig, build_aaid
+    from emollm.benchmark import AebConfig, build_aeb
+    from emollm.build import AaidConfig, OwnConfig, build_aaid, build_own
+    from emollm.manifest import report
 
-    _, rest = split_command(argv, prog="build_data", commands={"aaid": AaidConfig})
-    config = read_config(AaidConfig, rest, prog="build_data aaid")
-    for split, table in build_aaid(config).items():
-        print(f"{config.out / split}.parquet: {table.num_rows:,} rows")
+    command, rest = split_command(
+        argv, prog="build_data", commands={"aaid": AaidConfig, "aeb": AebConfig, "own": OwnConfig}
+    )
+    prog = f"build_data {command}"
+    match command:
+        case "aaid":
+            aaid = read_config(AaidConfig, rest, prog=prog)
+            build_aaid(aaid)
+            print(report(aaid.out))
+        case "aeb":
+            aeb = read_config(AebConfig, rest, prog=prog)
+            build_aeb(aeb)
+            print(report(aeb.out))
+        case _:
+            own = read_config(OwnConfig, rest, prog=prog)
+            build_own(own)
+            print(report(own.out))
 
 
 if __name__ == "__main__":

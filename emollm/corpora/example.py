@@ -28,6 +28,8 @@ class Example:
     path: str
     line: int
     """Where it stands: file and line, counted from 1."""
+    template: str | None = None
+    """The wording it was published with, where the reader knows one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -64,7 +64,16 @@ class Rows:
         """A header that does not fit loses every row of the file."""
         self.reject(1, " | ".join(header), reason, labels=max(rows, 1) * self.labels_per_row)
 
-    def add(self, *, line: int, id: str, text: str, labels: Sequence[Label], split: str | None = None) -> None:  # noqa: A002 - the field it fills is called so
+    def add(
+        self,
+        *,
+        line: int,
+        id: str,  # noqa: A002 - the field it fills is called so
+        text: str,
+        labels: Sequence[Label],
+        split: str | None = None,
+        template: str | None = None,
+    ) -> None:
         """An Example for each label; a BadRow for the row if its text is empty or its id seen, or for a wrong label."""
         if not text.strip():
             return self.reject(line, text, "empty text", labels=len(labels))
@@ -92,6 +101,7 @@ class Rows:
                     split=split or self.split,
                     path=str(self.path),
                     line=line,
+                    template=template,
                 )
             )
         return None

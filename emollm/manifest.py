@@ -1,0 +1,115 @@
+"""What a data folder holds, in counts and hashes: `manifest.json`, equal for equal inputs and seed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from emollm.corpora.example import BadRow, count_labels
+from emollm.tasks import Task
+
+BINS = 10
+"""Bars of a regression's histogram, over its 0..1 form."""
+
+
+def describe(table: pa.Table) -> dict[str, Any]:
+    """Counts of rows: all, and a question (task and emotion), template and label."""
+    tasks = table["task"].to_pylist()
+    columns = question_columns(table)
+    templates = Counter(zip(tasks, table["template"].to_pylist(), strict=True))
+    return {
+        "rows": table.num_rows,
+        "questions": dict(sorted(Counter(columns).items())),
+        "templates": {f"{task}/{index}": n for (task, index), n in sorted(templates.items())},
+        "labels": label_counts(table),
+    }
+
+
+def question_columns(table: pa.Table) -> list[str]:
+    """`EI-reg.joy` or `V-reg`, a row each."""
+    pairs = zip(table["task"].to_pylist(), table["emotion"].to_pylist(), strict=True)
+    return [f"{task}.{emotion}" if emotion else task for task, emotion in pairs]
+
+
+def label_counts(table: pa.Table) -> dict[str, dict[str, int]]:
+    """How often each label, class or tenth of the range occurs, a question each; "" is the empty label set."""
+    counts: dict[str, Counter[str]] = {}
+    golds = zip(*(table[name].to_pylist() for name in ("value", "unit", "labels")), strict=True)
+    for column, (value, unit, labels) in zip(question_columns(table), golds, strict=True):
+        of_question = counts.setdefault(column, Counter())
+        if unit is not None:
+            # The last bin is closed: 1.0 belongs to 0.9-1.0.
+            low = min(int(unit * BINS), BINS - 1)
+            of_question[f"{low / BINS:.1f}-{(low + 1) / BINS:.1f}"] += 1
+        elif value is not None:
+            of_question[str(int(value))] += 1
+        else:
+            of_question.update(labels or [""])
+    return {column: dict(sorted(counts[column].items(), key=_by_number)) for column in sorted(counts)}
+
+
+def _by_number(item: tuple[str, int]) -> tuple[float, str]:
+    key = item[0]
+    digits = key.lstrip("-")
+    return (float(key), key) if digits.isdigit() else (0.0, key)
+
+
+def file_hashes(paths: Iterable[str | Path], *, roots: Sequence[Path] = ()) -> dict[str, str]:
+    """SHA-256 of each file, named by its path within the first of `roots` that holds it, else by its name.
+
+    So the same corpus in another folder gives the same manifest.
+    """
+    return {
+        _within(Path(path), roots): hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        for path in sorted({str(path) for path in paths})
+    }
+
+
+def _within(path: Path, roots: Sequence[Path]) -> str:
+    for root in roots:
+        if path.is_relative_to(root) and path != root:
+            return path.relative_to(root).as_posix()
+    return path.name
+
+
+def describe_bad(bad: Sequence[BadRow]) -> dict[str, int]:
+    return {"rows": len(bad), "labels": count_labels(bad)}
+
+
+def describe_wording(tasks: Iterable[Task], templates: Path | None) -> dict[str, Any]:
+    """Where the wordings are from, and the wordings."""
+    found: Mapping[str, Any] = {task.name: list(task.templates) for task in tasks}
+    return {"from": "emollm" if templates is None else templates.name, "templates": found}
+
+
+def report(folder: Path) -> str:
+    """What the job prints: a line a table, and one for each thing a user should know of."""
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    lines = [f"{folder / name}.parquet: {table['rows']:,} rows" for name, table in manifest["tables"].items()]
+    if len(lines) > 2:
+        lines.append(f"{sum(table['rows'] for table in manifest['tables'].values()):,} rows in all")
+    if missing := manifest.get("missing"):
+        lines.append(f"note: left out, no source given: {', '.join(missing)}")
+    if rejected := manifest["rejected"]["rows"]:
+        labels = manifest["rejected"]["labels"]
+        lines.append(f"note: {rejected:,} bad rows ({labels:,} labels) left out; see {folder / 'rejected.jsonl'}")
+    for whose in ("official", "published"):
+        tables = (manifest.get(f"differs_from_{whose}") or {}).items()
+        for name, questions in tables:
+            counts = [f"{q} {n['here']:,} of {n[whose]:,}" for q, n in questions.items()]
+            more = f" and {len(counts) - 4} more" if len(counts) > 4 else ""
+            if counts:
+                lines.append(f"note: {name} is not the {whose} one: {', '.join(counts[:4])}{more}")
+    if unlike := manifest.get("asked_in_own_range"):
+        lines.append(
+            f"note: the imported wordings of {', '.join(unlike)} ask in the corpus's own range; models of this "
+            "project answer in 0..1 (docs/data.md#traps)"
+        )
+    lines.append(f"card: {folder / 'card.html'}")
+    return "\n".join(lines)
