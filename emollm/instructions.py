@@ -73,6 +73,7 @@ def build_rows(
         else:
             chosen = np.sort(rng.permutation(most)[:count]).tolist()
         gold = _gold_columns(task, example)
+        file = Path(example.path).name
         for template in chosen:
             pieces = render(question, task.templates[template])
             row = {
@@ -87,7 +88,7 @@ def build_rows(
                 **gold,
                 "source": example.source,
                 "split": example.split,
-                "file": Path(example.path).name,
+                "file": file,
                 "line": example.line,
             }
             for name, column in columns.items():

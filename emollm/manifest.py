@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from emollm.corpora.example import BadRow, count_labels
 from emollm.tasks import Task
@@ -20,38 +21,49 @@ BINS = 10
 
 def describe(table: pa.Table) -> dict[str, Any]:
     """Counts of rows: all, and a question (task and emotion), template and label."""
-    tasks = table["task"].to_pylist()
-    columns = question_columns(table)
-    templates = Counter(zip(tasks, table["template"].to_pylist(), strict=True))
     return {
         "rows": table.num_rows,
-        "questions": dict(sorted(Counter(columns).items())),
-        "templates": {f"{task}/{index}": n for (task, index), n in sorted(templates.items())},
+        "questions": question_counts(table),
+        "templates": {f"{task}/{index}": n for (task, index), n in _counts(table["task"], table["template"]).items()},
         "labels": label_counts(table),
     }
 
 
-def question_columns(table: pa.Table) -> list[str]:
+def question_column(table: pa.Table) -> pa.ChunkedArray:
     """`EI-reg.joy` or `V-reg`, a row each."""
-    pairs = zip(table["task"].to_pylist(), table["emotion"].to_pylist(), strict=True)
-    return [f"{task}.{emotion}" if emotion else task for task, emotion in pairs]
+    task, emotion = (table[name].cast(pa.string()) for name in ("task", "emotion"))
+    return pc.if_else(pc.is_null(emotion), task, pc.binary_join_element_wise(task, emotion, "."))
+
+
+def question_counts(table: pa.Table) -> dict[str, int]:
+    return {question: n for (question,), n in _counts(question_column(table)).items()}
 
 
 def label_counts(table: pa.Table) -> dict[str, dict[str, int]]:
     """How often each label, class or tenth of the range occurs, a question each; "" is the empty label set."""
-    counts: dict[str, Counter[str]] = {}
-    golds = zip(*(table[name].to_pylist() for name in ("value", "unit", "labels")), strict=True)
-    for column, (value, unit, labels) in zip(question_columns(table), golds, strict=True):
-        of_question = counts.setdefault(column, Counter())
-        if unit is not None:
-            # The last bin is closed: 1.0 belongs to 0.9-1.0.
-            low = min(int(unit * BINS), BINS - 1)
-            of_question[f"{low / BINS:.1f}-{(low + 1) / BINS:.1f}"] += 1
-        elif value is not None:
-            of_question[str(int(value))] += 1
-        else:
-            of_question.update(labels or [""])
+    counts: dict[str, Counter[str]] = {question: Counter() for question in question_counts(table)}
+    question, value, unit, labels = question_column(table), table["value"], table["unit"], table["labels"]
+    for (column, number, share), n in _counts(question, value, unit).items():
+        if share is not None:
+            # The last bin is closed: 1.0 belongs to 0.9-1.0. Rounded, since EmoBank's 1.4 is 0.0999… of its range.
+            low = min(int(round(share * BINS, 9)), BINS - 1)
+            counts[column][f"{low / BINS:.1f}-{(low + 1) / BINS:.1f}"] += n
+        elif number is not None:
+            counts[column][str(int(number))] += n
+    for (column, label), n in _counts(question.take(pc.list_parent_indices(labels)), pc.list_flatten(labels)).items():
+        counts[column][label] += n
+    for (column,), n in _counts(question.filter(pc.equal(pc.list_value_length(labels), 0))).items():
+        counts[column][""] += n
     return {column: dict(sorted(counts[column].items(), key=_by_number)) for column in sorted(counts)}
+
+
+def _counts(*columns: pa.ChunkedArray) -> dict[tuple[Any, ...], int]:
+    """How often each combination occurs, sorted."""
+    names = [str(i) for i in range(len(columns))]
+    grouped = pa.table(list(columns), names=names).group_by(names, use_threads=False).aggregate([([], "count_all")])
+    keys = zip(*(grouped[name].to_pylist() for name in names), strict=True)
+    found = dict(zip(keys, grouped["count_all"].to_pylist(), strict=True))
+    return dict(sorted(found.items(), key=lambda item: [(part is None, part) for part in item[0]]))
 
 
 def _by_number(item: tuple[str, int]) -> tuple[float, str]:

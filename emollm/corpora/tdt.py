@@ -5,8 +5,8 @@ Classification" (ACL 2014), `train.raw` and `test.raw`: three lines a row, the t
 stood, the target, and -1, 0 or 1.
 
 Traps: train has CRLF, test has not; one line too many or few shifts all rows after it, so the three lines are
-checked in step. The benchmark puts the target back and does not say which it was: sentences with two targets
-become one text with two golds, and no model can be right on both.
+checked in step. The benchmark puts the target back and does not say which it was, so a tweet that praises one
+thing and blames another is asked only "well or ill".
 """
 
 from __future__ import annotations

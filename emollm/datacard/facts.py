@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from emollm.errors import ConfigError
-from emollm.manifest import describe, question_columns
+from emollm.manifest import label_counts, question_column, question_counts
 from emollm.tasks import Task
 
 LENGTH_BINS = (0, 5, 10, 15, 20, 25, 30, 35, 40, 50, 60, 80, 120, 200, 400)
@@ -135,15 +135,14 @@ def _counter(tokenizer: Path | None) -> tuple[Callable[[Sequence[str]], list[int
 
 def _table(name: str, table: pa.Table, count: Callable[[Sequence[str]], list[int]]) -> Table:
     first = table.filter(_first_of_each(table))
-    of_first = describe(first)
     return Table(
         name=name,
         rows=table.num_rows,
         examples=first.num_rows,
         texts=len(first["text"].unique()),
-        questions=describe(table)["questions"],
-        examples_of=of_first["questions"],
-        labels=of_first["labels"],
+        questions=question_counts(table),
+        examples_of=question_counts(first),
+        labels=label_counts(first),
         templates=_templates(table),
         lengths=_lengths(table, count),
         duplicates=_duplicates(first),
@@ -152,7 +151,7 @@ def _table(name: str, table: pa.Table, count: Callable[[Sequence[str]], list[int
 
 def _templates(table: pa.Table) -> dict[str, tuple[int, int, int]]:
     counts: dict[str, Counter[int]] = {}
-    for question, template in zip(question_columns(table), table["template"].to_pylist(), strict=True):
+    for question, template in zip(question_column(table).to_pylist(), table["template"].to_pylist(), strict=True):
         counts.setdefault(question, Counter())[template] += 1
     return {question: (len(rows), min(rows.values()), max(rows.values())) for question, rows in counts.items()}
 
@@ -198,7 +197,7 @@ def _most(ordered: Sequence[int]) -> int:
 def _duplicates(first: pa.Table) -> Duplicates:
     golds: dict[tuple[str, str], list[str]] = {}
     for column, text, answer in zip(
-        question_columns(first), first["text"].to_pylist(), first["answer"].to_pylist(), strict=True
+        question_column(first).to_pylist(), first["text"].to_pylist(), first["answer"].to_pylist(), strict=True
     ):
         golds.setdefault((column, text), []).append(answer)
     repeated = [answers for answers in golds.values() if len(answers) > 1]
