@@ -75,7 +75,9 @@ def read_config(cls: type[C], argv: Sequence[str], *, prog: str) -> C:
         )
 
         @classmethod
-        def settings_customise_sources(cls, settings_cls: Any, init_settings: Any, **_: Any) -> tuple[Any, ...]:
+        def settings_customise_sources(  # type: ignore[override]
+            cls, settings_cls: Any, init_settings: Any, **_: Any
+        ) -> tuple[Any, ...]:
             line: CliSettingsSource[Any] = CliSettingsSource(settings_cls, root_parser=parser, cli_parse_args=rest)
             return (line, init_settings)
 
@@ -87,9 +89,7 @@ def read_config(cls: type[C], argv: Sequence[str], *, prog: str) -> C:
         raise ConfigError("\n".join(_explain(cls, e) for e in error.errors())) from None
 
 
-def split_command(
-    argv: Sequence[str], *, prog: str, commands: Mapping[str, type[Config]]
-) -> tuple[str, Sequence[str]]:
+def split_command(argv: Sequence[str], *, prog: str, commands: Mapping[str, type[Config]]) -> tuple[str, Sequence[str]]:
     """The first word of a job that has several commands, and the rest of the line.
 
     `--help` alone lists the commands; raises ConfigError on any other first word.
@@ -164,4 +164,3 @@ def run_job(main: Callable[[Sequence[str]], None]) -> None:
 def with_values(config: C, **values: Any) -> C:
     """A copy with some fields replaced, validated again (`model_copy` would not)."""
     return type(config).model_validate({**config.model_dump(), **values})
-

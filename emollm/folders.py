@@ -56,7 +56,7 @@ def check_new(path: Path, *, overwrite: bool) -> None:
 
 
 def _is_ours(path: Path) -> bool:
-    return (path / RUN_FILE).is_file() or not any(path.iterdir())
+    return read_run(path) is not None or not any(path.iterdir())
 
 
 def _umask() -> int:
@@ -66,19 +66,21 @@ def _umask() -> int:
 
 
 RUN_FILE = "run.json"
+HIDDEN_RUN_FILE = "_run.json"
+"""Its name in a folder that is itself a Parquet data set: readers of those skip names with an underscore."""
 
 
-def write_run(folder: Path, *, job: str, config: Mapping[str, Any], **facts: Any) -> None:
+def write_run(folder: Path, *, job: str, config: Mapping[str, Any], file_name: str = RUN_FILE, **facts: Any) -> None:
     """Write `run.json`, the marker written last: what was asked, with which versions, and what came of it."""
-    write_json(folder / RUN_FILE, {"job": job, **run_facts(), "config": config, **facts})
+    write_json(folder / file_name, {"job": job, **run_facts(), "config": config, **facts})
 
 
 def read_run(folder: Path) -> dict[str, Any] | None:
     """What `write_run` wrote, or None where no run has finished."""
-    try:
-        return json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))  # type: ignore[no-any-return]
-    except (OSError, ValueError):
-        return None
+    for name in (RUN_FILE, HIDDEN_RUN_FILE):
+        with contextlib.suppress(OSError, ValueError):
+            return json.loads((folder / name).read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+    return None
 
 
 def run_facts() -> dict[str, Any]:

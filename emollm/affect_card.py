@@ -1,0 +1,76 @@
+"""`affect.json`: what a model directory must tell so that every later step asks it the same way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from emollm.bases import BASES, Architecture
+from emollm.errors import ModelError
+from emollm.prompts import LAYOUTS, Layout
+from emollm.tasks import TASKS, Task
+
+CARD_FILE = "affect.json"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class BaseModelInfo(_Part):
+    name: str
+    """Registry name, hub id or folder the weights came from."""
+    architecture: Architecture
+    licence: str
+    fingerprint: str
+    """`models.weights_fingerprint` of the base; an adapter is put on no other."""
+
+
+class AffectCard(_Part):
+    """The card of a model directory; see DESIGN in ARCHITECTURE.md, "a model directory travels"."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    base: BaseModelInfo
+    adapter: Literal["lora"] | None = None
+    """None: the folder holds full weights."""
+    layout: Layout = LAYOUTS["emollm"]
+    tasks: tuple[Task, ...] = tuple(TASKS.values())
+    """The tasks it was trained on, with labels in order, ranges and wording."""
+    max_post_tokens: int = Field(512, ge=1)
+    """A longer post is cut here and flagged, never dropped."""
+    training: dict[str, Any] = Field(default_factory=dict)
+    """Where it came from: data, seed, steps, revision of the code. Empty for an untrained base."""
+
+
+def read_card(folder: Path) -> AffectCard:
+    """The card of a model directory; raises ModelError if there is none or it is not valid."""
+    path = folder / CARD_FILE
+    try:
+        return AffectCard.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(
+            f"{folder} has no {CARD_FILE}, so it is not a model directory of emollm; "
+            f"make one: python jobs/train.py --base {folder} --data DATA --out DIR"
+        ) from None
+    except (ValidationError, UnicodeDecodeError) as error:
+        first = str(error).replace("\n", " ")[:300]
+        raise ModelError(f"{path} is not a valid card: {first}") from None
+
+
+def card_tasks(model: str) -> tuple[Task, ...]:
+    """The tasks that a model directory, or a base by its registry name, can be asked; reads no weights.
+
+    Raises ModelError if there is no such model.
+    """
+    if model in BASES:
+        return tuple(TASKS.values())
+    if not Path(model).is_dir():
+        raise ModelError(f"no model directory at {model}; train one, or name a base: {', '.join(BASES)}")
+    return read_card(Path(model)).tasks
+
+
+def write_card(folder: Path, card: AffectCard) -> None:
+    (folder / CARD_FILE).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,122 @@
+"""The base models and the published series, as data. No torch here: `models.py` loads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Architecture = Literal["decoder", "encoder-decoder"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Base:
+    """An open language model to fine-tune."""
+
+    name: str
+    hub_id: str
+    family: str
+    """Model type of transformers: llama, opt, bloom, t5, bart."""
+    architecture: Architecture
+    parameters: int
+    licence: str
+    """Licence of the weights; a fine-tuned model inherits its terms."""
+    embedded: bool = False
+    """Whether the weights come in a Python package (see `embedded.py`) instead of from the hub."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """One of the seven EmoLLMs (arXiv 2401.08508)."""
+
+    name: str
+    hub_id: str
+    base: str
+
+
+_LLAMA_2 = "Llama 2 Community License"
+
+BASES = {
+    base.name: base
+    for base in (
+        Base(
+            name="smollm2-135m-instruct",
+            hub_id="HuggingFaceTB/SmolLM2-135M-Instruct",
+            family="llama",
+            architecture="decoder",
+            parameters=134_515_008,
+            licence="Apache-2.0",
+            embedded=True,
+        ),
+        Base(
+            name="llama-2-7b",
+            hub_id="meta-llama/Llama-2-7b-hf",
+            family="llama",
+            architecture="decoder",
+            parameters=6_738_415_616,
+            licence=_LLAMA_2,
+        ),
+        Base(
+            name="llama-2-7b-chat",
+            hub_id="meta-llama/Llama-2-7b-chat-hf",
+            family="llama",
+            architecture="decoder",
+            parameters=6_738_415_616,
+            licence=_LLAMA_2,
+        ),
+        Base(
+            name="llama-2-13b-chat",
+            hub_id="meta-llama/Llama-2-13b-chat-hf",
+            family="llama",
+            architecture="decoder",
+            parameters=13_015_864_320,
+            licence=_LLAMA_2,
+        ),
+        Base(
+            name="opt-13b",
+            hub_id="facebook/opt-13b",
+            family="opt",
+            architecture="decoder",
+            parameters=12_853_473_280,
+            licence="OPT License (non-commercial research)",
+        ),
+        Base(
+            name="bloomz-7b1-mt",
+            hub_id="bigscience/bloomz-7b1-mt",
+            family="bloom",
+            architecture="decoder",
+            parameters=7_069_016_064,
+            licence="BigScience BLOOM RAIL 1.0",
+        ),
+        Base(
+            name="t5-large",
+            hub_id="google-t5/t5-large",
+            family="t5",
+            architecture="encoder-decoder",
+            parameters=737_668_096,
+            licence="Apache-2.0",
+        ),
+        Base(
+            name="bart-large",
+            hub_id="facebook/bart-large",
+            family="bart",
+            architecture="encoder-decoder",
+            parameters=406_291_456,
+            licence="Apache-2.0",
+        ),
+    )
+}
+
+SERIES = {
+    model.name: model
+    for model in (
+        Published(name="emollama-7b", hub_id="lzw1008/Emollama-7b", base="llama-2-7b"),
+        Published(name="emollama-chat-7b", hub_id="lzw1008/Emollama-chat-7b", base="llama-2-7b-chat"),
+        Published(name="emollama-chat-13b", hub_id="lzw1008/Emollama-chat-13b", base="llama-2-13b-chat"),
+        Published(name="emoopt-13b", hub_id="lzw1008/Emoopt-13b", base="opt-13b"),
+        Published(name="emobloom-7b", hub_id="lzw1008/Emobloom-7b", base="bloomz-7b1-mt"),
+        Published(name="emot5-large", hub_id="lzw1008/Emot5-large", base="t5-large"),
+        Published(name="emobart-large", hub_id="lzw1008/Emobart-large", base="bart-large"),
+    )
+}
+
+DEFAULT_BASE = "smollm2-135m-instruct"

@@ -1,0 +1,182 @@
+"""Load base models and model directories, attach LoRA, save and verify."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
+from emollm.affect_card import AffectCard, BaseModelInfo, read_card, write_card
+from emollm.bases import BASES
+from emollm.embedded import embedded_base
+from emollm.encoding import PromptEncoder
+from emollm.errors import ModelError
+from emollm.prompts import questions_for, render
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model ready to be scored or trained, with its tokenizer and card."""
+
+    model: Any
+    tokenizer: Any
+    card: AffectCard
+
+    @property
+    def is_encoder_decoder(self) -> bool:
+        return self.card.base.architecture == "encoder-decoder"
+
+
+def locate_base(name: str) -> str:
+    """Where transformers finds the base `name`: a local folder or a hub id.
+
+    `name` is one of `BASES`, a folder, or a hub id `owner/model`. Raises ModelError listing the choices.
+    """
+    if name in BASES:
+        base = BASES[name]
+        return str(embedded_base(name)) if base.embedded else base.hub_id
+    if Path(name).is_dir():
+        return name
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return name
+    raise ModelError(f"unknown base model {name!r}; give a folder, a hub id, or one of: {', '.join(BASES)}")
+
+
+def load_base(name: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> LoadedModel:
+    """Load a base model under a fresh card: the project's own layout and tasks, nothing trained."""
+    where = locate_base(name)
+    model, tokenizer = _load_weights(where, name, dtype=dtype, device=device)
+    registered = BASES.get(name)
+    card = AffectCard(
+        name=name,
+        base=BaseModelInfo(
+            name=name,
+            architecture="encoder-decoder" if model.config.is_encoder_decoder else "decoder",
+            licence=registered.licence if registered else "see the base model",
+            fingerprint=weights_fingerprint(model),
+        ),
+    )
+    return LoadedModel(model, tokenizer, card)
+
+
+def load_model(model: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> LoadedModel:
+    """Load a model directory (LoRA merged in memory), or an untrained base by its name in `BASES`.
+
+    Raises ModelError if the folder has no valid card, its weights do not load, or its adapter was trained on
+    another base.
+    """
+    if model in BASES:
+        return load_base(model, dtype=dtype, device=device)
+    folder = Path(model)
+    if not folder.is_dir():
+        raise ModelError(f"no model directory at {model}; train one, or name a base: {', '.join(BASES)}")
+    card = read_card(folder)
+    if card.adapter is None:
+        weights, tokenizer = _load_weights(model, model, dtype=dtype, device=device)
+        return LoadedModel(weights, tokenizer, card)
+
+    from peft import PeftModel
+
+    base = load_base(card.base.name, dtype=dtype, device=device)
+    if base.card.base.fingerprint != card.base.fingerprint:
+        raise ModelError(
+            f"{model} is an adapter for {card.base.name} with weights {card.base.fingerprint}, "
+            f"but {card.base.name} here has {base.card.base.fingerprint}; get the base it was trained on"
+        )
+    try:
+        merged = PeftModel.from_pretrained(base.model, model).merge_and_unload()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(f"the adapter in {model} does not load: {_first_line(error)}") from None
+    return LoadedModel(merged.eval(), _load_tokenizer(model), card)
+
+
+def _load_weights(where: str, name: str, *, dtype: torch.dtype, device: str) -> tuple[Any, Any]:
+    try:
+        config = AutoConfig.from_pretrained(where)
+        auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        # safetensors only: a pickle from a stranger runs code.
+        model = auto.from_pretrained(where, dtype=dtype, use_safetensors=True)
+        tokenizer = _load_tokenizer(where)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"cannot load {name}: {_first_line(error)}") from None
+    return model.to(device).eval(), tokenizer
+
+
+def _load_tokenizer(where: str) -> Any:
+    tokenizer = AutoTokenizer.from_pretrained(where)
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"the tokenizer in {where} has no end token; a model cannot learn to stop without one")
+    if tokenizer.pad_token_id is None:
+        # Padding is masked everywhere, so any token will do.
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:300]
+
+
+def weights_fingerprint(model: torch.nn.Module) -> str:
+    """16 hex digits over the name, shape and first 32 values (as bfloat16) of every parameter.
+
+    Equal for a model however it is stored, sharded or cast; cheap for 13B parameters.
+    """
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        head = parameter.detach().flatten()[:32].to("cpu", torch.bfloat16).view(torch.int16)
+        digest.update(f"{name}{tuple(parameter.shape)}".encode() + head.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def attach_lora(model: Any, *, rank: int, alpha: int, dropout: float) -> Any:
+    """The model with trainable low-rank adapters on all its linear layers but the vocabulary head (peft)."""
+    from peft import LoraConfig, get_peft_model
+
+    task_type = "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
+    config = LoraConfig(
+        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear", bias="none", task_type=task_type
+    )
+    return get_peft_model(model, config)
+
+
+def save_model(folder: Path, loaded: LoadedModel) -> None:
+    """Write weights (or the adapter), tokenizer and card as a model directory."""
+    loaded.model.save_pretrained(folder)
+    loaded.tokenizer.save_pretrained(folder)
+    # peft writes a stock README; the card is affect.json.
+    (folder / "README.md").unlink(missing_ok=True)
+    write_card(folder, loaded.card)
+
+
+@torch.no_grad()
+def verify_saved(folder: Path, loaded: LoadedModel, *, tolerance: float = 1e-2) -> float:
+    """Reload a saved model directory and compare its logits with those of the model in memory.
+
+    Asked with a real prompt: on tokens that no training text holds, logits are so large that merging a LoRA in
+    float32 alone moves them by .01; on a prompt it moves them by 1e-4. Returns the largest difference; raises
+    ModelError above `tolerance`.
+    """
+    again = load_model(str(folder))
+    question = questions_for("so that is what a quiet evening feels like :)", loaded.card.tasks)[0]
+    inputs = {"input_ids": torch.tensor([prompt_encoder(loaded).prompt(render(question)).ids])}
+    if loaded.is_encoder_decoder:
+        inputs["decoder_input_ids"] = torch.tensor([[loaded.model.config.decoder_start_token_id]])
+    in_memory = loaded.model.eval().to("cpu", torch.float32)(**inputs).logits
+    difference = float((again.model(**inputs).logits - in_memory).abs().max())
+    if not difference <= tolerance:
+        raise ModelError(f"the model saved in {folder} differs from the one trained: logits by {difference:.2g}")
+    return difference
+
+
+def prompt_encoder(loaded: LoadedModel) -> PromptEncoder:
+    """The encoder that the model's card describes: the same for training, scoring and serving."""
+    return PromptEncoder(
+        loaded.tokenizer,
+        loaded.card.layout,
+        max_post_tokens=loaded.card.max_post_tokens,
+        is_encoder_decoder=loaded.is_encoder_decoder,
+    )

@@ -1,0 +1,65 @@
+"""Progress on the terminal: rich bars where somebody looks, a line now and then where it is a log file."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+console = Console(stderr=True, highlight=False)
+
+_SECONDS_BETWEEN_LINES = 15.0
+
+
+@contextlib.contextmanager
+def progress_bar(title: str, total: int | None, unit: str) -> Iterator[Callable[..., None]]:
+    """Yield `advance(n, note="")`; the bar shows count, speed, time left and the last note.
+
+    In a log file or a pipe, where a bar would be noise, a line is printed every 15 seconds.
+    """
+    if not console.is_terminal:
+        with _lines(title, total, unit) as advance:
+            yield advance
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description:<22}"),
+        BarColumn(bar_width=28),
+        TextColumn("{task.completed:.0f}/{task.total:.0f} " + unit),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(title, total=total, note="")
+
+        def advance(count: int = 1, *, note: str | None = None, total: int | None = None) -> None:
+            progress.update(task, advance=count)
+            if note is not None:
+                progress.update(task, note=note)
+            if total is not None:
+                progress.update(task, total=total)
+
+        yield advance
+
+
+@contextlib.contextmanager
+def _lines(title: str, total: int | None, unit: str) -> Iterator[Callable[..., None]]:
+    done, started, last, latest_note = 0, time.monotonic(), time.monotonic(), ""
+    print(f"{title} ...", file=sys.stderr, flush=True)
+
+    def advance(count: int = 1, *, note: str | None = None, total: int | None = total) -> None:
+        nonlocal done, last, latest_note
+        done += count
+        latest_note = latest_note if note is None else note
+        if time.monotonic() - last >= _SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
+            of = f"/{total}" if total else ""
+            print(f"{title}: {done}{of} {unit} {latest_note}".rstrip(), file=sys.stderr, flush=True)
+
+    yield advance
+    print(f"{title}: {done} {unit} in {time.monotonic() - started:.1f} s {latest_note}".rstrip(), file=sys.stderr)
