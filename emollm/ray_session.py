@@ -1,0 +1,170 @@
+"""Connect a job to Ray: the cluster it was submitted to, one that is named, or a private one of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from emollm.config import ClusterConfig
+from emollm.errors import ResourceError
+
+LIGHT_TASK_CPUS = 1
+"""CPUs left for the tasks that read, split and write: actors on every CPU would wait for them for ever."""
+
+
+@contextlib.contextmanager
+def ray_session(cluster: ClusterConfig) -> Iterator[None]:
+    """Ray is up inside the block. A private Ray is stopped at its end; a cluster is only left.
+
+    Without an address and outside a submitted job a new local Ray is started even if another is running on this
+    machine: that one may be somebody else's. Raises ResourceError if the address does not answer.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    if ray.is_initialized():  # the caller holds the session, as quickstart does around its steps
+        yield
+        return
+    address = cluster.ray_address or os.environ.get("RAY_ADDRESS") or "local"
+    settings: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
+    if address == "local":
+        settings |= {"include_dashboard": False, "num_cpus": (os.cpu_count() or 1) + LIGHT_TASK_CPUS}
+    # One clear report of our own instead of each worker's log lines; those stay in Ray's session folder.
+    try:
+        ray.init(**settings)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ResourceError(
+            f"cannot connect to Ray at {address}: {reason}; is it up (`ray status`), "
+            "and is RAY_AUTH_MODE=token set here if it asks for a token?"
+        ) from None
+    try:
+        with _native_stderr_aside():
+            yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _native_stderr_aside() -> Iterator[None]:
+    """What Ray's C++ core writes to stderr goes to a log file; Python's own stderr stays where it is.
+
+    The core warns about each actor pool in words that sound like a failure and are none. The file is removed at
+    the end, unless the block fails.
+    """
+    try:
+        redirectable = sys.stderr.fileno() == 2
+    except (OSError, ValueError, AttributeError):  # a notebook, or pytest's capture
+        redirectable = False
+    if not redirectable:
+        yield
+        return
+    log = tempfile.NamedTemporaryFile(prefix="emollm-ray-", suffix=".log", delete=False)  # noqa: SIM115
+    terminal, before = os.dup(2), sys.stderr
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    os.dup2(log.fileno(), 2)
+    try:
+        yield
+        Path(log.name).unlink(missing_ok=True)
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
+        sys.stderr.close()
+        sys.stderr = before
+        log.close()
+
+
+def check_resources(cluster: ClusterConfig, *, what: str, reads_data: bool = False) -> None:
+    """Raise ResourceError if the workers asked for can never be placed; Ray itself would wait without a word.
+
+    With `reads_data` the tasks that feed the workers need `LIGHT_TASK_CPUS` beside them.
+    """
+    import ray
+
+    have = ray.cluster_resources()
+    need_cpus = cluster.num_workers * cluster.cpus_per_worker + (LIGHT_TASK_CPUS if reads_data else 0)
+    need_gpus = cluster.num_workers * cluster.gpus_per_worker
+    for name, need, option in (("CPU", need_cpus, "cpus"), ("GPU", need_gpus, "gpus")):
+        if need > have.get(name, 0):
+            raise ResourceError(
+                f"{cluster.num_workers} {what} and what feeds them need {need:g} {name}s; "
+                f"Ray has {have.get(name, 0):g}; lower "
+                f"--cluster.num-workers (now {cluster.num_workers}) or --cluster.{option}-per-worker, or use a "
+                "larger cluster"
+            )
+
+
+@contextlib.contextmanager
+def reports_to(receive: Callable[[Any], None]) -> Iterator[Any]:
+    """A queue that remote workers can put reports in; `receive` gets each one, on a thread of this process."""
+    from ray.util.queue import Empty, Queue
+
+    reports = Queue(actor_options={"num_cpus": 0})
+    finished = threading.Event()
+
+    def drain() -> None:
+        while True:
+            try:
+                report = reports.get(timeout=0.5)
+            except (Empty, queue.Empty):
+                if finished.is_set():
+                    return
+                continue
+            receive(report)
+
+    thread = threading.Thread(target=drain, daemon=True)
+    thread.start()
+    try:
+        yield reports
+    finally:
+        finished.set()
+        thread.join(timeout=10)
+        reports.shutdown(force=True)
+
+
+def map_on_actors(
+    dataset: Any, callable_class: type, options: dict[str, Any], cluster: ClusterConfig, *, batch_size: int
+) -> Any:
+    """The dataset mapped by a pool of `cluster.num_workers` actors, each holding one `callable_class(**options)`."""
+    from ray.data import ActorPoolStrategy
+
+    return dataset.map_batches(
+        callable_class,
+        fn_constructor_kwargs=options,
+        compute=ActorPoolStrategy(size=cluster.num_workers),
+        num_cpus=cluster.cpus_per_worker,
+        num_gpus=cluster.gpus_per_worker,
+        batch_size=batch_size,
+        batch_format="pyarrow",
+    )
+
+
+def quiet_ray_data() -> None:
+    """No bars and log lines of Ray Data's own: the jobs show theirs. Its log files stay."""
+    import ray.data
+
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    logger = logging.getLogger("ray.data")
+    logger.propagate = False
+    for handler in logger.handlers:
+        if not isinstance(handler, logging.FileHandler):
+            handler.setLevel(logging.CRITICAL + 1)
+
+
+def first_cause(error: BaseException) -> BaseException:
+    """The exception of our own code inside what Ray raises: the innermost cause."""
+    seen: set[int] = set()
+    while id(error) not in seen:
+        seen.add(id(error))
+        inner = getattr(error, "cause", None) or error.__cause__
+        if isinstance(inner, BaseException):
+            error = inner
+    return error

@@ -1,0 +1,158 @@
+"""Ray Train around the loop: what `jobs/train.py` runs."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from emollm.config import with_values
+from emollm.errors import DataError, EmollmError, TrainingError
+from emollm.folders import check_new, new_folder, read_run, write_json, write_run
+from emollm.instructions import read_rows
+from emollm.ray_session import check_resources, ray_session, reports_to
+from emollm.tasks import Task
+from emollm.training.config import TrainConfig
+
+METRICS_FILE = "metrics.jsonl"
+
+
+def fit(config: TrainConfig, *, on_step: Callable[[Any], None] = lambda _: None) -> dict[str, Any]:
+    """Fine-tune and write the model directory; `on_step` gets each `loop.StepReport`. Returns a summary.
+
+    Everything a user can have got wrong is checked before Ray starts. The model directory appears whole or not
+    at all.
+    """
+    from emollm.models import locate_base
+
+    check_new(config.out.absolute(), overwrite=config.overwrite)
+    num_rows = read_rows(config.data, "train").num_rows
+    if num_rows == 0:
+        raise DataError(f"{config.data}/train.parquet has no rows")
+    # Workers may stand in another folder; and the embedded base is made here, once, with its errors in view.
+    locate_base(config.base)
+    base = str(Path(config.base).absolute()) if Path(config.base).is_dir() else config.base
+    config = with_values(config, data=config.data.absolute(), out=config.out.absolute(), base=base)
+
+    with ray_session(config.cluster):
+        check_resources(config.cluster, what="training workers")
+        with new_folder(config.out, overwrite=config.overwrite) as folder:
+            reports: list[dict[str, Any]] = []
+
+            def receive(report: Any) -> None:
+                reports.append(asdict(report))
+                on_step(report)
+
+            with tempfile.TemporaryDirectory(prefix=f".{config.out.name}.train-", dir=config.out.parent) as storage:
+                with reports_to(receive) as queue:
+                    checkpoint = _run_trainer(config, storage, queue)
+                checkpoint.to_directory(folder)
+            with (folder / METRICS_FILE).open("w", encoding="utf-8") as file:
+                file.writelines(json.dumps(report) + "\n" for report in reports)
+            verified = json.loads((folder / "verified.json").read_text(encoding="utf-8"))
+            (folder / "verified.json").unlink()
+            summary = {
+                "steps": reports[-1]["num_steps"],
+                "first_loss": reports[0]["loss"],
+                "last_loss": sum(r["loss"] for r in reports[-5:]) / len(reports[-5:]),
+                "seconds": sum(r["seconds"] for r in reports),
+                "rows": sum(r["rows"] for r in reports),
+                "tokens": sum(r["tokens"] for r in reports),
+                **verified,
+            }
+            write_run(folder, job="train", config=config.model_dump(mode="json"), summary=summary)
+    return summary
+
+
+def _run_trainer(config: TrainConfig, storage: str, queue: Any) -> Any:
+    """Run Ray Train to its end; return the checkpoint that holds the model directory."""
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
+
+    cluster = config.cluster
+    use_gpu = cluster.gpus_per_worker > 0
+    resources = {"CPU": cluster.cpus_per_worker, "GPU": cluster.gpus_per_worker}
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={"config": config.model_dump(mode="json"), "queue": queue},
+        scaling_config=ScalingConfig(
+            num_workers=cluster.num_workers,
+            use_gpu=use_gpu,
+            resources_per_worker={name: amount for name, amount in resources.items() if amount},
+        ),
+        run_config=RunConfig(name="run", storage_path=storage),
+        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+    )
+    try:
+        return trainer.fit().checkpoint
+    except WorkerGroupError as error:
+        # The first worker's own exception; the others only report that they lost it.
+        causes = [getattr(e, "_base_exc", e) for e in error.worker_failures.values()]
+        for cause in causes:
+            if isinstance(cause, EmollmError):
+                raise cause from None
+        raise TrainingError(f"a training worker failed: {type(causes[0]).__name__}: {causes[0]}") from error
+    except TrainingFailedError as error:
+        raise TrainingError(f"training failed: {error}") from error
+
+
+def train_worker(worker_config: dict[str, Any]) -> None:
+    """What each Ray Train worker does: load, train, and on rank 0 save and verify."""
+    import ray.train
+    import torch
+
+    from emollm.affect_card import AffectCard
+    from emollm.models import LoadedModel, attach_lora, load_base, prompt_encoder, save_model, verify_saved
+    from emollm.training.batches import encode_rows
+    from emollm.training.loop import StepReport, train
+
+    config = TrainConfig.model_validate(worker_config["config"])
+    context = ray.train.get_context()
+    rank, world_size = context.get_world_rank(), context.get_world_size()
+    device = "cpu" if config.cluster.gpus_per_worker == 0 else str(ray.train.torch.get_device())
+    if device == "cpu":
+        torch.set_num_threads(max(1, int(config.cluster.cpus_per_worker)))
+    torch.manual_seed(config.seed)
+
+    base = load_base(config.base, device=device)
+    manifest = read_run(config.data) or {}
+    tasks = tuple(Task.model_validate(task) for task in manifest.get("tasks", [])) or base.card.tasks
+    model = base.model
+    if config.method == "lora":
+        model = attach_lora(model, rank=config.lora_rank, alpha=config.lora_alpha, dropout=config.lora_dropout)
+    card = AffectCard(
+        name=config.out.name,
+        base=base.card.base,
+        adapter="lora" if config.method == "lora" else None,
+        layout=base.card.layout,
+        tasks=tasks,
+        max_post_tokens=config.max_post_tokens,
+        training={
+            "data": {split: part.get("rows") for split, part in manifest.get("manifest", {}).items()},
+            "config": config.model_dump(mode="json", exclude={"cluster", "overwrite"}),
+        },
+    )
+    loaded = LoadedModel(model, base.tokenizer, card)
+    table = read_rows(config.data, "train")
+    rows = encode_rows(table.slice(0, config.max_rows), prompt_encoder(loaded))
+
+    def on_step(report: StepReport) -> None:
+        if rank == 0:
+            worker_config["queue"].put(report)
+
+    train(loaded, rows, config, rank=rank, world_size=world_size, device=device, on_step=on_step)
+
+    if rank != 0:
+        ray.train.report({})
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        save_model(folder, loaded)
+        trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        difference = verify_saved(folder, loaded)
+        write_json(folder / "verified.json", {"trainable_parameters": trainable, "reload_difference": difference})
+        ray.train.report({}, checkpoint=ray.train.Checkpoint.from_directory(folder))

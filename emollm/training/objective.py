@@ -1,0 +1,38 @@
+"""What is learnt: the answer and its end token, and nothing of the prompt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from emollm.training.batches import IGNORED
+
+
+class AnswerLoss(nn.Module):
+    """A language model whose forward pass gives the summed cross-entropy of the answers.
+
+    The vocabulary head is applied only where a label is. Prompts are ten times longer than answers and the head
+    is a fifth of a small model, so full logits would be the largest waste of this task. Encoder-decoders have no
+    such waste: their decoder sees the answer alone.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: dict[str, torch.Tensor], labels_BT: torch.Tensor) -> torch.Tensor:
+        """Sum over the labelled positions, in nats, computed in float32."""
+        chosen_BT = labels_BT != IGNORED
+        logits_NV = self._logits(inputs, chosen_BT)
+        return nn.functional.cross_entropy(logits_NV.float(), labels_BT[chosen_BT], reduction="sum")
+
+    def _logits(self, inputs: dict[str, torch.Tensor], chosen_BT: torch.Tensor) -> torch.Tensor:
+        lm = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        if lm.config.is_encoder_decoder:
+            logits: torch.Tensor = lm(**inputs).logits[chosen_BT]
+            return logits
+        hidden_BTD = lm.get_decoder()(**inputs).last_hidden_state
+        chosen: torch.Tensor = lm.get_output_embeddings()(hidden_BTD[chosen_BT])
+        return chosen
