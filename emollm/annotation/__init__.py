@@ -1,0 +1,1 @@
+"""Corpora to affect columns, on pools of Ray actors."""

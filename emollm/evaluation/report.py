@@ -1,0 +1,38 @@
+"""Results as a table for the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from rich.table import Table
+
+from emollm.evaluation.benchmark import TaskResult
+
+
+def results_table(runs: Mapping[str, Sequence[TaskResult]], *, title: str) -> Table:
+    """One row a task and metric, two columns a run: the score, and the share of answers that could be read."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("task")
+    table.add_column("metric")
+    table.add_column("rows", justify="right")
+    for name in runs:
+        table.add_column(name, justify="right")
+        table.add_column("valid", justify="right", style="dim")
+    by_task = [{result.task: result for result in results} for results in runs.values()]
+    for first in next(iter(runs.values())):
+        for number, metric in enumerate(first.scores):
+            cells = []
+            for results in by_task:
+                result = results[first.task]
+                cells += [format_score(result.scores[metric]), f"{result.valid:.0%}" if number == 0 else ""]
+            headline = number == 0
+            table.add_row(first.task if headline else "", metric, f"{first.rows:,}" if headline else "", *cells)
+    return table
+
+
+def format_score(score: float) -> str:
+    """Three places without the leading zero, as the field prints them; a dash where the score is undefined."""
+    if math.isnan(score):
+        return "–"
+    return f"{score:.3f}".replace("0.", ".", 1) if abs(score) < 1 else f"{score:.3f}"

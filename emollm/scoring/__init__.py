@@ -1,0 +1,1 @@
+"""Scorers: questions in, answers out, order kept. One interface, several engines."""

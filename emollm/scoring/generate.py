@@ -1,0 +1,115 @@
+"""Free greedy generation and parsing, as everybody does it: the reference that other engines are measured by.
+
+It is the only engine that can fail to parse; such an answer keeps its text and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import torch
+
+from emollm.affect_card import AffectCard
+from emollm.answers import Answer, answer_string, parse_answer
+from emollm.encoding import EncodedPrompt
+from emollm.models import LoadedModel, prompt_encoder
+from emollm.prompts import Question, render
+from emollm.scoring.batching import by_length
+from emollm.tasks import Kind, Task
+
+INVALID_ANSWER = "invalid_answer"
+EMPTY_TEXT = "empty_text"
+
+
+class GenerateScorer:
+    """Greedy decoding in batches of one task, padded on the left."""
+
+    def __init__(self, loaded: LoadedModel, *, device: str = "cpu", batch_tokens: int = 4096) -> None:
+        self._loaded = loaded
+        self._device = device
+        self._batch_tokens = batch_tokens
+        self._encoder = prompt_encoder(loaded)
+        self._answer_tokens: dict[str, int] = {}
+
+    @property
+    def card(self) -> AffectCard:
+        return self._loaded.card
+
+    def score(self, questions: Sequence[Question]) -> list[Answer]:
+        answers: list[Answer | None] = [
+            None if question.text.strip() else Answer(value=None, error=EMPTY_TEXT) for question in questions
+        ]
+        # One task a batch: a batch generates until its slowest row ends, and a number ends before a list of emotions.
+        open_ones = sorted((i for i, a in enumerate(answers) if a is None), key=lambda i: questions[i].task.name)
+        for _, group in groupby(open_ones, key=lambda i: questions[i].task.name):
+            indices = list(group)
+            task = questions[indices[0]].task
+            prompts = [self._encoder.prompt(render(questions[i])) for i in indices]
+            for batch in by_length([len(p.ids) for p in prompts], batch_tokens=self._batch_tokens):
+                generated = self._generate([prompts[j] for j in batch], task)
+                for j, (text, probability) in zip(batch, generated, strict=True):
+                    answers[indices[j]] = _read(task, text, probability, prompts[j].truncated)
+        return [answer for answer in answers if answer is not None]
+
+    @torch.inference_mode()
+    def _generate(self, prompts: Sequence[EncodedPrompt], task: Task) -> list[tuple[str, float]]:
+        """The text of each answer and its probability under the model, end token included."""
+        loaded = self._loaded
+        longest = max(len(prompt.ids) for prompt in prompts)
+        ids = torch.full((len(prompts), longest), loaded.tokenizer.pad_token_id)
+        mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(prompts):
+            ids[row, longest - len(prompt.ids) :] = torch.tensor(prompt.ids)
+            mask[row, longest - len(prompt.ids) :] = 1
+        out = loaded.model.generate(
+            input_ids=ids.to(self._device),
+            attention_mask=mask.to(self._device),
+            max_new_tokens=self._longest_answer(task),
+            do_sample=False,
+            num_beams=1,
+            repetition_penalty=1.0,
+            # BART's own settings force a begin token and would ban repeated label words.
+            no_repeat_ngram_size=0,
+            forced_bos_token_id=None,
+            forced_eos_token_id=None,
+            min_length=0,
+            eos_token_id=loaded.tokenizer.eos_token_id,
+            pad_token_id=loaded.tokenizer.pad_token_id,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+        new_ids = out.sequences[:, 1:] if loaded.is_encoder_decoder else out.sequences[:, longest:]
+        log_probs = torch.stack(out.logits, dim=1).float().log_softmax(-1)
+        chosen = log_probs.gather(-1, new_ids.unsqueeze(-1)).squeeze(-1)
+        results = []
+        for row, row_ids in enumerate(new_ids.tolist()):
+            eos = loaded.tokenizer.eos_token_id
+            end = row_ids.index(eos) + 1 if eos in row_ids else len(row_ids)
+            results.append((self._encoder.decode(row_ids[:end]), float(chosen[row, :end].sum().exp())))
+        return results
+
+    def _longest_answer(self, task: Task) -> int:
+        """Tokens of the longest canonical answer, end token included: nothing valid is longer."""
+        if task.name not in self._answer_tokens:
+            self._answer_tokens[task.name] = max(len(self._encoder.answer(text)) for text in _long_answers(task))
+        return self._answer_tokens[task.name]
+
+
+def _long_answers(task: Task) -> list[str]:
+    match task.kind:
+        case Kind.REGRESSION:
+            return ["0.123", "0.789", "0.456"]
+        case Kind.ORDINAL:
+            return [answer_string(task, c.value, e) for c in task.classes for e in task.emotions or (None,)]
+        case Kind.SINGLE_LABEL:
+            return [answer_string(task, label) for label in task.labels]
+        case Kind.LABEL_SET:
+            return [answer_string(task, task.labels), answer_string(task, ())]
+
+
+def _read(task: Task, text: str, probability: float, truncated: bool) -> Answer:
+    value = parse_answer(task, text)
+    if value is None:
+        return Answer(value=None, truncated=truncated, error=INVALID_ANSWER, text=text[:200])
+    return Answer(value=value, confidence=probability, truncated=truncated)

@@ -1,0 +1,129 @@
+"""Plain callables, table in and table out, that carry a scorer: what runs in actors. No Ray in here."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pyarrow as pa
+
+from emollm.answers import Answer
+from emollm.prompts import Question, questions_for
+from emollm.scoring.scorer import Scorer, open_scorer
+from emollm.tasks import Kind, Task, select_tasks
+
+_VALUE_TYPES = {
+    Kind.REGRESSION: pa.float64(),
+    Kind.ORDINAL: pa.int32(),
+    Kind.SINGLE_LABEL: pa.string(),
+    Kind.LABEL_SET: pa.list_(pa.string()),
+}
+
+
+class _ScorerHolder:
+    """Opens its scorer at the first batch: an error there reaches the driver as itself, while an actor that dies
+    in its constructor tells only that it died.
+    """
+
+    def __init__(self, *, model: str, engine: str, reports: Any = None, **options: Any) -> None:
+        self._open = functools.partial(open_scorer, model, engine=engine, **options)
+        self._reports = reports
+
+    @functools.cached_property
+    def scorer(self) -> Scorer:
+        return self._open()
+
+    def _report(self, count: int) -> None:
+        if self._reports is not None:
+            self._reports.put(count)
+
+
+class ScoreQuestions(_ScorerHolder):
+    """Rows of `index`, `task`, `emotion`, `text` to rows of `index` and the answer.
+
+    Tasks of all kinds share a table, so a value stands in `number` or in `labels`, whichever fits its kind.
+    """
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        rows = table.to_pylist()
+        tasks = {task.name: task for task in self.scorer.card.tasks}
+        answers = self.scorer.score([Question(tasks[row["task"]], row["text"], row["emotion"]) for row in rows])
+        self._report(len(rows))
+        return pa.table(
+            {
+                "index": pa.array([row["index"] for row in rows], pa.int64()),
+                "number": pa.array([_number(answer) for answer in answers], pa.float64()),
+                "labels": pa.array([_labels(answer) for answer in answers], pa.list_(pa.string())),
+                "confidence": pa.array([answer.confidence for answer in answers], pa.float64()),
+                "error": pa.array([answer.error for answer in answers], pa.string()),
+                "answer_text": pa.array([answer.text for answer in answers], pa.string()),
+            }
+        )
+
+
+def _number(answer: Answer) -> float | None:
+    return float(answer.value) if isinstance(answer.value, float | int) else None
+
+
+def _labels(answer: Answer) -> list[str] | None:
+    match answer.value:
+        case str():
+            return [answer.value]
+        case tuple():
+            return list(answer.value)
+        case _:
+            return None
+
+
+class AnnotatePosts(_ScorerHolder):
+    """Rows of `id` and `text` to the same rows with affect columns; `output_schema` names them."""
+
+    def __init__(self, *, tasks: tuple[str, ...], **options: Any) -> None:
+        super().__init__(**options)
+        self._task_names = tasks
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        tasks = select_tasks(self._task_names, self.scorer.card.tasks)
+        texts = [text or "" for text in table["text"].to_pylist()]
+        answers = self.scorer.score([question for text in texts for question in questions_for(text, tasks)])
+        columns = questions_for("", tasks)
+        arrays: list[Any] = [table["id"], table["text"]]
+        for i, question in enumerate(columns):
+            mine = answers[i :: len(columns)]
+            values = [list(a.value) if isinstance(a.value, tuple) else a.value for a in mine]
+            arrays.append(pa.array(values, _VALUE_TYPES[question.task.kind]))
+            arrays.append(pa.array([a.confidence for a in mine], pa.float32()))
+            arrays.append(pa.array([a.error for a in mine], pa.string()))
+        per_post = (answers[i : i + len(columns)] for i in range(0, len(answers), len(columns)))
+        arrays.append(pa.array([any(a.truncated for a in mine) for mine in per_post], pa.bool_()))
+        self._report(len(texts))
+        return pa.table(arrays, schema=output_schema(tasks))
+
+
+def output_schema(tasks: tuple[Task, ...]) -> pa.Schema:
+    """The columns of an annotated corpus: `id`, `text`, three a question, `truncated`.
+
+    A question's column is its task and emotion in snake case, `ei_reg_joy`; beside it stand `_confidence` (the
+    probability of the answer, 0..1) and `_error` (null where there is a value).
+    """
+    fields = [pa.field("id", pa.string(), nullable=False), pa.field("text", pa.string())]
+    for question in questions_for("", tasks):
+        name = column_name(question)
+        fields += [
+            pa.field(name, _VALUE_TYPES[question.task.kind], metadata=_about(question.task)),
+            pa.field(f"{name}_confidence", pa.float32()),
+            pa.field(f"{name}_error", pa.string()),
+        ]
+    return pa.schema([*fields, pa.field("truncated", pa.bool_(), nullable=False)])
+
+
+def column_name(question: Question) -> str:
+    """`EI-reg.joy` as a column that no query language needs to quote: `ei_reg_joy`."""
+    return "".join(c if c.isalnum() else "_" for c in question.column).lower()
+
+
+def _about(task: Task) -> dict[str, str]:
+    about = {"task": task.name, "kind": str(task.kind)}
+    if task.kind is Kind.REGRESSION:
+        about["range"] = f"{task.low:g}..{task.high:g}"
+    return about

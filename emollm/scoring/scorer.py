@@ -1,0 +1,46 @@
+"""The interface of every engine, and how one is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Protocol, get_args
+
+from emollm.affect_card import AffectCard
+from emollm.answers import Answer
+from emollm.errors import ConfigError
+from emollm.prompts import Question
+
+Engine = Literal["generate"]
+ENGINES: tuple[str, ...] = get_args(Engine)
+
+
+class Scorer(Protocol):
+    """Answers questions about posts. No Ray in it: it runs in a script, an actor or a replica alike."""
+
+    @property
+    def card(self) -> AffectCard:
+        """The card of the model behind it."""
+
+    def score(self, questions: Sequence[Question]) -> list[Answer]:
+        """One answer a question, in the same order, whatever the mix of tasks.
+
+        A question that cannot be answered gets an `Answer` with `error` set; the others are unharmed.
+        """
+
+
+def open_scorer(
+    model: str, *, engine: str = "generate", device: str = "cpu", precision: str = "auto", batch_tokens: int = 4096
+) -> Scorer:
+    """Load a model directory (or a base by name) behind an engine.
+
+    `batch_tokens` bounds the tokens, padding included, that go through the model at once. Raises ModelError or
+    ConfigError, before any weight is read where it can.
+    """
+    if engine not in ENGINES:
+        raise ConfigError(f"unknown engine {engine!r}; choose from: {', '.join(ENGINES)}")
+    from emollm.models import load_model
+    from emollm.precision import resolve_precision
+    from emollm.scoring.generate import GenerateScorer
+
+    loaded = load_model(model, dtype=resolve_precision(precision, device), device=device)
+    return GenerateScorer(loaded, device=device, batch_tokens=batch_tokens)
