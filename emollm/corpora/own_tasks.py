@@ -114,6 +114,8 @@ def parse_label(task: Task, raw: str, *, separator: str = ",") -> Value:
     once a column has a gap.
     """
     raw = raw.strip(" \t\r\n")  # not str.strip(), which would take LIST_END off
+    if not raw and task.kind is not Kind.LABEL_SET:
+        raise ValueError('empty label; where that means not labelled, say blank = "skip"')
     match task.kind:
         case Kind.REGRESSION:
             return number(raw)
