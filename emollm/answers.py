@@ -71,7 +71,8 @@ def parse_answer(task: Task, text: str) -> Value | None:
     text = text.strip()
     match task.kind:
         case Kind.REGRESSION:
-            if not _NUMBER.fullmatch(text.removesuffix(".")):
+            text = text.removesuffix(".")
+            if not _NUMBER.fullmatch(text):
                 return None
             unit = float(text)
             return from_unit(task, unit) if 0.0 <= unit <= 1.0 else None
