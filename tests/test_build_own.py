@@ -130,3 +130,18 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
 def test_too_many_templates_per_example(toml: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="task Intensity11 has 3 templates"):
         build_own(OwnConfig(data=toml, out=tmp_path / "data", templates_per_example=5))
+
+
+def test_the_example_of_the_docs_builds(tmp_path: Path) -> None:
+    docs = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
+    (tmp_path / "stress.toml").write_text(docs.split("```toml\n")[1].split("```")[0])
+    header = ["note_id", "note", *(f"{emotion}_0_10" for emotion in ELEVEN), "stress"]
+    rows = [["n1", "a lamp", *["7"] * 10, "", "tense"], ["n2", "a chair", *["0"] * 11, "2"]]
+    (tmp_path / "notes.csv").write_text("\n".join(map(",".join, [header, *rows])) + "\n")
+    build_own(OwnConfig(data=tmp_path / "stress.toml", out=tmp_path / "data"))
+    manifest = json.loads((tmp_path / "data" / "manifest.json").read_text())
+    assert manifest["unlabelled"] == 1  # n1's trust
+    assert sum(table["rows"] for table in manifest["tables"].values()) == (2 * 12 - 1) * 3
+    templates = manifest["wording"]["templates"]
+    assert set(templates) == {"Intensity11", "Stress"}
+    assert "the writer's stress" in templates["Stress"][0]

@@ -5,7 +5,7 @@ Format page: github.com/google-research/google-research/tree/master/goemotions, 
 lines of `emotions.txt` (elsewhere `labels.txt`) from 0; that order is fixed in `tasks.toml`.
 
 Traps: quotes mean nothing. A CSV reader with its defaults takes outer quotes off and halves doubled ones (75 of
-2,713 test texts then differ, and the published benchmark asks those: see `as_csv_cell`), and may merge rows.
+2,713 test texts then differ, and the published benchmark asks those: see `as_csv_cell`).
 """
 
 from __future__ import annotations
