@@ -1,0 +1,1 @@
+"""The chosen model as an HTTP endpoint on Ray Serve."""
