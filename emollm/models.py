@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from emollm.affect_card import AffectCard, BaseModelInfo, read_card, write_card
@@ -89,7 +90,7 @@ def load_model(model: str, *, dtype: torch.dtype = torch.float32, device: str = 
         )
     try:
         merged = PeftModel.from_pretrained(base.model, model).merge_and_unload()
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"the adapter in {model} does not load: {_first_line(error)}") from None
     return LoadedModel(merged.eval(), _load_tokenizer(model), card)
 
@@ -101,7 +102,7 @@ def _load_weights(where: str, name: str, *, dtype: torch.dtype, device: str) -> 
         # safetensors only: a pickle from a stranger runs code.
         model = auto.from_pretrained(where, dtype=dtype, use_safetensors=True)
         tokenizer = _load_tokenizer(where)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"cannot load {name}: {_first_line(error)}") from None
     return model.to(device).eval(), tokenizer
 

@@ -32,6 +32,8 @@ class TrainConfig(Config):
     """Passes over the training rows."""
     max_rows: int | None = Field(None, ge=1)
     """Train on the first so many rows of the data folder. None: all of them."""
+    num_wordings: int | None = Field(None, ge=1)
+    """Train only on the first so many wordings of each task. None: all that the data folder has."""
     global_batch_size: int = Field(32, ge=1)
     """Rows an optimizer step, summed over workers and accumulation."""
     micro_batch_size: int = Field(8, ge=1)

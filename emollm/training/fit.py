@@ -9,6 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from emollm.config import with_values
 from emollm.errors import DataError, EmollmError, TrainingError
 from emollm.folders import check_new, new_folder, read_run, write_json, write_run
@@ -29,9 +32,8 @@ def fit(config: TrainConfig, *, on_step: Callable[[Any], None] = lambda _: None)
     from emollm.models import locate_base
 
     check_new(config.out.absolute(), overwrite=config.overwrite)
-    num_rows = read_rows(config.data, "train").num_rows
-    if num_rows == 0:
-        raise DataError(f"{config.data}/train.parquet has no rows")
+    if training_rows(config).num_rows == 0:
+        raise DataError(f"{config.data}/train.parquet has no rows to train on")
     # Workers may stand in another folder; and the embedded base is made here, once, with its errors in view.
     locate_base(config.base)
     base = str(Path(config.base).absolute()) if Path(config.base).is_dir() else config.base
@@ -65,6 +67,14 @@ def fit(config: TrainConfig, *, on_step: Callable[[Any], None] = lambda _: None)
             }
             write_run(folder, job="train", config=config.model_dump(mode="json"), summary=summary)
     return summary
+
+
+def training_rows(config: TrainConfig) -> pa.Table:
+    """The rows of the data folder that this run trains on, in their order there."""
+    table = read_rows(config.data, "train")
+    if config.num_wordings is not None:
+        table = table.filter(pc.less(table["template"], config.num_wordings))
+    return table.slice(0, config.max_rows)
 
 
 def _run_trainer(config: TrainConfig, storage: str, queue: Any) -> Any:
@@ -137,8 +147,7 @@ def train_worker(worker_config: dict[str, Any]) -> None:
         },
     )
     loaded = LoadedModel(model, base.tokenizer, card)
-    table = read_rows(config.data, "train")
-    rows = encode_rows(table.slice(0, config.max_rows), prompt_encoder(loaded))
+    rows = encode_rows(training_rows(config), prompt_encoder(loaded))
 
     def on_step(report: StepReport) -> None:
         if rank == 0:

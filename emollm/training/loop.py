@@ -55,7 +55,7 @@ def train(
     """Fine-tune `loaded.model` in place. Every rank calls it with the same rows, in the same order.
 
     The loss of a step is the mean over all answer tokens of its global batch, so it does not depend on how the
-    batch is split over workers and micro-batches. Raises TrainingError when the loss is not finite.
+    batch is split over workers and micro-batches. Raises TrainingError when the loss or its gradients are not finite.
     """
     total = num_steps(config, len(rows))
     torch.manual_seed(config.seed)
@@ -95,9 +95,13 @@ def train(
         if world_size > 1:
             dist.all_reduce(loss_sum)
         mean = loss_sum.item() / answer_tokens
-        if not math.isfinite(mean):
+        # DeepSpeed skips a step with non-finite gradients and trains on, to no effect, with a finite loss.
+        norm = engine.get_global_grad_norm()
+        finite_gradients = not engine.skipped_steps and (norm is None or math.isfinite(norm))
+        if not (math.isfinite(mean) and finite_gradients):
+            what = "gradients are not finite" if math.isfinite(mean) else f"loss is {mean}"
             raise TrainingError(
-                f"the loss is {mean} at step {step}; lower --learning-rate (now {config.learning_rate:g}), "
+                f"the {what} at step {step}; lower --learning-rate (now {config.learning_rate:g}), "
                 f"or look at the rows of this step: {', '.join(row.id for row in batch[:5])}, ..."
             )
         on_step(

@@ -1,0 +1,1 @@
+"""Thin entry points: parse the options, build, hand over to emollm."""
