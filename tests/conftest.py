@@ -1,0 +1,45 @@
+"""What tests share: tiny models, a data folder, and one private Ray for the whole session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Before anything imports them: no hub, no usage report, one thread a process.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.pop("RAY_ADDRESS", None)
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random LLaMA as a base folder."""
+    from tests.tiny import tiny_model
+
+    return tiny_model("llama", tmp_path_factory.mktemp("bases") / "llama")
+
+
+@pytest.fixture(scope="session")
+def sample_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder built from the sample corpora, in all ten wordings."""
+    from emollm.build import AaidConfig, build_aaid
+
+    folder = tmp_path_factory.mktemp("data") / "aaid"
+    build_aaid(AaidConfig(out=folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """A private Ray: free ports, no dashboard, three logical CPUs on any machine."""
+    import ray
+
+    ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()

@@ -1,0 +1,68 @@
+"""Which rows make up a step, and what is learnt of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from emollm.instructions import read_rows
+from emollm.models import load_base, prompt_encoder
+from emollm.prompts import Pieces
+from emollm.training.batches import (
+    IGNORED,
+    EncodedRow,
+    collate_decoder,
+    collate_encoder_decoder,
+    encode_rows,
+    share,
+    steps,
+)
+
+ROWS = [
+    EncodedRow("long", prompt=[11, 12, 13, 14], answer=[21, 2]),
+    EncodedRow("short", prompt=[31], answer=[41, 42, 2]),
+]
+
+
+def test_a_decoder_learns_the_answer_from_the_position_before_it() -> None:
+    batch = collate_decoder(ROWS, pad=0, device="cpu")
+    assert batch.inputs["input_ids"].tolist() == [[11, 12, 13, 14, 21, 2], [31, 41, 42, 2, 0, 0]]
+    assert batch.inputs["attention_mask"].tolist() == [[1] * 6, [1, 1, 1, 1, 0, 0]]
+    _ = IGNORED
+    assert batch.labels_BT.tolist() == [[_, _, _, 21, 2, _], [41, 42, 2, _, _, _]]
+
+
+def test_an_encoder_decoder_reads_the_prompt_and_learns_the_answer() -> None:
+    batch = collate_encoder_decoder(ROWS, pad=0, start=7, device="cpu")
+    assert batch.inputs["input_ids"].tolist() == [[11, 12, 13, 14], [31, 0, 0, 0]]
+    assert batch.inputs["decoder_input_ids"].tolist() == [[7, 21, 0], [7, 41, 42]]
+    assert batch.labels_BT.tolist() == [[21, 2, IGNORED], [41, 42, 2]]
+
+
+def test_every_epoch_shows_each_row_once_in_an_order_of_its_own() -> None:
+    rows = [EncodedRow(str(i), prompt=[5] * (i % 7 + 1), answer=[2]) for i in range(24)]
+    seen = [row.id for batch in steps(rows, global_batch_size=8, num_steps=6, seed=1) for row in batch]
+    assert sorted(seen[:24], key=int) == sorted(seen[24:], key=int) == [str(i) for i in range(24)]
+    assert seen[:24] != seen[24:]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_workers_share_a_step_without_gap_or_overlap(world_size: int) -> None:
+    rows = [EncodedRow(str(i), prompt=[5] * (i + 1), answer=[2]) for i in range(16)]
+    (batch,) = steps(rows, global_batch_size=16, num_steps=1, seed=3)
+    parts = [share(batch, rank=r, world_size=world_size, micro_batch_size=2) for r in range(world_size)]
+    assert sorted(row.id for part in parts for micro in part for row in micro) == sorted(row.id for row in rows)
+    assert {len(part) for part in parts} == {8 // world_size}
+    # Neighbours in length go together: that is what saves padding.
+    assert all(abs(len(a.prompt) - len(b.prompt)) == 1 for part in parts for a, b in part)
+
+
+def test_training_ids_are_the_scorers_ids_then_the_answer(tiny_base: Path, sample_data: Path) -> None:
+    encoder = prompt_encoder(load_base(str(tiny_base)))
+    table = read_rows(sample_data, "train").slice(0, 50)
+    for row, encoded in zip(table.to_pylist(), encode_rows(table, encoder), strict=True):
+        assert encoded.prompt == encoder.prompt(Pieces(row["prefix"], row["post"], row["suffix"])).ids
+        assert encoder.decode(encoded.answer) == row["answer"]
+        assert torch.tensor(encoded.answer)[-1] == 2

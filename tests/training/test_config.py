@@ -1,0 +1,31 @@
+"""Impossible trainings are refused before anything starts."""
+
+from __future__ import annotations
+
+import pytest
+
+from emollm.config import read_config
+from emollm.errors import ConfigError
+from emollm.training.config import TrainConfig
+
+NEEDED = ["--data", "d", "--out", "o"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--global-batch-size", "20"], r"not a multiple of .* 8 x 2 = 16; try 16"),
+        (["--cluster.num-workers", "3"], r"--global-batch-size 32 .* 8 x 3 = 24; try 24"),
+        (["--epochs", "0"], "--epochs '0'.*greater than 0"),
+        (["--zero-stage", "1"], "--zero-stage '1'"),
+        (["--method", "qlora"], "'lora' or 'full'"),
+    ],
+)
+def test_refused(argv: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_config(TrainConfig, [*NEEDED, *argv], prog="train")
+
+
+def test_accumulation_makes_up_the_batch() -> None:
+    config = read_config(TrainConfig, [*NEEDED, "--global-batch-size", "64", "--micro-batch-size", "4"], prog="train")
+    assert config.accumulation_steps == 8
