@@ -135,7 +135,7 @@ def build_own(config: OwnConfig) -> dict[str, pa.Table]:
         bad=bad,
         facts={
             "files": file_hashes([config.data, *found.files], roots=[config.data.parent]),
-            "wording": describe_wording(tasks.values(), None),
+            "wording": describe_wording(tasks.values(), None) | {"from": f"{config.data.name}, else emollm"},
             "unlabelled": found.unlabelled,
         },
     )

@@ -20,7 +20,8 @@ body { margin: 0; background: var(--paper); color: var(--ink); font: 15px/1.5 sy
 main { max-width: 1080px; margin: 0 auto; padding: 40px 24px 64px; }
 h1 { font-size: 28px; line-height: 1.2; margin: 0 0 4px; letter-spacing: -.01em; }
 h2 { font-size: 18px; margin: 40px 0 12px; }
-h3 { font-size: 13px; font-weight: 600; margin: 0 0 8px; display: flex; justify-content: space-between; }
+h3 { font-size: 13px; font-weight: 600; margin: 0 0 8px; display: flex; justify-content: space-between;
+  gap: 8px; white-space: nowrap; overflow: hidden; }
 h3 span, .sub, figcaption { color: var(--soft); font-weight: 400; }
 .tiles { display: flex; flex-wrap: wrap; gap: 12px; margin: 24px 0 0; }
 .tile { background: var(--panel); border: 1px solid var(--line); border-radius: 10px; padding: 12px 20px 10px; }
@@ -119,6 +120,8 @@ def _lengths(card: Card, splits: Sequence[str]) -> Iterator[str]:
         yield _key(splits)
         yield f'<div class="panel wide">{columns(labels, series, width=560, height=150)}</div>'
     else:
+        # Small charts have room for the lower edges only.
+        labels = [label.partition("\N{EN DASH}")[0] for label in labels]
         panels = (
             f'<div class="panel"><h3>{escape(s.name)}</h3>{columns(labels, [s], height=80)}</div>' for s in series
         )

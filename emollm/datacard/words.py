@@ -35,7 +35,8 @@ def warnings(card: Card) -> list[str]:
     for whose in ("official", "published"):
         for name, questions in (card.facts.get(f"differs_from_{whose}") or {}).items():
             for question, counts in questions.items():
-                found.append(f"{name}: {question} has {counts['here']:,} examples, the {whose} one {counts[whose]:,}.")
+                where = "" if question.startswith(name) else f"{name}: "
+                found.append(f"{where}{question} has {counts['here']:,} examples, the {whose} one {counts[whose]:,}.")
     if missing := card.facts.get("missing"):
         found.append(f"Left out, since no source was given: {', '.join(missing)}.")
     rejected: Mapping[str, int] = card.facts.get("rejected", {})
@@ -62,7 +63,7 @@ def warnings(card: Card) -> list[str]:
 
 def wording(card: Card) -> str:
     source = card.facts["wording"]["from"]
-    return "the project's own" if source == "emollm" else f"imported from {source}"
+    return "the project's own" if source == "emollm" else f"from {source}"
 
 
 def rows_table(card: Card) -> tuple[list[str], list[list[int | str]]]:
