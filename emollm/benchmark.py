@@ -15,13 +15,14 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from emollm.build import BuildConfig, compare, settle_bad, with_templates, write_folder
+from emollm.build import BuildConfig, compare, settle_bad, template_files, with_templates, write_folder
 from emollm.corpora.emobank import read_emobank
 from emollm.corpora.example import BadRow, Example
 from emollm.corpora.goemotions import as_csv_cell, read_goemotions
 from emollm.corpora.published import published_files, read_published
+from emollm.corpora.rows import find_file
 from emollm.corpora.semeval import read_semeval
-from emollm.corpora.sst import brackets, has_scores, read_sst
+from emollm.corpora.sst import DISTRIBUTION, brackets, has_scores, read_sst
 from emollm.corpora.tdt import read_tdt
 from emollm.corpora.vader import FILES as VADER_FILES
 from emollm.corpora.vader import read_vader
@@ -107,9 +108,9 @@ def build_aeb(config: AebConfig) -> dict[str, pa.Table]:
     settle_bad(bad, skip=config.skip_bad)
     missing = {part.name: part.option for part in parts if part.name not in examples}
     if not examples or (missing and not config.allow_missing):
-        options = ", ".join(sorted({f"--{option}" for option in missing.values()}))
+        lacking = ", ".join(sorted({f"--{option}" for option in missing.values()}))
         raise DataError(
-            f"no rows for {', '.join(missing)}: give {options} or --published, or build the rest with --allow-missing"
+            f"no rows for {', '.join(missing)}: give {lacking} or --published, or build the rest with --allow-missing"
         )
     used = {example.task for found in examples.values() for example in found}
     # The fifteenth file was never published, so it has wordings of ours only.
@@ -124,8 +125,11 @@ def build_aeb(config: AebConfig) -> dict[str, pa.Table]:
         name: build_rows(found, seed=config.seed, templates_per_example=1, tasks=tasks, shuffle=False)
         for name, found in examples.items()
     }
-    files = {example.path for found in examples.values() for example in found}
-    given = [getattr(config, option) for option in ("published", *{part.option for part in parts})]
+    files = {example.path for found in examples.values() for example in found} | {row.path for row in bad}
+    if config.sst and has_scores(config.sst):
+        files |= {str(find_file(config.sst, name)) for name in DISTRIBUTION}
+    options = ("semeval", "sst", "tdt", "emobank", "goemotions", "vader", "published", "templates")
+    roots: dict[str, Path | None] = {option: getattr(config, option) for option in options}
     own_range = [t.name for t in tasks.values() if t.low is not None and (t.low, t.high) != (0.0, 1.0)]
     write_folder(
         config,
@@ -134,7 +138,7 @@ def build_aeb(config: AebConfig) -> dict[str, pa.Table]:
         tasks=tasks.values(),
         bad=bad,
         facts={
-            "files": file_hashes(files, roots=[root for root in given if root is not None]),
+            "files": file_hashes([*files, *template_files(config.templates)], roots=roots),
             "wording": {**describe_wording(tasks.values(), config.templates), "chosen": config.wording},
             "asked_in_own_range": own_range if config.templates else [],
             "missing": list(missing),

@@ -14,7 +14,7 @@ from pydantic import Field
 from emollm.config import Config
 from emollm.corpora.example import BadRow, Example, refuse
 from emollm.corpora.own import read_own
-from emollm.corpora.published import read_templates
+from emollm.corpora.published import published_files, read_templates
 from emollm.corpora.semeval import find_semeval, read_semeval
 from emollm.errors import ConfigError, DataError
 from emollm.folders import check_new, new_folder, write_json, write_run
@@ -103,7 +103,10 @@ def build_aaid(config: AaidConfig) -> dict[str, pa.Table]:
         bad=bad,
         facts={
             "language": config.language,
-            "files": file_hashes(files, roots=[config.semeval]),
+            "files": file_hashes(
+                [*files, *template_files(config.templates)],
+                roots={"semeval": config.semeval, "templates": config.templates},
+            ),
             "wording": describe_wording(tasks.values(), config.templates),
             "differs_from_official": official
             if config.language == "En" and config.semeval != SAMPLES / "semeval2018"
@@ -134,7 +137,7 @@ def build_own(config: OwnConfig) -> dict[str, pa.Table]:
         tasks=tasks.values(),
         bad=bad,
         facts={
-            "files": file_hashes([config.data, *found.files], roots=[config.data.parent]),
+            "files": file_hashes([config.data, *found.files], roots={"data": config.data.parent}),
             "wording": describe_wording(tasks.values(), None) | {"from": f"{config.data.name}, else emollm"},
             "unlabelled": found.unlabelled,
         },
@@ -173,6 +176,10 @@ def with_templates(tasks: Mapping[str, Task], place: Path | None, *, used: Itera
     if lacking:
         raise ConfigError(f"--templates {place} has no wording of {', '.join(lacking)}; it has: {', '.join(templates)}")
     return {name: reworded(task, templates[name]) for name, task in chosen.items()}
+
+
+def template_files(place: Path | None) -> list[Path]:
+    return published_files(place) if place else []
 
 
 def reworded(task: Task, templates: Sequence[str]) -> Task:

@@ -72,10 +72,10 @@ def _by_number(item: tuple[str, int]) -> tuple[float, str]:
     return (float(key), key) if digits.isdigit() else (0.0, key)
 
 
-def file_hashes(paths: Iterable[str | Path], *, roots: Sequence[Path] = ()) -> dict[str, str]:
-    """SHA-256 of each file, named by its path within the first of `roots` that holds it, else by its name.
+def file_hashes(paths: Iterable[str | Path], *, roots: Mapping[str, Path | None]) -> dict[str, str]:
+    """SHA-256 of each file, named `root/path within it` by the name of the first of `roots` that holds it.
 
-    So the same corpus in another folder gives the same manifest.
+    So the same corpus in another folder gives the same manifest. A root may be the file itself.
     """
     return {
         _within(Path(path), roots): hashlib.sha256(Path(path).read_bytes()).hexdigest()
@@ -83,10 +83,10 @@ def file_hashes(paths: Iterable[str | Path], *, roots: Sequence[Path] = ()) -> d
     }
 
 
-def _within(path: Path, roots: Sequence[Path]) -> str:
-    for root in roots:
-        if path.is_relative_to(root) and path != root:
-            return path.relative_to(root).as_posix()
+def _within(path: Path, roots: Mapping[str, Path | None]) -> str:
+    for name, root in roots.items():
+        if root is not None and path.is_relative_to(root):
+            return f"{name}/{path.relative_to(root).as_posix()}" if path != root else f"{name}/{path.name}"
     return path.name
 
 

@@ -44,7 +44,7 @@ def test_manifest_says_where_all_came_from(tmp_path: Path) -> None:
     assert manifest["wording"]["from"] == "emollm"
     assert manifest["wording"]["templates"]["V-reg"] == list(TASKS["V-reg"].templates)
     assert len(manifest["files"]) == 22
-    assert len(manifest["files"]["V-reg/Valence-reg-En-dev.txt"]) == 64
+    assert len(manifest["files"]["semeval/V-reg/Valence-reg-En-dev.txt"]) == 64
     run = read_run(tmp_path / "data")
     assert run is not None
     assert [Task.model_validate(task).name for task in run["tasks"]] == list(PROFILE)

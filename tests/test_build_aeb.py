@@ -53,6 +53,15 @@ def test_one_file_a_task_from_the_official_files(tmp_path: Path) -> None:
     assert all(Task.model_validate(task) == TASKS[task["name"]] for task in run["tasks"])
 
 
+def test_every_file_read_is_hashed(tmp_path: Path) -> None:
+    build(tmp_path, **OFFICIAL)
+    files = manifest(tmp_path)["files"]
+    assert {name for name in files if name.startswith("sst/")} == {
+        "sst/datasetSentences.txt", "sst/datasetSplit.txt", "sst/dictionary.txt", "sst/sentiment_labels.txt"
+    }  # fmt: skip
+    assert {"emobank/emobank.csv", "goemotions/test.tsv", "tdt/test.raw", "vader/tweets_GroundTruth.txt"} <= set(files)
+
+
 def test_golds_are_exact_in_their_own_range_and_in_unit_form(tmp_path: Path) -> None:
     rows = build(tmp_path, **OFFICIAL)
     first = rows["EmoBank"][0]

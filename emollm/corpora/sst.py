@@ -23,7 +23,7 @@ from emollm.errors import DataError
 from emollm.tasks import TASKS
 
 SOURCE = "sst"
-_DISTRIBUTION = ("datasetSentences.txt", "datasetSplit.txt", "dictionary.txt", "sentiment_labels.txt")
+DISTRIBUTION = ("datasetSentences.txt", "datasetSplit.txt", "dictionary.txt", "sentiment_labels.txt")
 _SPLIT_NUMBERS = {"train": "1", "test": "2", "dev": "3"}
 # Blanks, not \s: three training sentences hold a no-break space inside a word.
 _LEAF = re.compile(r"\(\d+ ([^() ]+)\)")
@@ -41,7 +41,7 @@ def read_sst(folder: Path, split: str, *, task_name: str = "SST5", bad: list[Bad
         examples = _read_distribution(folder, split, task_name, collected)
     elif task_name == "SST":
         raise DataError(
-            f"{folder} lacks {', '.join(n for n in _DISTRIBUTION if not list(folder.rglob(n)))}: the score of SST is "
+            f"{folder} lacks {', '.join(n for n in DISTRIBUTION if not list(folder.rglob(n)))}: the score of SST is "
             "not in the trees; give the folder of stanfordSentimentTreebank.zip"
         )
     else:
@@ -52,7 +52,7 @@ def read_sst(folder: Path, split: str, *, task_name: str = "SST5", bad: list[Bad
 
 def has_scores(folder: Path) -> bool:
     """Whether all four files of the distribution are under `folder`."""
-    return folder.is_dir() and all(list(folder.rglob(name)) for name in _DISTRIBUTION)
+    return folder.is_dir() and all(list(folder.rglob(name)) for name in DISTRIBUTION)
 
 
 def brackets(text: str) -> str:
@@ -84,7 +84,7 @@ def _is_tree(text: str) -> bool:
 
 
 def _read_distribution(folder: Path, split: str, task_name: str, bad: list[BadRow]) -> list[Example]:
-    sentences, splits, dictionary, labels = (find_file(folder, name) for name in _DISTRIBUTION)
+    sentences, splits, dictionary, labels = (find_file(folder, name) for name in DISTRIBUTION)
     in_split = {a for _, a, b in _pairs(splits, ",", "splitset_label", bad) if b == _SPLIT_NUMBERS[split]}
     # Phrases hold "|" nowhere but before the id; the last one parts.
     phrase_ids = {_plain(phrase): phrase_id for _, phrase, phrase_id in _pairs(dictionary, "|", None, bad)}
