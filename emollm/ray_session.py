@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import queue
+import re
 import sys
 import tempfile
 import threading
@@ -13,8 +14,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from emollm import errors
 from emollm.config import ClusterConfig
-from emollm.errors import ResourceError
+from emollm.errors import EmollmError, ResourceError
 
 LIGHT_TASK_CPUS = 1
 """CPUs left for the tasks that read, split and write: actors on every CPU would wait for them for ever."""
@@ -159,12 +161,20 @@ def quiet_ray_data() -> None:
             handler.setLevel(logging.CRITICAL + 1)
 
 
-def first_cause(error: BaseException) -> BaseException:
-    """The exception of our own code inside what Ray raises: the innermost cause."""
-    seen: set[int] = set()
-    while id(error) not in seen:
-        seen.add(id(error))
-        inner = getattr(error, "cause", None) or error.__cause__
-        if isinstance(inner, BaseException):
-            error = inner
-    return error
+def worker_error(error: BaseException, *, doing: str) -> EmollmError:
+    """What a worker's own code raised, out of the exception that Ray raises in its place.
+
+    Ray Data carries the cause as text only. An error of ours comes back as itself; any other as ResourceError
+    with its last line.
+    """
+    text = str(error)
+    if ours := _OWN_ERROR.findall(text):
+        name, message = ours[-1]
+        cls: type[EmollmError] = getattr(errors, name)
+        return cls(message)
+    # The worker's traceback ends in the line before Ray's own begins.
+    lines = [line for line in text.split("The above exception")[0].strip().splitlines() if line.strip()]
+    return ResourceError(f"{doing} failed: {lines[-1] if lines else type(error).__name__}")
+
+
+_OWN_ERROR = re.compile(r"^emollm\.errors\.(\w+): (.*)$", re.MULTILINE)

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from emollm.affect_card import CARD_FILE, card_tasks
 from emollm.config import ClusterConfig, Config
-from emollm.errors import DataError, EmollmError, ResourceError
+from emollm.errors import DataError
 from emollm.folders import HIDDEN_RUN_FILE, check_new, new_folder, read_run, write_run
 from emollm.scoring.scorer import Engine
 from emollm.tasks import select_tasks
@@ -38,7 +38,7 @@ class AnnotateConfig(Config):
     """Column with the post."""
     max_posts: int | None = Field(None, ge=1)
     """Annotate only the first so many posts. None: all."""
-    engine: Engine = "generate"
+    engine: Engine = "constrained"
     """How answers are had from the model."""
     batch_size: int = Field(32, ge=1)
     """Posts an actor takes at once; inside, prompts are batched by tokens."""
@@ -152,7 +152,7 @@ def _read_file(path: Path) -> pa.Table:
 def _score_to(
     folder: Path, posts: pa.Table, config: AnnotateConfig, tasks: tuple[str, ...], on_posts: Callable[[int], None]
 ) -> None:
-    from emollm.ray_session import check_resources, first_cause, map_on_actors, quiet_ray_data, ray_session, reports_to
+    from emollm.ray_session import check_resources, map_on_actors, quiet_ray_data, ray_session, reports_to, worker_error
     from emollm.scoring.rows import AnnotatePosts
 
     model = str(Path(config.model).absolute()) if Path(config.model).is_dir() else config.model
@@ -170,10 +170,7 @@ def _score_to(
             try:
                 scored.write_parquet(str(folder), min_rows_per_file=100_000)
             except ray.exceptions.RayError as error:
-                cause = first_cause(error)
-                if isinstance(cause, EmollmError):
-                    raise cause from None
-                raise ResourceError(f"annotation failed: {type(cause).__name__}: {cause}") from error
+                raise worker_error(error, doing="annotation") from None
 
 
 def summarise(folder: Path) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from pydantic import Field
 
 from emollm.affect_card import card_tasks
 from emollm.config import ClusterConfig, Config
-from emollm.errors import EmollmError, ResourceError
 from emollm.evaluation.benchmark import GoldQuestion, TaskResult, load_questions, score_results
 from emollm.folders import check_new, new_folder, write_json, write_run
 from emollm.scoring.scorer import Engine
@@ -31,7 +30,7 @@ class EvaluateConfig(Config):
     """Tasks to evaluate; `profile` is all five of SemEval-2018. None: every task the model and the data share."""
     max_rows: int | None = Field(None, ge=1)
     """At most so many questions a task and emotion, the first ones of the folder. None: all."""
-    engine: Engine = "generate"
+    engine: Engine = "constrained"
     """How answers are had from the model."""
     out: Path | None = None
     """Folder for predictions.parquet, metrics.json and run.json. None: only the table is printed."""
@@ -62,7 +61,7 @@ def evaluate(
 
 def _predict(config: EvaluateConfig, questions: Sequence[GoldQuestion], on_rows: Callable[[int], None]) -> pa.Table:
     """The answers, one row a question, in the order of the questions."""
-    from emollm.ray_session import check_resources, first_cause, map_on_actors, quiet_ray_data, ray_session, reports_to
+    from emollm.ray_session import check_resources, map_on_actors, quiet_ray_data, ray_session, reports_to, worker_error
     from emollm.scoring.rows import ScoreQuestions
 
     # Neighbours in task: the generating engine works through one task at a time.
@@ -89,10 +88,7 @@ def _predict(config: EvaluateConfig, questions: Sequence[GoldQuestion], on_rows:
             try:
                 tables = ray.get(scored.to_arrow_refs())
             except ray.exceptions.RayError as error:
-                cause = first_cause(error)
-                if isinstance(cause, EmollmError):
-                    raise cause from None
-                raise ResourceError(f"scoring failed: {type(cause).__name__}: {cause}") from error
+                raise worker_error(error, doing="scoring") from None
     return pa.concat_tables(tables).sort_by("index")
 
 

@@ -1,0 +1,109 @@
+"""The whole road on a real local Ray, for every architecture of the series: data, training, evaluation, annotation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from emollm.affect_card import read_card
+from emollm.annotation.pipeline import AnnotateConfig, annotate_corpus
+from emollm.build import SAMPLES
+from emollm.errors import DataError, ModelError, TrainingError
+from emollm.evaluation.run import EvaluateConfig, evaluate
+from emollm.folders import read_run
+from emollm.training.config import TrainConfig
+from emollm.training.fit import fit
+from emollm.training.loop import StepReport
+from tests.tiny import FAMILIES, Family, tiny_model
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_road(local_ray: None, tmp_path: Path, sample_data: Path, family: Family) -> None:
+    base = tiny_model(family, tmp_path / "base")
+    method = "full" if family in ("opt", "t5") else "lora"
+    model = tmp_path / "model"
+    steps: list[StepReport] = []
+    summary = fit(
+        TrainConfig(
+            data=sample_data, out=model, base=str(base), method=method, max_rows=64, global_batch_size=16,
+            micro_batch_size=4, learning_rate=3e-3,
+        ),
+        on_step=steps.append,
+    )  # fmt: skip
+    assert [report.step for report in steps] == [1, 2, 3, 4]
+    assert summary["reload_difference"] < 1e-2
+    card = read_card(model)
+    assert (card.adapter, card.base.name) == ("lora" if method == "lora" else None, str(base))
+    assert {task.name for task in card.tasks} == {"EI-reg", "EI-oc", "V-reg", "V-oc", "E-c"}
+    run = read_run(model)
+    assert run is not None
+    assert run["config"]["learning_rate"] == 3e-3
+    logged = [json.loads(line)["loss"] for line in (model / "metrics.jsonl").read_text().splitlines()]
+    assert logged == [report.loss for report in steps]
+    assert {p.name for p in tmp_path.iterdir()} == {"base", "model"}
+
+    results = evaluate(
+        EvaluateConfig(model=str(model), data=sample_data, tasks=("V-oc", "E-c"), max_rows=4, out=tmp_path / "eval")
+    )
+    assert {result.task: result.rows for result in results} == {"V-oc": 4, "E-c": 4}
+    predictions = pq.read_table(tmp_path / "eval" / "predictions.parquet")
+    assert predictions.num_rows == 8
+    assert all(
+        (row["error"] is None) == (row["number"] is not None or row["labels"] is not None)
+        for row in predictions.to_pylist()
+    )
+
+    annotated = tmp_path / "annotated"
+    annotate_corpus(
+        AnnotateConfig(
+            model=str(model), input=SAMPLES / "posts.jsonl", out=annotated, tasks=("V-oc",), max_posts=6, batch_size=2
+        )
+    )
+    ids = [f"post-{n:03d}" for n in range(1, 7)]
+    assert sorted(pq.read_table(annotated)["id"].to_pylist()) == ids
+
+
+def test_losses_are_the_same_on_one_worker_and_on_two(
+    local_ray: None, tmp_path: Path, sample_data: Path, tiny_base: Path
+) -> None:
+    losses = []
+    for workers in (1, 2):
+        reports: list[StepReport] = []
+        config = TrainConfig.model_validate(
+            {
+                "data": sample_data, "out": tmp_path / f"model-{workers}", "base": str(tiny_base), "method": "full",
+                "max_rows": 64, "global_batch_size": 16, "micro_batch_size": 4, "learning_rate": 3e-3,
+                "precision": "float32", "cluster": {"num_workers": workers},
+            }
+        )  # fmt: skip
+        fit(config, on_step=reports.append)
+        losses.append([report.loss for report in reports])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_a_failed_training_tells_the_workers_own_error_and_leaves_nothing(
+    local_ray: None, tmp_path: Path, sample_data: Path, tiny_base: Path
+) -> None:
+    config = TrainConfig(
+        data=sample_data, out=tmp_path / "model", base=str(tiny_base), method="full", max_rows=64,
+        global_batch_size=16, learning_rate=1e30, max_gradient_norm=1e30,
+    )  # fmt: skip
+    with pytest.raises(TrainingError, match=r"at step \d.*lower --learning-rate"):
+        fit(config)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_work_is_refused_before_any_worker_starts(tmp_path: Path, sample_data: Path) -> None:
+    with pytest.raises(DataError, match=r"build_data\.py"):
+        fit(TrainConfig(data=tmp_path / "none", out=tmp_path / "model"))
+    with pytest.raises(ModelError, match="unknown base model 'smol'"):
+        fit(TrainConfig(data=sample_data, out=tmp_path / "model", base="smol"))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "x").touch()
+    with pytest.raises(DataError, match="choose another --out"):
+        fit(TrainConfig(data=sample_data, out=tmp_path / "model"))
