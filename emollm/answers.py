@@ -16,15 +16,34 @@ class Answer:
     """
 
     value: Value | None
+    """Of a regression the expected value where an engine knows it; else the answer with the largest probability."""
+    unit: float | None = None
+    """A regression's value in 0..1, the range that models are asked in."""
+    mode: Value | None = None
+    """What greedy decoding writes: of a regression the likeliest digits one by one, not the largest probability."""
+    std: float | None = None
+    """Standard deviation of a regression's distribution, in the task's own range."""
     confidence: float | None = None
-    """Probability of the answer given, 0..1."""
+    """Probability of the answer given, 0..1; of a regression the probability of a number within .1 (of 0..1)."""
     probabilities: dict[str, float] = field(default_factory=dict)
-    """Over the closed answer space where an engine computes it, else empty."""
+    """Over the closed answer space where an engine computes it, else empty.
+
+    Of a class or label its own, summing to 1; of a label set each label's, independently; of a regression those of
+    the tenths "0.0" (0.000 to 0.099) to "0.9" and of "1", in 0..1.
+    """
+    valid_mass: float | None = None
+    """Probability that the model, left free, writes one of the answers: low where it was not trained for the task."""
     truncated: bool = False
     """Whether the post was cut at the token limit."""
     error: str | None = None
+    """Why there is no value: `EMPTY_TEXT`, `INVALID_ANSWER`, or `SCORING_FAILED` with the reason behind a colon."""
     text: str | None = None
     """What the model wrote, kept where it was not a valid answer."""
+
+
+EMPTY_TEXT = "empty_text"
+INVALID_ANSWER = "invalid_answer"
+SCORING_FAILED = "scoring_failed"
 
 
 def to_unit(task: Task, value: float) -> float:

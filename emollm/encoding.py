@@ -14,9 +14,17 @@ _ANCHOR = ":"
 
 @dataclass(frozen=True, slots=True)
 class EncodedPrompt:
-    ids: list[int]
+    prefix: list[int]
+    """Ids that all posts of a task and template share."""
+    post: list[int]
+    suffix: list[int]
+    """Ids up to where the answer (or for an encoder, its end token included) begins."""
     truncated: bool
     """Whether the post was cut at the limit."""
+
+    @property
+    def ids(self) -> list[int]:
+        return self.prefix + self.post + self.suffix
 
 
 class PromptEncoder:
@@ -26,6 +34,7 @@ class PromptEncoder:
         self._tokenizer = tokenizer
         self._layout = layout
         self._max_post_tokens = max_post_tokens
+        self._is_encoder_decoder = is_encoder_decoder
         bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
         # An encoder reads what its tokenizer would give it: BART between <s> and </s>, T5 before </s>.
         begins = bos is not None and (layout.bos or is_encoder_decoder)
@@ -36,15 +45,25 @@ class PromptEncoder:
         self._cache: dict[tuple[str, bool], list[int]] = {}
 
     def prompt(self, pieces: Pieces) -> EncodedPrompt:
-        """Ids of the whole prompt, up to where the answer (or for an encoder, its end token) begins."""
+        """Ids of the whole prompt, in three parts."""
         prefix, post, suffix = lay_out(pieces, self._layout)
         post_ids = self._encode(post)
         cut = post_ids[: self._max_post_tokens]
-        ids = self._begin + self._fixed(prefix, first=True) + cut + self._fixed(suffix) + self._end
-        return EncodedPrompt(ids, truncated=len(cut) < len(post_ids))
+        return EncodedPrompt(
+            prefix=self._begin + self._fixed(prefix, first=True),
+            post=cut,
+            suffix=self._fixed(suffix) + self._end,
+            truncated=len(cut) < len(post_ids),
+        )
 
     def answer(self, text: str) -> list[int]:
-        """Ids of an answer, closed by the end token."""
+        """Ids of an answer, closed by the end token.
+
+        After a prompt it continues a text; in a decoder of its own it is a text, with the begin token that BART's
+        tokenizer gives to every text.
+        """
+        if self._is_encoder_decoder:
+            return [*self._begin, *self._fixed(text, first=True), self._eos]
         return [*self._fixed(text), self._eos]
 
     def decode(self, ids: list[int]) -> str:

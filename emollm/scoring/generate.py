@@ -5,21 +5,19 @@ It is the only engine that can fail to parse; such an answer keeps its text and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 import torch
 
 from emollm.affect_card import AffectCard
-from emollm.answers import Answer, answer_string, parse_answer
+from emollm.answers import INVALID_ANSWER, Answer, answer_string, parse_answer, to_unit
 from emollm.encoding import EncodedPrompt
 from emollm.models import LoadedModel, prompt_encoder
 from emollm.prompts import Question, render
 from emollm.scoring.batching import by_length
+from emollm.scoring.safely import score_safely
 from emollm.tasks import Kind, Task
-
-INVALID_ANSWER = "invalid_answer"
-EMPTY_TEXT = "empty_text"
 
 
 class GenerateScorer:
@@ -37,20 +35,25 @@ class GenerateScorer:
         return self._loaded.card
 
     def score(self, questions: Sequence[Question]) -> list[Answer]:
-        answers: list[Answer | None] = [
-            None if question.text.strip() else Answer(value=None, error=EMPTY_TEXT) for question in questions
-        ]
+        return score_safely(questions, encode=self._encode, batches=self._batches, score=self._score_batch)
+
+    def _encode(self, question: Question) -> EncodedPrompt:
+        return self._encoder.prompt(render(question))
+
+    def _batches(self, questions: Sequence[Question], prompts: Sequence[EncodedPrompt]) -> Iterator[list[int]]:
         # One task a batch: a batch generates until its slowest row ends, and a number ends before a list of emotions.
-        open_ones = sorted((i for i, a in enumerate(answers) if a is None), key=lambda i: questions[i].task.name)
-        for _, group in groupby(open_ones, key=lambda i: questions[i].task.name):
+        order = sorted(range(len(questions)), key=lambda i: questions[i].task.name)
+        for _, group in groupby(order, key=lambda i: questions[i].task.name):
             indices = list(group)
-            task = questions[indices[0]].task
-            prompts = [self._encoder.prompt(render(questions[i])) for i in indices]
-            for batch in by_length([len(p.ids) for p in prompts], batch_tokens=self._batch_tokens):
-                generated = self._generate([prompts[j] for j in batch], task)
-                for j, (text, probability) in zip(batch, generated, strict=True):
-                    answers[indices[j]] = _read(task, text, probability, prompts[j].truncated)
-        return [answer for answer in answers if answer is not None]
+            for batch in by_length([len(prompts[i].ids) for i in indices], batch_tokens=self._batch_tokens):
+                yield [indices[j] for j in batch]
+
+    def _score_batch(self, questions: Sequence[Question], prompts: Sequence[EncodedPrompt]) -> list[Answer]:
+        task = questions[0].task
+        return [
+            _read(task, text, probability, prompt.truncated)
+            for prompt, (text, probability) in zip(prompts, self._generate(prompts, task), strict=True)
+        ]
 
     @torch.inference_mode()
     def _generate(self, prompts: Sequence[EncodedPrompt], task: Task) -> list[tuple[str, float]]:
@@ -112,4 +115,5 @@ def _read(task: Task, text: str, probability: float, truncated: bool) -> Answer:
     value = parse_answer(task, text)
     if value is None:
         return Answer(value=None, truncated=truncated, error=INVALID_ANSWER, text=text[:200])
-    return Answer(value=value, confidence=probability, truncated=truncated)
+    unit = to_unit(task, value) if task.kind is Kind.REGRESSION and isinstance(value, float) else None
+    return Answer(value=value, unit=unit, mode=value, confidence=probability, truncated=truncated)

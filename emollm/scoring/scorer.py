@@ -9,8 +9,9 @@ from emollm.affect_card import AffectCard
 from emollm.answers import Answer
 from emollm.errors import ConfigError
 from emollm.prompts import Question
+from emollm.scoring.walk import SearchOptions
 
-Engine = Literal["generate"]
+Engine = Literal["constrained", "generate"]
 ENGINES: tuple[str, ...] = get_args(Engine)
 
 
@@ -29,18 +30,32 @@ class Scorer(Protocol):
 
 
 def open_scorer(
-    model: str, *, engine: str = "generate", device: str = "cpu", precision: str = "auto", batch_tokens: int = 4096
+    model: str,
+    *,
+    engine: str = "constrained",
+    device: str = "cpu",
+    precision: str = "auto",
+    batch_tokens: int = 4096,
+    search: SearchOptions | None = None,
 ) -> Scorer:
     """Load a model directory (or a base by name) behind an engine.
 
-    `batch_tokens` bounds the tokens, padding included, that go through the model at once. Raises ModelError or
-    ConfigError, before any weight is read where it can.
+    `batch_tokens` bounds the tokens, padding included, that go through the model at once. `search` says how far
+    the constrained engine reads answers; None: its defaults. Raises ModelError or ConfigError, before any weight is
+    read where it can.
     """
     if engine not in ENGINES:
         raise ConfigError(f"unknown engine {engine!r}; choose from: {', '.join(ENGINES)}")
+    if engine == "generate" and search is not None:
+        raise ConfigError("search options are for --engine constrained; generate has none")
     from emollm.models import load_model
     from emollm.precision import resolve_precision
-    from emollm.scoring.generate import GenerateScorer
 
     loaded = load_model(model, dtype=resolve_precision(precision, device), device=device)
-    return GenerateScorer(loaded, device=device, batch_tokens=batch_tokens)
+    if engine == "generate":
+        from emollm.scoring.generate import GenerateScorer
+
+        return GenerateScorer(loaded, device=device, batch_tokens=batch_tokens)
+    from emollm.scoring.constrained import ConstrainedScorer
+
+    return ConstrainedScorer(loaded, device=device, batch_tokens=batch_tokens, options=search or SearchOptions())
