@@ -13,7 +13,7 @@ class ServeConfig(Config):
 
     model: str
     """Model directory, or a base model by its registry name."""
-    engine: Engine = "generate"
+    engine: Engine = "constrained"
     """How answers are had from the model."""
     host: str = "127.0.0.1"
     """Address to listen on. There is no authentication yet: keep it on loopback."""
