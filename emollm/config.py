@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import signal
 import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -151,6 +152,8 @@ def _explain(cls: type[Config], problem: Mapping[str, Any]) -> str:
 
 def run_job(main: Callable[[Sequence[str]], None]) -> None:
     """Run a job's `main` as a command: a user's mistake is one clear line and exit status 2, no traceback."""
+    # A scheduler's SIGTERM ends the job as Ctrl-C does: Ray is stopped and partial folders are removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         main(sys.argv[1:])
     except EmollmError as error:

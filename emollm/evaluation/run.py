@@ -51,6 +51,8 @@ def evaluate(
         check_new(config.out, overwrite=config.overwrite)
     predictions = _predict(config, questions, lambda done: on_rows(done, len(questions)))
     results = score_results(questions, _values(questions, predictions))
+    order = [task.name for task in tasks]
+    results.sort(key=lambda result: order.index(result.task))
     if config.out:
         with new_folder(config.out, overwrite=config.overwrite) as folder:
             pq.write_table(_prediction_table(questions, predictions), folder / "predictions.parquet")
