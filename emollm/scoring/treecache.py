@@ -15,24 +15,26 @@ from transformers.cache_utils import DynamicLayer
 KeyValues = list[tuple[torch.Tensor, torch.Tensor]]
 """A layer each: keys and values, [rows, H, K, D]."""
 
+_SPARE = 24
+"""Places added beyond need when rows grow, since answers grow by few tokens at a time."""
+
 
 class TreeCache:
     """Rows fill up independently; places beyond `used[row]` hold nothing."""
 
-    def __init__(self, prefixes: Sequence[tuple[int, ...]], computed: Mapping[tuple[int, ...], KeyValues]) -> None:
-        """One row for each of `prefixes`, which are copied from `computed` (one row each)."""
+    def __init__(
+        self, prefixes: Sequence[tuple[int, ...]], computed: Mapping[tuple[int, ...], KeyValues], *, room: int
+    ) -> None:
+        """One row for each of `prefixes`, copied from `computed` (one row each), with room for so many more tokens."""
         self.used = [len(prefix) for prefix in prefixes]
-        longest = max(self.used)
-        distinct = list(dict.fromkeys(prefixes))
-        first = computed[distinct[0]][0][0]
-        rows = torch.tensor([distinct.index(prefix) for prefix in prefixes], device=first.device)
+        length = max(self.used) + room
         self._layers: KeyValues = [
-            (_stacked([computed[p][i][0] for p in distinct], longest)[rows],
-             _stacked([computed[p][i][1] for p in distinct], longest)[rows])
-            for i in range(len(computed[distinct[0]]))
+            (_started([computed[p][i][0] for p in prefixes], length),
+             _started([computed[p][i][1] for p in prefixes], length))
+            for i in range(len(computed[prefixes[0]]))
         ]  # fmt: skip
-        self.depth_BK = np.tile(np.arange(longest, dtype=np.int64), (len(prefixes), 1))
-        self.seen_BKK = np.tile(np.tri(longest, dtype=bool), (len(prefixes), 1, 1))
+        self.depth_BK = np.tile(np.arange(length, dtype=np.int64), (len(prefixes), 1))
+        self.seen_BKK = np.tile(np.tri(length, dtype=bool), (len(prefixes), 1, 1))
 
     def past(self, rows: Sequence[int]) -> DynamicCache:
         """A cache of transformers with these rows, as long as the longest of them."""
@@ -65,12 +67,23 @@ class TreeCache:
 
     def _reserve(self, length: int) -> None:
         more = length - self.depth_BK.shape[1]
-        if more > 0:
-            pad = torch.nn.functional.pad
-            self._layers = [(pad(k, (0, 0, 0, more)), pad(v, (0, 0, 0, more))) for k, v in self._layers]
-            self.depth_BK = np.pad(self.depth_BK, ((0, 0), (0, more)))
-            self.seen_BKK = np.pad(self.seen_BKK, ((0, 0), (0, more), (0, more)))
+        if more <= 0:
+            return
+        more += _SPARE
+        self._layers = [(_longer(keys, more), _longer(values, more)) for keys, values in self._layers]
+        self.depth_BK = np.pad(self.depth_BK, ((0, 0), (0, more)))
+        self.seen_BKK = np.pad(self.seen_BKK, ((0, 0), (0, more), (0, more)))
 
 
-def _stacked(states: Sequence[torch.Tensor], length: int) -> torch.Tensor:
-    return torch.cat([torch.nn.functional.pad(s, (0, 0, 0, length - s.shape[2])) for s in states])
+def _longer(states: torch.Tensor, more: int) -> torch.Tensor:
+    # Zeros, not whatever was in memory: a masked place weighs nothing, but nothing times NaN is NaN.
+    return torch.cat([states, states.new_zeros((*states.shape[:2], more, states.shape[3]))], dim=2)
+
+
+def _started(states: Sequence[torch.Tensor], length: int) -> torch.Tensor:
+    """[1, H, k, D] each to the beginning of a row of [rows, H, length, D]."""
+    _, heads, _, size = states[0].shape
+    rows = states[0].new_zeros((len(states), heads, length, size))
+    for row, state in zip(rows, states, strict=True):
+        row[:, : state.shape[2]] = state[0]
+    return rows
