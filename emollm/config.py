@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import os
 import signal
 import sys
 import tomllib
@@ -152,6 +153,8 @@ def _explain(cls: type[Config], problem: Mapping[str, Any]) -> str:
 
 def run_job(main: Callable[[Sequence[str]], None]) -> None:
     """Run a job's `main` as a command: a user's mistake is one clear line and exit status 2, no traceback."""
+    # The jobs show progress themselves; a bar of every library beneath would bury it. Read when tqdm is imported.
+    os.environ.setdefault("TQDM_DISABLE", "1")
     # A scheduler's SIGTERM ends the job as Ctrl-C does: Ray is stopped and partial folders are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:

@@ -66,7 +66,9 @@ def _convert(gguf: Path, folder: Path) -> None:
         ) from None
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging as transformers_logging
 
+    transformers_logging.disable_progress_bar()
     loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     # A model read from GGUF counts as quantised and refuses to be saved: move its weights into a plain one.
     config = type(loaded.config).from_dict(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from emollm.affect_card import AffectCard, BaseModelInfo, read_card, write_card
 from emollm.bases import BASES
@@ -17,6 +19,13 @@ from emollm.embedded import embedded_base
 from emollm.encoding import PromptEncoder
 from emollm.errors import ModelError
 from emollm.prompts import questions_for, render
+
+
+# A bar for every file read and written would bury our own; and without a GPU DeepSpeed, which transformers imports
+# on saving, warns that it found none.
+transformers_logging.disable_progress_bar()
+if not torch.cuda.is_available():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,7 +138,9 @@ def test_a_cluster_that_asks_for_a_token_refuses_a_job_without(cluster: Cluster)
 
 
 @pytest.mark.ray
-def test_training_needs_no_compiler(tmp_path: Path, tiny_base: Path, sample_data: Path) -> None:
+def test_training_needs_no_compiler_and_minds_no_other_ray(
+    tmp_path: Path, tiny_base: Path, sample_data: Path, cluster: Cluster
+) -> None:
     argv = ["--data", str(sample_data), "--out", str(tmp_path / "model"), "--base", str(tiny_base)]
     argv += ["--global-batch-size", "8", "--micro-batch-size", "4", "--max-rows", "8"]
     env = ENV | {"CXX": "no-such-compiler", "TORCH_EXTENSIONS_DIR": str(tmp_path / "extensions")}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
@@ -34,8 +33,6 @@ def start_engine(model: Any, config: TrainConfig, *, precision: torch.dtype, dev
     On a GPU with bf16 the weights are bf16 with float32 masters; on CPU they stay float32 under autocast.
     """
     on_cpu = device == "cpu"
-    if on_cpu:
-        os.environ["DS_ACCELERATOR"] = "cpu"
     import deepspeed
 
     if on_cpu:
