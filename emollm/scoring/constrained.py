@@ -20,7 +20,7 @@ from emollm.scoring.trie import DecimalTrie, LabelSetTrie, Trie, closed_answers
 from emollm.scoring.walk import Open, SearchOptions, Walk, next_closed, next_decimals, next_label_sets
 from emollm.tasks import Kind, Task
 
-_HELD = 4
+_HELD = 16
 """Prompt tokens held at once, in units of `batch_tokens`: rows of many batches go on together when answers are read,
 a token or two each."""
 
@@ -40,7 +40,7 @@ class ConstrainedScorer:
         loaded: LoadedModel,
         *,
         device: str = "cpu",
-        batch_tokens: int = 4096,
+        batch_tokens: int = 1024,
         options: SearchOptions | None = None,
     ) -> None:
         self._loaded = loaded

@@ -21,7 +21,7 @@ from emollm.tasks import Kind, Task
 
 
 class GenerateScorer:
-    """Greedy decoding in batches of one task, padded on the left."""
+    """Greedy decoding in batches of one task."""
 
     def __init__(self, loaded: LoadedModel, *, device: str = "cpu", batch_tokens: int = 4096) -> None:
         self._loaded = loaded
@@ -63,8 +63,10 @@ class GenerateScorer:
         ids = torch.full((len(prompts), longest), loaded.tokenizer.pad_token_id)
         mask = torch.zeros_like(ids)
         for row, prompt in enumerate(prompts):
-            ids[row, longest - len(prompt.ids) :] = torch.tensor(prompt.ids)
-            mask[row, longest - len(prompt.ids) :] = 1
+            # A decoder goes on from the last column; an encoder counts positions from the first, masked or not (BART).
+            start = 0 if loaded.is_encoder_decoder else longest - len(prompt.ids)
+            ids[row, start : start + len(prompt.ids)] = torch.tensor(prompt.ids)
+            mask[row, start : start + len(prompt.ids)] = 1
         out = loaded.model.generate(
             input_ids=ids.to(self._device),
             attention_mask=mask.to(self._device),

@@ -1,0 +1,118 @@
+"""`emollm.annotate`: one call, whatever the texts come in."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import emollm
+from emollm.affect_card import AffectCard
+from emollm.answers import Answer
+from emollm.errors import ConfigError, DataError, ModelError
+from emollm.models import load_base
+from emollm.prompts import Question
+from emollm.scoring.constrained import ConstrainedScorer
+from emollm.scoring.scorer import Scorer
+
+PROFILE_COLUMNS = [
+    *(f"{task}.{emotion}" for task in ("EI-reg", "EI-oc") for emotion in ("anger", "fear", "joy", "sadness")),
+    "V-reg", "V-oc", "E-c",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def scorer(tiny_base: Path) -> Scorer:
+    return ConstrainedScorer(load_base(str(tiny_base)))
+
+
+def test_a_string_gets_the_whole_profile(scorer: Scorer) -> None:
+    frame = emollm.annotate("I am so happy!", model=scorer)
+    assert list(frame) == ["text", *PROFILE_COLUMNS, "truncated", "error"]
+    [row] = frame.to_dict("records")
+    assert all(0 <= row[name] <= 1 for name in PROFILE_COLUMNS if "reg" in name)
+    assert row["V-oc"] in range(-3, 4) and row["EI-oc.joy"] in range(4) and isinstance(row["E-c"], tuple)
+    assert row["error"] is None and not row["truncated"]
+
+
+def test_a_frame_keeps_its_index_and_columns_and_missing_texts_get_nulls(scorer: Scorer) -> None:
+    texts = pd.DataFrame(
+        {"who": list("abcd"), "post": ["Glad.", None, float("nan"), "  "]}, index=pd.Index([7, 5, 3, 1], name="n")
+    )
+    frame = emollm.annotate(texts, ["V-oc", "EmoBank-V"], model=scorer, text_column="post", progress=False)
+    assert list(frame) == ["who", "post", "V-oc", "EmoBank-V", "truncated", "error"]
+    assert list(frame.index) == [7, 5, 3, 1] and list(frame["who"]) == list("abcd")
+    assert frame["V-oc"].dtype == "Int64" and frame["V-oc"].isna().tolist() == [False, True, True, True]
+    assert 1 <= frame["EmoBank-V"].iloc[0] <= 5 and frame["error"].tolist() == [None] + ["empty_text"] * 3
+
+
+def test_details(scorer: Scorer) -> None:
+    frame = emollm.annotate(["Glad."], ["V-reg", "E-c"], model=scorer, details=True)
+    [row] = frame.to_dict("records")
+    assert row["V-reg.unit"] == row["V-reg"] and row["V-reg.std"] >= 0
+    assert sum(row["V-reg.probabilities"].values()) == pytest.approx(1)
+    assert set(row["E-c.probabilities"]) > {"anger", "trust"} and 0 < row["E-c.confidence"] <= 1
+
+
+@pytest.mark.parametrize("name", ["posts.jsonl", "posts.csv", "posts.parquet", "posts.txt", "posts.jsonl.gz"])
+def test_files(scorer: Scorer, tmp_path: Path, name: str) -> None:
+    path, texts = tmp_path / name, pd.DataFrame({"text": ["Glad, or so.", "Sad 😢"]})
+    if ".jsonl" in name:
+        texts.to_json(path, orient="records", lines=True)
+    elif name.endswith(".csv"):
+        texts.to_csv(path, index=False)
+    elif name.endswith(".parquet"):
+        texts.to_parquet(path)
+    else:
+        path.write_text("\n".join(texts["text"]), encoding="utf-8")
+    frame = emollm.annotate(path, "V-reg", model=scorer)
+    assert list(frame["text"]) == list(texts["text"]) and frame["V-reg"].notna().all()
+
+
+def test_no_text_at_all(scorer: Scorer) -> None:
+    assert emollm.annotate([], model=scorer).empty
+
+
+def test_progress_counts_posts(scorer: Scorer, capsys: pytest.CaptureFixture[str]) -> None:
+    emollm.annotate(["Glad."] * 40, "V-oc", model=scorer)
+    assert "40 posts" in capsys.readouterr().err
+    emollm.annotate(["Glad."], "V-oc", model=scorer, progress=False)
+    assert capsys.readouterr().err == ""
+
+
+def test_mistakes_name_the_way_out(scorer: Scorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EMOLLM_MODEL", raising=False)
+    with pytest.raises(ConfigError, match="EMOLLM_MODEL"):
+        emollm.annotate("x")
+    with pytest.raises(ConfigError, match="unknown task 'joy'; choose from: EI-reg"):
+        emollm.annotate("x", "joy", model=scorer)
+    with pytest.raises(DataError, match=r"no column 'text'.*post"):
+        emollm.annotate(pd.DataFrame({"post": ["x"]}), model=scorer)
+    with pytest.raises(DataError, match=r"must end in \.jsonl"):
+        emollm.annotate(tmp_path / "posts.xlsx", model=scorer)
+    with pytest.raises(DataError, match="cannot be read"):
+        emollm.annotate(tmp_path / "none.csv", model=scorer)
+    with pytest.raises(DataError, match="not int"):
+        emollm.annotate(5, model=scorer)
+    monkeypatch.setenv("EMOLLM_MODEL", str(tmp_path / "no-model"))
+    with pytest.raises(ModelError, match="no model directory"):
+        emollm.annotate("x")
+
+
+def test_any_scorer_will_do(scorer: Scorer) -> None:
+    class Says:
+        card: AffectCard = scorer.card
+
+        def score(self, questions: list[Question]) -> list[Answer]:
+            return [Answer(value=None, error="invalid_answer") for _ in questions]
+
+    assert emollm.annotate("x", "V-reg", model=Says())["error"].tolist() == ["invalid_answer"]  # type: ignore[arg-type]
+
+
+def test_importing_emollm_imports_no_library() -> None:
+    code = "import sys, emollm; print({'torch', 'numpy', 'pandas'} & set(sys.modules))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "set()"
