@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emollm.errors import ConfigError, DataError
-from emollm.prompts import Question, questions_for
+from emollm.posts import read_table
+from emollm.prompts import Question, column_name, questions_for
 from emollm.tasks import Kind, select_tasks
 
 if TYPE_CHECKING:
@@ -40,10 +41,10 @@ def annotate(
     knows; "profile" is the eleven questions of SemEval-2018. `model` is a model directory, a base by name, or an
     open scorer to use again; None: $EMOLLM_MODEL. `options` go to `emollm.scoring.scorer.open_scorer`.
 
-    Columns: `text`, then `EI-reg.joy`, `V-reg`, `E-c`, ... in the tasks' own ranges. `details` adds to each its
-    `.confidence`, `.error`, `.probabilities` and, of a regression, `.std`, `.unit` and `.mode`. `truncated` and
-    `error` say whether the text was cut and what went wrong with it. A text that is missing or empty gets nulls and an
-    error, never a guess. Raises ConfigError, ModelError or DataError.
+    Columns: `text`, then `ei_reg_joy`, `v_reg`, `e_c`, ..., named as in an annotated corpus, in the tasks' own
+    ranges. `details` adds to each its `_confidence`, `_error`, `_probabilities` and, of a regression, `_std`,
+    `_unit` and `_mode`. `truncated` and `error` say whether the text was cut and what went wrong with it. A text that
+    is missing or empty gets nulls and an error, never a guess. Raises ConfigError, ModelError or DataError.
     """
     _require_pandas()
     import pandas as pd
@@ -92,15 +93,15 @@ def _score(
 def _columns(question: Question, answers: Sequence[Answer], *, details: bool) -> dict[str, pd.Series[Any]]:
     import pandas as pd
 
-    name, is_number = question.column, question.task.kind is Kind.REGRESSION
+    name, is_number = column_name(question), question.task.kind is Kind.REGRESSION
     # Int64 keeps classes whole beside a null, which would make them floats.
     dtype = {Kind.REGRESSION: "float64", Kind.ORDINAL: "Int64"}.get(question.task.kind, "object")
     columns = {name: pd.Series([a.value for a in answers], dtype=dtype)}
     if details:
         for detail in ("unit", "mode", "std", "confidence") if is_number else ("confidence",):
-            columns[f"{name}.{detail}"] = pd.Series([getattr(a, detail) for a in answers], dtype="float64")
-        columns[f"{name}.probabilities"] = pd.Series([a.probabilities or None for a in answers], dtype="object")
-        columns[f"{name}.error"] = pd.Series([a.error for a in answers], dtype="object")
+            columns[f"{name}_{detail}"] = pd.Series([getattr(a, detail) for a in answers], dtype="float64")
+        columns[f"{name}_probabilities"] = pd.Series([a.probabilities or None for a in answers], dtype="object")
+        columns[f"{name}_error"] = pd.Series([a.error for a in answers], dtype="object")
     return columns
 
 
@@ -111,7 +112,7 @@ def _frame(texts: Any, text_column: str) -> pd.DataFrame:
         case str():
             return pd.DataFrame({"text": [texts]})
         case Path():
-            frame = _read(texts)
+            frame: pd.DataFrame = read_table(texts, text_columns=(text_column,)).to_pandas()
         case pd.DataFrame():
             frame = texts
         case pd.Series():
@@ -123,24 +124,6 @@ def _frame(texts: Any, text_column: str) -> pd.DataFrame:
     if text_column not in frame:
         raise DataError(f"no column {text_column!r}; give text_column, one of: {', '.join(map(str, frame.columns))}")
     return frame
-
-
-def _read(path: Path) -> pd.DataFrame:
-    import pandas as pd
-
-    name = path.name.removesuffix(".gz")
-    try:
-        if name.endswith((".jsonl", ".json")):
-            return pd.read_json(path, lines=True, dtype=False)
-        if name.endswith(".csv"):
-            return pd.read_csv(path, dtype=str)
-        if name.endswith(".parquet"):
-            return pd.read_parquet(path)
-        if name.endswith(".txt"):
-            return pd.DataFrame({"text": path.read_text(encoding="utf-8", errors="replace").splitlines()})
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
-    raise DataError(f"{path}: the file must end in .jsonl, .csv, .parquet or .txt")
 
 
 def _text(value: Any) -> str:

@@ -20,7 +20,6 @@ from emollm.encoding import PromptEncoder
 from emollm.errors import ModelError
 from emollm.prompts import questions_for, render
 
-
 # A bar for every file read and written would bury our own; and without a GPU DeepSpeed, which transformers imports
 # on saving, warns that it found none.
 transformers_logging.disable_progress_bar()

@@ -70,6 +70,11 @@ def questions_for(text: str, tasks: tuple[Task, ...]) -> list[Question]:
     return [Question(task, text, emotion) for task in tasks for emotion in (task.emotions or (None,))]
 
 
+def column_name(question: Question) -> str:
+    """The name of a question's column, one that no query language needs to quote: `ei_reg_joy` of `EI-reg.joy`."""
+    return "".join(c if c.isalnum() else "_" for c in question.column).lower()
+
+
 def fill_template(task: Task, template: str) -> str:
     """A template with the task's classes and labels in it."""
     classes = " ".join(f"{c.value}: {c.phrase.format(emotion='E')}." for c in task.classes)

@@ -19,8 +19,8 @@ from emollm.scoring.constrained import ConstrainedScorer
 from emollm.scoring.scorer import Scorer
 
 PROFILE_COLUMNS = [
-    *(f"{task}.{emotion}" for task in ("EI-reg", "EI-oc") for emotion in ("anger", "fear", "joy", "sadness")),
-    "V-reg", "V-oc", "E-c",
+    *(f"{task}_{emotion}" for task in ("ei_reg", "ei_oc") for emotion in ("anger", "fear", "joy", "sadness")),
+    "v_reg", "v_oc", "e_c",
 ]  # fmt: skip
 
 
@@ -34,7 +34,7 @@ def test_a_string_gets_the_whole_profile(scorer: Scorer) -> None:
     assert list(frame) == ["text", *PROFILE_COLUMNS, "truncated", "error"]
     [row] = frame.to_dict("records")
     assert all(0 <= row[name] <= 1 for name in PROFILE_COLUMNS if "reg" in name)
-    assert row["V-oc"] in range(-3, 4) and row["EI-oc.joy"] in range(4) and isinstance(row["E-c"], tuple)
+    assert row["v_oc"] in range(-3, 4) and row["ei_oc_joy"] in range(4) and isinstance(row["e_c"], tuple)
     assert row["error"] is None and not row["truncated"]
 
 
@@ -43,18 +43,18 @@ def test_a_frame_keeps_its_index_and_columns_and_missing_texts_get_nulls(scorer:
         {"who": list("abcd"), "post": ["Glad.", None, float("nan"), "  "]}, index=pd.Index([7, 5, 3, 1], name="n")
     )
     frame = emollm.annotate(texts, ["V-oc", "EmoBank-V"], model=scorer, text_column="post", progress=False)
-    assert list(frame) == ["who", "post", "V-oc", "EmoBank-V", "truncated", "error"]
+    assert list(frame) == ["who", "post", "v_oc", "emobank_v", "truncated", "error"]
     assert list(frame.index) == [7, 5, 3, 1] and list(frame["who"]) == list("abcd")
-    assert frame["V-oc"].dtype == "Int64" and frame["V-oc"].isna().tolist() == [False, True, True, True]
-    assert 1 <= frame["EmoBank-V"].iloc[0] <= 5 and frame["error"].tolist() == [None] + ["empty_text"] * 3
+    assert frame["v_oc"].dtype == "Int64" and frame["v_oc"].isna().tolist() == [False, True, True, True]
+    assert 1 <= frame["emobank_v"].iloc[0] <= 5 and frame["error"].tolist() == [None] + ["empty_text"] * 3
 
 
 def test_details(scorer: Scorer) -> None:
     frame = emollm.annotate(["Glad."], ["V-reg", "E-c"], model=scorer, details=True)
     [row] = frame.to_dict("records")
-    assert row["V-reg.unit"] == row["V-reg"] and row["V-reg.std"] >= 0
-    assert sum(row["V-reg.probabilities"].values()) == pytest.approx(1)
-    assert set(row["E-c.probabilities"]) > {"anger", "trust"} and 0 < row["E-c.confidence"] <= 1
+    assert row["v_reg_unit"] == row["v_reg"] and row["v_reg_std"] >= 0
+    assert sum(row["v_reg_probabilities"].values()) == pytest.approx(1)
+    assert set(row["e_c_probabilities"]) > {"anger", "trust"} and 0 < row["e_c_confidence"] <= 1
 
 
 @pytest.mark.parametrize("name", ["posts.jsonl", "posts.csv", "posts.parquet", "posts.txt", "posts.jsonl.gz"])
@@ -69,7 +69,7 @@ def test_files(scorer: Scorer, tmp_path: Path, name: str) -> None:
     else:
         path.write_text("\n".join(texts["text"]), encoding="utf-8")
     frame = emollm.annotate(path, "V-reg", model=scorer)
-    assert list(frame["text"]) == list(texts["text"]) and frame["V-reg"].notna().all()
+    assert list(frame["text"]) == list(texts["text"]) and frame["v_reg"].notna().all()
 
 
 def test_no_text_at_all(scorer: Scorer) -> None:
@@ -91,7 +91,7 @@ def test_mistakes_name_the_way_out(scorer: Scorer, tmp_path: Path, monkeypatch: 
         emollm.annotate("x", "joy", model=scorer)
     with pytest.raises(DataError, match=r"no column 'text'.*post"):
         emollm.annotate(pd.DataFrame({"post": ["x"]}), model=scorer)
-    with pytest.raises(DataError, match=r"must end in \.jsonl"):
+    with pytest.raises(DataError, match=r"must end in one of"):
         emollm.annotate(tmp_path / "posts.xlsx", model=scorer)
     with pytest.raises(DataError, match="cannot be read"):
         emollm.annotate(tmp_path / "none.csv", model=scorer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import signal
@@ -73,10 +74,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             yield Cluster(address, env)
         finally:
             head.send_signal(signal.SIGTERM)
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 head.wait(30)
-            except subprocess.TimeoutExpired:
+            # What the head started and did not take along; the group is ours alone.
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(head.pid, signal.SIGKILL)
+            head.wait()
 
 
 def run(way: str, job: str, argv: list[str], cluster: Cluster | None = None) -> subprocess.CompletedProcess[str]:
@@ -175,7 +178,7 @@ def test_help_knows_the_options_and_loads_no_torch(job: str) -> None:
         ("evaluate", ["--model", "BASE", "--data", "DATA"], "has no affect.json"),
         ("evaluate", ["--model", "MODEL", "--data", "DATA", "--tasks", "V-occ"], "choose from: EI-reg, EI-oc, V-reg"),
         ("annotate", ["--model", "MODEL", "--input", "nowhere.csv", "--out", "OUT"], "no input at nowhere.csv"),
-        ("annotate", ["--model", "MODEL", "--input", "README.md", "--out", "OUT"], ".parquet .jsonl .csv .txt"),
+        ("annotate", ["--model", "MODEL", "--input", "README.md", "--out", "OUT"], ".parquet .jsonl .json .csv .txt"),
         ("annotate", ["--modle", "MODEL"], "did you mean --model?"),
     ],
 )

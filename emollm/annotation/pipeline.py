@@ -17,6 +17,7 @@ from emollm.affect_card import CARD_FILE, card_tasks
 from emollm.config import ClusterConfig, Config
 from emollm.errors import DataError
 from emollm.folders import HIDDEN_RUN_FILE, check_new, new_folder, read_run, write_run
+from emollm.posts import FORMATS, file_format, read_table
 from emollm.scoring.scorer import Engine
 from emollm.tasks import select_tasks
 
@@ -90,13 +91,14 @@ def read_posts(config: AnnotateConfig) -> pa.Table:
     if not config.input.exists():
         raise DataError(f"no input at {config.input}")
     files = sorted(p for p in config.input.rglob("*") if p.is_file()) if config.input.is_dir() else [config.input]
-    files = [file for file in files if _format(file)]
-    if not files:
-        raise DataError(f"{config.input} is no Parquet, JSON lines, CSV or text file (.parquet .jsonl .csv .txt)")
+    if config.input.is_dir():
+        files = [file for file in files if file_format(file)]
+        if not files:
+            raise DataError(f"{config.input} holds no file of posts ({' '.join('.' + f for f in FORMATS)})")
     tables = []
     for file in files:
-        table = _read_file(file)
-        if _format(file) == "txt":
+        table = read_table(file, text_columns=(config.id_column, config.text_column))
+        if file_format(file) == "txt":
             wanted = table
         else:
             for option, column in (("--id-column", config.id_column), ("--text-column", config.text_column)):
@@ -117,36 +119,6 @@ def read_posts(config: AnnotateConfig) -> pa.Table:
     if doubles:
         raise DataError(f"{config.input}: {len(doubles)} ids occur more than once, such as {', '.join(doubles[:5])}")
     return posts
-
-
-def _format(path: Path) -> str | None:
-    name = path.name.removesuffix(".gz")
-    return next((f for f in ("parquet", "jsonl", "json", "csv", "txt") if name.endswith(f".{f}")), None)
-
-
-def _read_file(path: Path) -> pa.Table:
-    import pyarrow.csv
-    import pyarrow.json
-
-    try:
-        match _format(path):
-            case "parquet":
-                return pq.read_table(path)
-            case "jsonl" | "json":
-                with pa.input_stream(str(path), compression="detect") as stream:
-                    return pyarrow.json.read_json(stream)
-            case "csv":
-                with pa.input_stream(str(path), compression="detect") as stream:
-                    return pyarrow.csv.read_csv(stream, parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True))
-            case _:
-                with pa.input_stream(str(path), compression="detect") as stream:
-                    lines = stream.read().decode("utf-8", "replace").splitlines()
-                numbered = [(f"{path.name}:{n}", line) for n, line in enumerate(lines, start=1) if line.strip()]
-                return pa.table(
-                    {"id": [i for i, _ in numbered], "text": pa.array([t for _, t in numbered], pa.string())}
-                )
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
 
 
 def _score_to(

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from emollm.answers import Answer
-from emollm.prompts import Question, questions_for
+from emollm.prompts import Question, column_name, questions_for
 from emollm.scoring.scorer import Scorer, open_scorer
 from emollm.tasks import Kind, Task, select_tasks
 
@@ -115,11 +115,6 @@ def output_schema(tasks: tuple[Task, ...]) -> pa.Schema:
             pa.field(f"{name}_error", pa.string()),
         ]
     return pa.schema([*fields, pa.field("truncated", pa.bool_(), nullable=False)])
-
-
-def column_name(question: Question) -> str:
-    """`EI-reg.joy` as a column that no query language needs to quote: `ei_reg_joy`."""
-    return "".join(c if c.isalnum() else "_" for c in question.column).lower()
 
 
 def _about(task: Task) -> dict[str, str]:

@@ -107,7 +107,7 @@ def test_weights_that_do_not_load_are_one_clear_error(local_ray: None, model: Pa
 def test_posts_are_read_from_every_format(model: Path, tmp_path: Path) -> None:
     table = pa.table({"id": [7, 8], "text": ["one", "two"]})
     pq.write_table(table, tmp_path / "p.parquet")
-    (tmp_path / "p.csv").write_text('id,text\n7,"one"\n8,"two"\n')
+    (tmp_path / "p.csv").write_text('id,text\n7,"one"\n8,two\n')
     (tmp_path / "p.jsonl.gz").write_bytes(gzip.compress(b'{"id": 7, "text": "one"}\n{"id": 8, "text": "two"}\n'))
     for name in ("p.parquet", "p.csv", "p.jsonl.gz"):
         posts = read_posts(config(model, tmp_path, input=tmp_path / name))
@@ -128,8 +128,8 @@ def test_posts_are_read_from_every_format(model: Path, tmp_path: Path) -> None:
         ("p.jsonl", b'{"id": 1, "text": 5}\n', "'text' is int64, not text"),
         ("p.jsonl", b'{"id": 1, "text": \n', r"p\.jsonl cannot be read"),
         ("p.parquet", b"PAR1 no", r"p\.parquet cannot be read"),
-        ("p.csv", b"id,text\n", "holds no posts|not text"),
-        ("p.docx", b"", "no Parquet, JSON lines, CSV or text"),
+        ("p.csv", b"id,text\n", "holds no posts"),
+        ("p.docx", b"", "no file of posts"),
     ],
 )
 def test_input_that_cannot_be_used_says_why(
