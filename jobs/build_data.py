@@ -8,7 +8,7 @@ from emollm.config import read_config, run_job, split_command
 
 
 def main(argv: Sequence[str]) -> None:
-    from emollm.benchmark import AebConfig, build_aeb
+    from emollm.aeb import AebConfig, build_aeb
     from emollm.build import AaidConfig, OwnConfig, build_aaid, build_own
     from emollm.manifest import report
 

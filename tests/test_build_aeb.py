@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from emollm.benchmark import AEB, AebConfig, build_aeb
+from emollm.aeb import AEB, AebConfig, build_aeb
 from emollm.build import AaidConfig, build_aaid
 from emollm.errors import DataError
 from emollm.folders import read_run

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from emollm.benchmark import AebConfig, build_aeb
+from emollm.aeb import AebConfig, build_aeb
 from emollm.build import OFFICIAL_AAID, AaidConfig, build_aaid
 from emollm.corpora.emobank import read_emobank
 from emollm.corpora.goemotions import read_goemotions

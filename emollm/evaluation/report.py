@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
-from emollm.evaluation.benchmark import TaskResult
+from emollm.evaluation.scores import TaskResult
 
 
 def results_table(runs: Mapping[str, Sequence[TaskResult]], *, title: str) -> Table:

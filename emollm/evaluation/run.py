@@ -13,7 +13,7 @@ from pydantic import Field
 
 from emollm.affect_card import card_tasks
 from emollm.config import ClusterConfig, Config
-from emollm.evaluation.benchmark import GoldQuestion, TaskResult, load_questions, score_results
+from emollm.evaluation.scores import GoldQuestion, TaskResult, load_questions, score_results
 from emollm.folders import check_new, new_folder, write_json, write_run
 from emollm.scoring.scorer import Engine
 from emollm.tasks import Kind, Value, select_tasks

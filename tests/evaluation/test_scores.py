@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from emollm.errors import DataError
-from emollm.evaluation.benchmark import GoldQuestion, TaskResult, load_questions, score_results
 from emollm.evaluation.report import format_score, results_table
+from emollm.evaluation.scores import GoldQuestion, TaskResult, load_questions, score_results
 from emollm.tasks import TASKS, Task, Value, select_tasks
 
 
