@@ -92,6 +92,10 @@ class AnnotatePosts(_ScorerHolder):
             mine = answers[i :: len(columns)]
             values = [list(a.value) if isinstance(a.value, tuple) else a.value for a in mine]
             arrays.append(pa.array(values, _VALUE_TYPES[question.task.kind]))
+            if question.task.kind is Kind.REGRESSION:
+                arrays.append(pa.array([a.std for a in mine], pa.float32()))
+            else:
+                arrays.append(pa.array([a.probabilities or None for a in mine], _probabilities_type(question.task)))
             arrays.append(pa.array([a.confidence for a in mine], pa.float32()))
             arrays.append(pa.array([a.error for a in mine], pa.string()))
         per_post = (answers[i : i + len(columns)] for i in range(0, len(answers), len(columns)))
@@ -101,20 +105,33 @@ class AnnotatePosts(_ScorerHolder):
 
 
 def output_schema(tasks: tuple[Task, ...]) -> pa.Schema:
-    """The columns of an annotated corpus: `id`, `text`, three a question, `truncated`.
+    """The columns of an annotated corpus: `id`, `text`, four a question, `truncated`.
 
-    A question's column is its task and emotion in snake case, `ei_reg_joy`; beside it stand `_confidence` (the
-    probability of the answer, 0..1) and `_error` (null where there is a value).
+    A question's column is its task and emotion in snake case, `ei_reg_joy`. Beside it stand, of a regression, `_std`
+    (standard deviation, in the task's range), of others `_probabilities` (a struct with a field a class or label; of
+    a label set each label's own), and of all `_confidence` (the probability of the answer, 0..1) and `_error` (null
+    where there is a value). The generate engine knows neither `_std` nor `_probabilities`: they are null.
     """
     fields = [pa.field("id", pa.string(), nullable=False), pa.field("text", pa.string())]
     for question in questions_for("", tasks):
         name = column_name(question)
+        more = (
+            pa.field(f"{name}_std", pa.float32())
+            if question.task.kind is Kind.REGRESSION
+            else pa.field(f"{name}_probabilities", _probabilities_type(question.task))
+        )
         fields += [
             pa.field(name, _VALUE_TYPES[question.task.kind], metadata=_about(question.task)),
+            more,
             pa.field(f"{name}_confidence", pa.float32()),
             pa.field(f"{name}_error", pa.string()),
         ]
     return pa.schema([*fields, pa.field("truncated", pa.bool_(), nullable=False)])
+
+
+def _probabilities_type(task: Task) -> pa.DataType:
+    names = [str(c.value) for c in task.classes] or task.labels
+    return pa.struct([pa.field(name, pa.float32()) for name in names])
 
 
 def _about(task: Task) -> dict[str, str]:

@@ -1,0 +1,56 @@
+"""Tables in, tables out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from emollm.affect_card import read_card
+from emollm.models import LoadedModel, load_base, save_model
+from emollm.scoring.rows import AnnotatePosts, ScoreQuestions, output_schema
+
+
+@pytest.fixture(scope="module")
+def model(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("model")
+    base = load_base(str(tiny_base))
+    save_model(folder, LoadedModel(base.model, base.tokenizer, base.card))
+    return str(folder)
+
+
+@pytest.mark.parametrize("engine", ["constrained", "generate"])
+def test_a_row_a_post_with_the_columns_the_schema_names(model: str, engine: str) -> None:
+    names = ("EI-oc", "EmoBank-V", "E-c")
+    posts = pa.table({"id": ["a", "b", "c"], "text": ["Glad.", None, "Sad."]})
+    table = AnnotatePosts(tasks=names, model=model, engine=engine)(posts)
+    tasks = tuple(task for name in names for task in read_card(Path(model)).tasks if task.name == name)
+    assert table.schema == output_schema(tasks)
+    first, empty, _ = table.to_pylist()
+    assert {name for name in table.column_names if name.startswith("emobank_v")} == {
+        "emobank_v", "emobank_v_std", "emobank_v_confidence", "emobank_v_error",
+    }  # fmt: skip
+    assert (
+        empty["emobank_v"] is None and empty["emobank_v_error"] == "empty_text" and empty["e_c_probabilities"] is None
+    )
+    if engine == "constrained":
+        assert 1 <= first["emobank_v"] <= 5 and first["emobank_v_std"] > 0
+        assert list(first["ei_oc_joy_probabilities"]) == ["0", "1", "2", "3"]
+        assert sum(first["ei_oc_joy_probabilities"].values()) == pytest.approx(1, abs=1e-5)
+        assert first["ei_oc_joy_confidence"] == pytest.approx(max(first["ei_oc_joy_probabilities"].values()))
+        assert len(first["e_c_probabilities"]) == 11
+
+
+def test_questions_of_all_kinds_share_a_table(model: str) -> None:
+    rows = pa.table(
+        {
+            "index": [4, 2],
+            "task": ["V-reg", "E-c"],
+            "emotion": pa.array([None, None], pa.string()),
+            "text": ["Glad."] * 2,
+        }
+    )
+    number, labels = ScoreQuestions(model=model, engine="constrained")(rows).to_pylist()
+    assert number["index"] == 4 and 0 <= number["number"] <= 1 and number["labels"] is None
+    assert labels["index"] == 2 and isinstance(labels["labels"], list) and labels["number"] is None
