@@ -30,8 +30,10 @@ class TrainConfig(Config):
     """Dropout before the adapters."""
     epochs: float = Field(1.0, gt=0)
     """Passes over the training rows."""
+    tasks: tuple[str, ...] | None = None
+    """Train on these tasks of the data folder only, and let the model be asked no others. None: all it has."""
     max_rows: int | None = Field(None, ge=1)
-    """Train on the first so many rows of the data folder. None: all of them."""
+    """Train on the first so many of these rows. None: all of them."""
     num_wordings: int | None = Field(None, ge=1)
     """Train only on the first so many wordings of each task. None: all that the data folder has."""
     global_batch_size: int = Field(32, ge=1)

@@ -17,7 +17,7 @@ from emollm.errors import DataError, EmollmError, TrainingError
 from emollm.folders import check_new, new_folder, read_run, write_json, write_run
 from emollm.instructions import read_rows
 from emollm.ray_session import check_resources, ray_session, reports_to
-from emollm.tasks import Task
+from emollm.tasks import Task, select_tasks
 from emollm.training.config import TrainConfig
 
 METRICS_FILE = "metrics.jsonl"
@@ -72,9 +72,17 @@ def fit(config: TrainConfig, *, on_step: Callable[[Any], None] = lambda _: None)
 def training_rows(config: TrainConfig) -> pa.Table:
     """The rows of the data folder that this run trains on, in their order there."""
     table = read_rows(config.data, "train")
+    if config.tasks is not None:
+        names = [task.name for task in select_tasks(config.tasks, data_tasks(config.data))]
+        table = table.filter(pc.is_in(table["task"].cast(pa.string()), pa.array(names)))
     if config.num_wordings is not None:
         table = table.filter(pc.less(table["template"], config.num_wordings))
     return table.slice(0, config.max_rows)
+
+
+def data_tasks(folder: Path) -> tuple[Task, ...]:
+    """The tasks of a data folder, as `build_data` wrote them down."""
+    return tuple(Task.model_validate(task) for task in (read_run(folder) or {}).get("tasks", []))
 
 
 def _run_trainer(config: TrainConfig, storage: str, queue: Any) -> Any:
@@ -130,7 +138,9 @@ def train_worker(worker_config: dict[str, Any]) -> None:
 
     base = load_base(config.base, device=device)
     manifest = read_run(config.data) or {}
-    tasks = tuple(Task.model_validate(task) for task in manifest.get("tasks", [])) or base.card.tasks
+    tasks = data_tasks(config.data)
+    if config.tasks is not None:
+        tasks = select_tasks(config.tasks, tasks)
     model = base.model
     if config.method == "lora":
         model = attach_lora(model, rank=config.lora_rank, alpha=config.lora_alpha, dropout=config.lora_dropout)
