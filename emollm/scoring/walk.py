@@ -49,12 +49,14 @@ class SearchOptions:
     min_error: float = 1e-3
     """A decimal prefix is read only if it could move the expectation by more, in 0..1."""
     beam: int = 3
-    """Label sets: prefixes read at a time."""
+    """Label sets: prefixes read at a time in search of the likeliest."""
+    min_share: float = 0.02
+    """Label sets: a prefix with a larger share of the probability is read in any case, for the labels' marginals."""
     max_reads: int = 48
     """Label sets: prefixes read at most, the greedy path aside."""
 
 
-READ_ALL = SearchOptions(tolerance=0.0, digits=3, min_error=0.0, beam=64, max_reads=1_000_000)
+READ_ALL = SearchOptions(tolerance=0.0, digits=3, min_error=0.0, beam=64, min_share=0.0, max_reads=1_000_000)
 """Leaves nothing out: for tests, and for measuring what the defaults lose."""
 
 
@@ -194,10 +196,11 @@ def next_label_sets(walk: Walk[tuple[str, ...]]) -> list[Open[tuple[str, ...]]]:
     """
     if walk.reads >= walk.options.max_reads:
         return walk.unfinished
-    bound = walk.best_log_p if walk.options.tolerance > 0 else -math.inf
-    chosen = heapq.nlargest(
-        walk.options.beam, (item for item in walk.open if item.log_p > bound), key=lambda item: item.log_p
-    )
+    bound = walk.best_log_p
+    likeliest = heapq.nlargest(walk.options.beam, walk.open, key=lambda item: item.log_p)
+    large = walk.reference + math.log(walk.options.min_share * walk.total) if walk.options.min_share > 0 else -math.inf
+    chosen = [item for item in likeliest if item.log_p > bound]
+    chosen += [item for item in walk.open if item.log_p > large and not any(item is other for other in chosen)]
     return _with_greedy(chosen, walk)
 
 
