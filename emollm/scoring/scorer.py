@@ -41,8 +41,8 @@ def open_scorer(
 ) -> Scorer:
     """Load a model directory (or a base by name) behind an engine.
 
-    `batch_tokens` bounds the tokens, padding included, that go through the model at once; None: 1,024 on a CPU (4,096
-    took a quarter longer: it leaves the caches), 16,384 elsewhere. `search` says how far the constrained engine reads
+    `batch_tokens` bounds the tokens, padding included, that go through the model at once; None: 1,024 on a CPU (2,048
+    took a tenth longer: it leaves the caches), 16,384 elsewhere. `search` says how far the constrained engine reads
     answers; None: its defaults. `num_threads` is set for this whole process where the device is a CPU: beside other
     busy processes, two threads made one 15 times slower; None leaves torch's own number. Raises ModelError or
     ConfigError, before any weight is read where it can.
