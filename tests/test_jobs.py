@@ -196,3 +196,17 @@ def test_a_mistake_is_one_line_and_exit_status_2(
     assert message in last
     assert "Traceback" not in ran.stderr
     assert {p.name for p in tmp_path.iterdir()} == {"given"}
+
+
+@pytest.mark.ray
+def test_quickstart_goes_the_whole_road_and_shows_it(tmp_path: Path, tiny_base: Path) -> None:
+    argv = ["--out", str(tmp_path / "q"), "--base", str(tiny_base), "--train-rows", "32", "--eval-rows", "3"]
+    ran = run("script", "quickstart", [*argv, "--max-posts", "4"])
+    assert ran.returncode == 0, ran.stderr
+    for shown in ("before and after", "fine-tuned", "Annotated posts", "make serve", "make annotate", "make train"):
+        assert shown in ran.stdout
+    assert "Traceback" not in ran.stderr
+    assert len(ran.stderr.splitlines()) < 40  # progress, not a wall of log
+    assert {"data", "model", "annotated", "evaluate-base", "evaluate-tuned", "summary.svg"} == {
+        p.name for p in (tmp_path / "q").iterdir()
+    }
