@@ -26,6 +26,17 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def model_directory(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained tiny model directory: its answers are noise, its plumbing is real."""
+    from emollm.models import load_base, save_model
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    folder.mkdir()
+    save_model(folder, load_base(str(tiny_base)))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def sample_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder built from the sample corpora, in all ten wordings."""
     from emollm.build import AaidConfig, build_aaid

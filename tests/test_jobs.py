@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from emollm.build import SAMPLES
-from emollm.models import load_base, save_model
 from tests.conftest import ROOT
 
 JOBS = ("build_data", "train", "evaluate", "annotate")
@@ -183,19 +182,16 @@ def test_help_knows_the_options_and_loads_no_torch(job: str) -> None:
     ],
 )
 def test_a_mistake_is_one_line_and_exit_status_2(
-    job: str, argv: list[str], message: str, tmp_path: Path, tiny_base: Path, sample_data: Path
+    job: str, argv: list[str], message: str, tmp_path: Path, tiny_base: Path, model_directory: Path, sample_data: Path
 ) -> None:
-    model = tmp_path / "given"
-    model.mkdir()
-    save_model(model, load_base(str(tiny_base)))
-    places = {"OUT": str(tmp_path / "out"), "DATA": str(sample_data), "BASE": str(tiny_base), "MODEL": str(model)}
-    ran = run("script", job, [places.get(word, word) for word in argv])
+    places = {"OUT": tmp_path / "out", "DATA": sample_data, "BASE": tiny_base, "MODEL": model_directory}
+    ran = run("script", job, [str(places.get(word, word)) for word in argv])
     assert ran.returncode == 2, ran.stderr
     last = ran.stderr.strip().splitlines()[-1]
     assert last.startswith("error: ")
     assert message in last
     assert "Traceback" not in ran.stderr
-    assert {p.name for p in tmp_path.iterdir()} == {"given"}
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.ray

@@ -12,21 +12,13 @@ from typing import Any
 import httpx
 import pytest
 
-from emollm.models import load_base, save_model
+from emollm.affect_card import read_card
 from emollm.prompts import questions_for
 from emollm.scoring.scorer import open_scorer
 from emollm.tasks import select_tasks
 from tests.conftest import ROOT
 
 TEXTS = ["what a lovely morning!", "the train is late AGAIN <script>alert(1)</script>", "", "</s> ok"]
-
-
-@pytest.fixture(scope="module")
-def model(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("served") / "tiny"
-    folder.mkdir()
-    save_model(folder, load_base(str(tiny_base)))
-    return folder
 
 
 def free_port() -> int:
@@ -36,25 +28,25 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def client(local_ray: None, model: Path) -> Iterator[httpx.Client]:
+def client(local_ray: None, model_directory: Path) -> Iterator[httpx.Client]:
     from ray import serve
 
     from serve.app import build
 
     port = free_port()
     serve.start(http_options={"host": "127.0.0.1", "port": port})
-    serve.run(build({"model": str(model)}), name="emollm", route_prefix="/")
+    serve.run(build({"model": str(model_directory)}), name="emollm", route_prefix="/")
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
         yield http
     serve.shutdown()
 
 
 @pytest.mark.ray
-def test_answers_are_the_offline_ones(client: httpx.Client, model: Path) -> None:
+def test_answers_are_the_offline_ones(client: httpx.Client, model_directory: Path) -> None:
     response = client.post("/v1/annotate", json={"texts": TEXTS, "tasks": ["profile"]})
     assert response.status_code == 200
     results = response.json()["results"]
-    scorer = open_scorer(str(model))
+    scorer = open_scorer(str(model_directory))
     tasks = select_tasks(["profile"], scorer.card.tasks)
     for text, answers in zip(TEXTS, results, strict=True):
         questions = questions_for(text, tasks)
@@ -89,13 +81,15 @@ def test_a_wrong_request_is_422_and_says_what_is_wrong(client: httpx.Client, bod
 
 
 @pytest.mark.ray
-def test_the_model_and_its_tasks_are_described(client: httpx.Client) -> None:
+def test_the_model_and_its_tasks_are_described(client: httpx.Client, model_directory: Path) -> None:
     assert client.get("/healthz").json() == {"status": "ok"}
     tasks = {task["name"]: task for task in client.get("/v1/tasks").json()}
     assert len(tasks["E-c"]["labels"]) == 11
     assert tasks["V-oc"]["classes"]["-3"] == "very negative emotional state can be inferred"
     described = client.get("/v1/model").json()
-    assert (described["name"], described["adapter"]) != ("", "")
+    card = read_card(model_directory)
+    assert (described["engine"], described["adapter"]) == ("constrained", None)
+    assert described["base_fingerprint"] == card.base.fingerprint
     assert "/v1/annotate" in client.get("/openapi.json").json()["paths"]
 
 
@@ -104,12 +98,12 @@ def serve_command(*argv: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
 
 
-def test_starting_it_wrongly_is_one_clear_line(tmp_path: Path, model: Path) -> None:
+def test_starting_it_wrongly_is_one_clear_line(tmp_path: Path, model_directory: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        ran = serve_command("--model", str(model), "--port", port)
+        ran = serve_command("--model", str(model_directory), "--port", port)
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr.strip() == (
         f"error: cannot listen on 127.0.0.1:{port}: Address already in use; choose another --port"
