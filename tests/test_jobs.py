@@ -203,6 +203,7 @@ def test_quickstart_goes_the_whole_road_and_shows_it(tmp_path: Path, tiny_base: 
         assert shown in ran.stdout
     assert "Traceback" not in ran.stderr
     assert len(ran.stderr.splitlines()) < 40  # progress, not a wall of log
+    assert "cdnjs" not in (tmp_path / "q" / "summary.svg").read_text()  # the picture asks no server for anything
     assert {"data", "model", "annotated", "evaluate-base", "evaluate-tuned", "summary.svg"} == {
         p.name for p in (tmp_path / "q").iterdir()
     }
