@@ -8,7 +8,15 @@ import time
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 console = Console(stderr=True, highlight=False)
 
@@ -29,7 +37,8 @@ def progress_bar(title: str, total: int | None, unit: str) -> Iterator[Callable[
         SpinnerColumn(),
         TextColumn("{task.description:<22}"),
         BarColumn(bar_width=28),
-        TextColumn("{task.completed:.0f}/{task.total:.0f} " + unit),
+        MofNCompleteColumn(),
+        TextColumn(unit),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("[dim]{task.fields[note]}"),
