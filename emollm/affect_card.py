@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from emollm.bases import BASES, Architecture
+from emollm.bases import BASE_PREFIX, BASES, Architecture
 from emollm.errors import ModelError
 from emollm.prompts import LAYOUTS, Layout
 from emollm.tasks import TASKS, Task
@@ -61,11 +61,11 @@ def read_card(folder: Path) -> AffectCard:
 
 
 def card_tasks(model: str) -> tuple[Task, ...]:
-    """The tasks that a model directory, or a base by its registry name, can be asked; reads no weights.
+    """The tasks that a model directory, or an untrained base, can be asked; reads no weights.
 
-    Raises ModelError if there is no such model.
+    `model` is as for `models.load_model`. Raises ModelError if there is no such model directory.
     """
-    if model in BASES:
+    if model in BASES or model.startswith(BASE_PREFIX):
         return tuple(TASKS.values())
     if not Path(model).is_dir():
         raise ModelError(f"no model directory at {model}; train one, or name a base: {', '.join(BASES)}")

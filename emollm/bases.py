@@ -120,3 +120,6 @@ SERIES = {
 }
 
 DEFAULT_BASE = "smollm2-135m-instruct"
+
+BASE_PREFIX = "base:"
+"""Before a folder or hub id where a model directory is expected: an untrained base, to see what it can do."""

@@ -9,22 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+if not torch.cuda.is_available():
+    # DeepSpeed, which transformers imports, warns on the terminal that it found no GPU unless told to look for none.
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from emollm.affect_card import AffectCard, BaseModelInfo, read_card, write_card
-from emollm.bases import BASES
+from emollm.bases import BASE_PREFIX, BASES
 from emollm.embedded import embedded_base
 from emollm.encoding import PromptEncoder
 from emollm.errors import ModelError
 from emollm.prompts import questions_for, render
 
-# A bar for every file read and written would bury our own; and without a GPU DeepSpeed, which transformers imports
-# on saving, warns that it found none.
+# A bar for every file read and written would bury our own.
 transformers_logging.disable_progress_bar()
-if not torch.cuda.is_available():
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +75,14 @@ def load_base(name: str, *, dtype: torch.dtype = torch.float32, device: str = "c
 
 
 def load_model(model: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> LoadedModel:
-    """Load a model directory (LoRA merged in memory), or an untrained base by its name in `BASES`.
+    """Load a model directory (LoRA merged in memory), or an untrained base: a name in `BASES`, or `base:` and a
+    folder or hub id.
 
     Raises ModelError if the folder has no valid card, its weights do not load, or its adapter was trained on
     another base.
     """
-    if model in BASES:
-        return load_base(model, dtype=dtype, device=device)
+    if model in BASES or model.startswith(BASE_PREFIX):
+        return load_base(model.removeprefix(BASE_PREFIX), dtype=dtype, device=device)
     folder = Path(model)
     if not folder.is_dir():
         raise ModelError(f"no model directory at {model}; train one, or name a base: {', '.join(BASES)}")

@@ -60,7 +60,8 @@ def _native_stderr_aside() -> Iterator[None]:
     """What Ray's C++ core writes to stderr goes to a log file; Python's own stderr stays where it is.
 
     The core warns about each actor pool in words that sound like a failure and are none. The file is removed at
-    the end, unless the block fails.
+    the end, unless the block fails. Trap: a rich bar that is open at the start must still be open at the end, for it
+    puts the stderr of its own start back.
     """
     try:
         redirectable = sys.stderr.fileno() == 2
@@ -71,7 +72,7 @@ def _native_stderr_aside() -> Iterator[None]:
         return
     log = tempfile.NamedTemporaryFile(prefix="emollm-ray-", suffix=".log", delete=False)  # noqa: SIM115
     terminal, before = os.dup(2), sys.stderr
-    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    sys.stderr = ours = os.fdopen(os.dup(2), "w", buffering=1)
     os.dup2(log.fileno(), 2)
     try:
         yield
@@ -79,8 +80,9 @@ def _native_stderr_aside() -> Iterator[None]:
     finally:
         os.dup2(terminal, 2)
         os.close(terminal)
-        sys.stderr.close()
-        sys.stderr = before
+        if sys.stderr is ours:
+            sys.stderr = before
+        ours.close()
         log.close()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import Field
 
-from emollm.bases import DEFAULT_BASE
+from emollm.bases import BASE_PREFIX, DEFAULT_BASE
 from emollm.config import ClusterConfig, Config, read_config, run_job
 
 # One question each a post. With the eight questions about intensities beside them, minutes would teach neither.
@@ -78,9 +78,11 @@ def main(argv: Sequence[str]) -> None:
     with step("data"), console.status("building instructions"):
         build_aaid(AaidConfig(semeval=config.semeval or SAMPLES / "semeval2018", out=data, overwrite=True))
     with contextlib.ExitStack() as stack:
-        with step("Ray"), console.status("starting Ray"):
+        console.print("starting Ray ...")
+        with step("Ray"):
             stack.enter_context(ray_session(config.cluster))
-        before = evaluated(config.base, "evaluate base")
+        untrained = f"{BASE_PREFIX}{Path(config.base).absolute()}" if Path(config.base).is_dir() else config.base
+        before = evaluated(untrained, "evaluate base")
         training = TrainConfig(
             data=data,
             out=model,

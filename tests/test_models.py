@@ -69,6 +69,13 @@ def test_an_adapter_is_put_on_no_other_base(tmp_path: Path) -> None:
         load_model(str(tmp_path / "m"))
 
 
+def test_an_untrained_base_can_be_asked_by_its_folder(tiny_base: Path) -> None:
+    assert {task.name for task in card_tasks(f"base:{tiny_base}")} >= {"EI-reg", "E-c"}
+    assert load_model(f"base:{tiny_base}").card.base.name == str(tiny_base)
+    with pytest.raises(ModelError, match="unknown base model 'nowhere'"):
+        load_model("base:nowhere")
+
+
 def test_the_fingerprint_sees_weights_and_not_their_storage(tmp_path: Path) -> None:
     folder = str(tiny_model("llama", tmp_path / "base"))
     whole, half = load_base(folder), load_base(folder, dtype=torch.bfloat16)

@@ -23,7 +23,7 @@ class EvaluateConfig(Config):
     """Evaluate a model on the validation rows of a data folder."""
 
     model: str
-    """Model directory, or a base model by its registry name (to see what fine-tuning brings)."""
+    """Model directory; or, to see what fine-tuning brings, an untrained base: its registry name, or base:FOLDER."""
     data: Path
     """Data folder that jobs/build_data.py wrote."""
     tasks: tuple[str, ...] | None = None
