@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 Architecture = Literal["decoder", "encoder-decoder"]
@@ -123,3 +124,14 @@ DEFAULT_BASE = "smollm2-135m-instruct"
 
 BASE_PREFIX = "base:"
 """Before a folder or hub id where a model directory is expected: an untrained base, to see what it can do."""
+
+
+def anywhere(model: str) -> str:
+    """The same model by a name that means it in any working directory: a folder by its absolute path.
+
+    `model` is a model directory, a base's registry name, folder or hub id, with `BASE_PREFIX` or without. Workers,
+    actors and replicas stand in folders of their own.
+    """
+    prefix = BASE_PREFIX if model.startswith(BASE_PREFIX) else ""
+    folder = Path(model.removeprefix(prefix))
+    return f"{prefix}{folder.absolute()}" if folder.is_dir() else model

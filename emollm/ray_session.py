@@ -97,11 +97,11 @@ def check_resources(cluster: ClusterConfig, *, what: str, reads_data: bool = Fal
     need_cpus = cluster.num_workers * cluster.cpus_per_worker + (LIGHT_TASK_CPUS if reads_data else 0)
     need_gpus = cluster.num_workers * cluster.gpus_per_worker
     for name, need, option in (("CPU", need_cpus, "cpus"), ("GPU", need_gpus, "gpus")):
+        and_feeders = " and what feeds them" if reads_data and name == "CPU" else ""
         if need > have.get(name, 0):
             raise ResourceError(
-                f"{cluster.num_workers} {what} and what feeds them need {need:g} {name}s; "
-                f"Ray has {have.get(name, 0):g}; lower "
-                f"--cluster.num-workers (now {cluster.num_workers}) or --cluster.{option}-per-worker, or use a "
+                f"{cluster.num_workers} {what}{and_feeders} need {need:g} {name}s; Ray has {have.get(name, 0):g}; "
+                f"lower --cluster.num-workers (now {cluster.num_workers}) or --cluster.{option}-per-worker, or use a "
                 "larger cluster"
             )
 
@@ -137,12 +137,19 @@ def reports_to(receive: Callable[[Any], None]) -> Iterator[Any]:
 def map_on_actors(
     dataset: Any, callable_class: type, options: dict[str, Any], cluster: ClusterConfig, *, batch_size: int
 ) -> Any:
-    """The dataset mapped by a pool of `cluster.num_workers` actors, each holding one `callable_class(**options)`."""
+    """The dataset mapped by a pool of `cluster.num_workers` actors, each holding one `callable_class(**options)`.
+
+    The class is also told the `device` and `num_threads` that the cluster gives each actor.
+    """
     from ray.data import ActorPoolStrategy
 
     return dataset.map_batches(
         callable_class,
-        fn_constructor_kwargs=options,
+        fn_constructor_kwargs={
+            **options,
+            "device": "cuda" if cluster.gpus_per_worker else "cpu",
+            "num_threads": max(1, int(cluster.cpus_per_worker)),
+        },
         compute=ActorPoolStrategy(size=cluster.num_workers),
         num_cpus=cluster.cpus_per_worker,
         num_gpus=cluster.gpus_per_worker,

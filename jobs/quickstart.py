@@ -81,7 +81,7 @@ def main(argv: Sequence[str]) -> None:
         console.print("starting Ray ...")
         with step("Ray"):
             stack.enter_context(ray_session(config.cluster))
-        untrained = f"{BASE_PREFIX}{Path(config.base).absolute()}" if Path(config.base).is_dir() else config.base
+        untrained = f"{BASE_PREFIX}{config.base}" if Path(config.base).is_dir() else config.base
         before = evaluated(untrained, "evaluate base")
         training = TrainConfig(
             data=data,
@@ -132,7 +132,7 @@ def _show(config: QuickstartConfig, before: list[Any], after: list[Any], seconds
     console.print(f"[dim]{took}[/dim]\n\nEverything is in [bold]{config.out}[/bold]. Next:")
     console.print("  make serve                                           ask it over HTTP: 127.0.0.1:8000/docs")
     console.print("  make annotate INPUT=posts.jsonl OUT=runs/mine        your own posts into Parquet")
-    console.print("  make train OUT=runs/better ARGS='--num-wordings 1'   all tasks, all 3,222 rows: 15 minutes")
+    console.print("  make train OUT=runs/better ARGS='--num-wordings 1'   all tasks, all 3,222 rows")
     # rich would have the picture fetch its font from a server.
     picture = re.sub(r"@font-face \{.*?\}", "", console.export_svg(title="make quickstart"), flags=re.DOTALL)
     (config.out / "summary.svg").write_text(picture, encoding="utf-8")

@@ -6,7 +6,6 @@ import signal
 import socket
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 
 from emollm.affect_card import card_tasks
 from emollm.config import ClusterConfig, read_config, run_job
@@ -27,8 +26,6 @@ def check_port(host: str, port: int) -> None:
 
 def main(argv: Sequence[str]) -> None:
     config = read_config(ServeConfig, argv, prog="serve")
-    if Path(config.model).is_dir():
-        config = config.model_copy(update={"model": str(Path(config.model).absolute())})
     card_tasks(config.model)
     check_port(config.host, config.port)
 

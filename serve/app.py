@@ -11,6 +11,7 @@ from ray import serve
 
 from emollm import __version__
 from emollm.affect_card import card_tasks
+from emollm.bases import anywhere
 from emollm.errors import ConfigError
 from emollm.prompts import questions_for
 from emollm.scoring.scorer import open_scorer
@@ -80,4 +81,4 @@ def build(args: Mapping[str, Any]) -> Any:
         num_replicas=config.replicas,
         ray_actor_options={"num_cpus": 1, "num_gpus": config.gpus_per_replica},
     )
-    return deployment.bind(config.model, config.engine, "cuda" if config.gpus_per_replica else "cpu")
+    return deployment.bind(anywhere(config.model), config.engine, "cuda" if config.gpus_per_replica else "cpu")

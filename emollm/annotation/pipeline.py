@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from emollm.affect_card import CARD_FILE, card_tasks
+from emollm.bases import anywhere
 from emollm.config import ClusterConfig, Config
 from emollm.errors import DataError
 from emollm.folders import HIDDEN_RUN_FILE, check_new, new_folder, read_run, write_run
@@ -127,7 +128,6 @@ def _score_to(
     from emollm.ray_session import check_resources, map_on_actors, quiet_ray_data, ray_session, reports_to, worker_error
     from emollm.scoring.rows import AnnotatePosts
 
-    model = str(Path(config.model).absolute()) if Path(config.model).is_dir() else config.model
     with ray_session(config.cluster):
         import ray.data
 
@@ -137,7 +137,7 @@ def _score_to(
         size = min(config.batch_size, math.ceil(posts.num_rows / config.cluster.num_workers))
         blocks = [posts.slice(i, size) for i in range(0, posts.num_rows, size)]
         with reports_to(on_posts) as queue:
-            options = {"model": model, "engine": config.engine, "tasks": tasks, "reports": queue}
+            options = {"model": anywhere(config.model), "engine": config.engine, "tasks": tasks, "reports": queue}
             scored = map_on_actors(ray.data.from_arrow(blocks), AnnotatePosts, options, config.cluster, batch_size=size)
             try:
                 scored.write_parquet(str(folder), min_rows_per_file=100_000)

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from emollm.affect_card import card_tasks
+from emollm.bases import anywhere
 from emollm.config import ClusterConfig, Config
 from emollm.evaluation.scores import GoldQuestion, TaskResult, load_questions, score_results
 from emollm.folders import check_new, new_folder, write_json, write_run
@@ -76,7 +77,6 @@ def _predict(config: EvaluateConfig, questions: Sequence[GoldQuestion], on_rows:
             "text": pa.array([questions[i].text for i in order], pa.string()),
         }
     )
-    model = str(Path(config.model).absolute()) if Path(config.model).is_dir() else config.model
     with ray_session(config.cluster):
         import ray.data
 
@@ -84,7 +84,7 @@ def _predict(config: EvaluateConfig, questions: Sequence[GoldQuestion], on_rows:
         quiet_ray_data()
         batch_size = max(1, min(64, math.ceil(len(order) / config.cluster.num_workers / 4)))
         with reports_to(on_rows) as queue:
-            options = {"model": model, "engine": config.engine, "reports": queue}
+            options = {"model": anywhere(config.model), "engine": config.engine, "reports": queue}
             blocks = ray.data.from_arrow([rows.slice(i, batch_size) for i in range(0, len(order), batch_size)])
             scored = map_on_actors(blocks, ScoreQuestions, options, config.cluster, batch_size=batch_size)
             try:

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from emollm.bases import anywhere
 from emollm.config import with_values
 from emollm.errors import DataError, EmollmError, TrainingError
 from emollm.folders import check_new, new_folder, read_run, write_json, write_run
@@ -36,8 +37,7 @@ def fit(config: TrainConfig, *, on_step: Callable[[Any], None] = lambda _: None)
         raise DataError(f"{config.data}/train.parquet has no rows to train on")
     # Workers may stand in another folder; and the embedded base is made here, once, with its errors in view.
     locate_base(config.base)
-    base = str(Path(config.base).absolute()) if Path(config.base).is_dir() else config.base
-    config = with_values(config, data=config.data.absolute(), out=config.out.absolute(), base=base)
+    config = with_values(config, data=config.data.absolute(), out=config.out.absolute(), base=anywhere(config.base))
 
     with ray_session(config.cluster):
         check_resources(config.cluster, what="training workers")
