@@ -29,7 +29,7 @@ class BaseModelInfo(_Part):
 
 
 class AffectCard(_Part):
-    """The card of a model directory; see DESIGN in ARCHITECTURE.md, "a model directory travels"."""
+    """The card of a model directory; see ARCHITECTURE.md, "A model directory travels"."""
 
     schema_version: Literal[1] = 1
     name: str
@@ -42,7 +42,7 @@ class AffectCard(_Part):
     max_post_tokens: int = Field(512, ge=1)
     """A longer post is cut here and flagged, never dropped."""
     training: dict[str, Any] = Field(default_factory=dict)
-    """Where it came from: data, seed, steps, revision of the code. Empty for an untrained base."""
+    """Where it came from: rows of each split, options of the run. Empty for an untrained base."""
 
 
 def read_card(folder: Path) -> AffectCard:

@@ -27,7 +27,7 @@ def cache_folder() -> Path:
 
 
 def embedded_base(name: str) -> Path:
-    """Folder with the safetensors of the embedded base; made on first use (about 20 s, 540 MB).
+    """Folder with the safetensors of the embedded base; made on first use (half a minute, 540 MB).
 
     Safe to call from many processes at once. Raises ModelError if the package is not installed.
     """
@@ -69,9 +69,7 @@ def _convert(gguf: Path, folder: Path) -> None:
         ) from None
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()
     loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     # A model read from GGUF counts as quantised and refuses to be saved: move its weights into a plain one.
     config = type(loaded.config).from_dict(
