@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from emollm.affect_card import CARD_FILE, card_tasks
-from emollm.bases import anywhere
+from emollm.bases import anywhere, model_folder
 from emollm.config import ClusterConfig, Config
 from emollm.errors import DataError
 from emollm.folders import HIDDEN_RUN_FILE, check_new, new_folder, read_run, write_run
@@ -162,7 +162,7 @@ def summarise(folder: Path) -> dict[str, Any]:
 
 def job_fingerprint(config: AnnotateConfig) -> str:
     """What makes two annotation jobs the same: model, input, tasks, columns and engine; not where or how wide."""
-    card = Path(config.model) / CARD_FILE
+    card = model_folder(config.model) / CARD_FILE
     parts = config.model_dump(mode="json", exclude={"out", "overwrite", "cluster", "batch_size"})
     parts["card"] = card.read_text(encoding="utf-8") if card.is_file() else None
     parts["weights"] = sorted(
