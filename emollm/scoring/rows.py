@@ -10,7 +10,7 @@ import pyarrow as pa
 from emollm.answers import Answer
 from emollm.prompts import Question, column_name, questions_for
 from emollm.scoring.scorer import Scorer, open_scorer
-from emollm.tasks import Kind, Task, select_tasks
+from emollm.tasks import TASKS, Kind, Task, select_tasks
 
 _VALUE_TYPES = {
     Kind.REGRESSION: pa.float64(),
@@ -41,12 +41,13 @@ class _ScorerHolder:
 class ScoreQuestions(_ScorerHolder):
     """Rows of `index`, `task`, `emotion`, `text` to rows of `index` and the answer.
 
-    Tasks of all kinds share a table, so a value stands in `number` or in `labels`, whichever fits its kind.
+    Tasks of all kinds share a table, so a value stands in `number` or in `labels`, whichever fits its kind. A task
+    that the model's card does not have is asked in the project's own wording: what it knows of it untaught.
     """
 
     def __call__(self, table: pa.Table) -> pa.Table:
         rows = table.to_pylist()
-        tasks = {task.name: task for task in self.scorer.card.tasks}
+        tasks = TASKS | {task.name: task for task in self.scorer.card.tasks}
         answers = self.scorer.score([Question(tasks[row["task"]], row["text"], row["emotion"]) for row in rows])
         self._report(len(rows))
         return pa.table(
@@ -55,6 +56,11 @@ class ScoreQuestions(_ScorerHolder):
                 "number": pa.array([_number(answer) for answer in answers], pa.float64()),
                 "labels": pa.array([_labels(answer) for answer in answers], pa.list_(pa.string())),
                 "confidence": pa.array([answer.confidence for answer in answers], pa.float64()),
+                "std": pa.array([answer.std for answer in answers], pa.float64()),
+                "probabilities": pa.array(
+                    [list(answer.probabilities.items()) for answer in answers], pa.map_(pa.string(), pa.float64())
+                ),
+                "truncated": pa.array([answer.truncated for answer in answers], pa.bool_()),
                 "error": pa.array([answer.error for answer in answers], pa.string()),
                 "answer_text": pa.array([answer.text for answer in answers], pa.string()),
             }
