@@ -45,6 +45,8 @@ class ClusterConfig(Config):
     """CPU cores reserved for a worker. On CPU one thread a worker is fastest; add workers, not threads."""
     gpus_per_worker: float = Field(0.0, ge=0)
     """GPUs reserved for a worker."""
+    wait_for_nodes_s: float = Field(0.0, ge=0)
+    """Seconds to wait for nodes that an autoscaler brings. 0: they must be there."""
 
     @field_validator("profile")
     @classmethod

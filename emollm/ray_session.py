@@ -10,6 +10,7 @@ import re
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -89,8 +90,18 @@ def _native_stderr_aside() -> Iterator[None]:
 def check_resources(cluster: ClusterConfig, *, what: str, reads_data: bool = False) -> None:
     """Raise ResourceError if the workers asked for can never be placed; Ray itself would wait without a word.
 
-    With `reads_data` the tasks that feed the workers need `LIGHT_TASK_CPUS` beside them.
+    With `reads_data` the tasks that feed the workers need `LIGHT_TASK_CPUS` beside them. Nodes that an autoscaler
+    has yet to bring are asked for, and waited for up to `cluster.wait_for_nodes_s`.
     """
+    lacking = _lacking(cluster, what, reads_data=reads_data)
+    if lacking and cluster.wait_for_nodes_s:
+        lacking = _wait_for_nodes(cluster, what, reads_data=reads_data)
+    if lacking:
+        raise ResourceError(lacking)
+
+
+def _lacking(cluster: ClusterConfig, what: str, *, reads_data: bool) -> str | None:
+    """What Ray has too little of, in a sentence with numbers."""
     import ray
 
     have = ray.cluster_resources()
@@ -99,11 +110,32 @@ def check_resources(cluster: ClusterConfig, *, what: str, reads_data: bool = Fal
     for name, need, option in (("CPU", need_cpus, "cpus"), ("GPU", need_gpus, "gpus")):
         and_feeders = " and what feeds them" if reads_data and name == "CPU" else ""
         if need > have.get(name, 0):
-            raise ResourceError(
+            return (
                 f"{cluster.num_workers} {what}{and_feeders} need {need:g} {name}s; Ray has {have.get(name, 0):g}; "
                 f"lower --cluster.num-workers (now {cluster.num_workers}) or --cluster.{option}-per-worker, or use a "
                 "larger cluster"
             )
+    return None
+
+
+def _wait_for_nodes(cluster: ClusterConfig, what: str, *, reads_data: bool) -> str | None:
+    """Ask the autoscaler for the workers' resources and wait; what is still lacking at the end, if anything."""
+    from ray.autoscaler.sdk import request_resources
+
+    worker = {"CPU": cluster.cpus_per_worker, "GPU": cluster.gpus_per_worker}
+    bundles = [{name: amount for name, amount in worker.items() if amount}] * cluster.num_workers
+    request_resources(bundles=bundles + ([{"CPU": LIGHT_TASK_CPUS}] if reads_data else []))
+    print(f"waiting up to {cluster.wait_for_nodes_s:g} s for nodes", file=sys.stderr, flush=True)
+    give_up = time.monotonic() + cluster.wait_for_nodes_s
+    try:
+        while lacking := _lacking(cluster, what, reads_data=reads_data):
+            if time.monotonic() > give_up:
+                return f"{lacking}; no more nodes came in {cluster.wait_for_nodes_s:g} s"
+            time.sleep(1)
+        return None
+    finally:
+        # A request stands until the next one: left, it would keep idle nodes, and their bill, for ever.
+        request_resources(bundles=[])
 
 
 @contextlib.contextmanager

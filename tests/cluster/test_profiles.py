@@ -33,8 +33,9 @@ def test_one_recipe_runs_on_every_profile(profile: str, workers: int, gpus: int,
 def test_what_is_given_beside_a_profile_wins_wherever_it_is_given(tmp_path: Path) -> None:
     config = train("--cluster.profile", "a100x16", "--cluster.num-workers", "4", "--cluster.storage", "/fsx")
     assert config.cluster == ClusterConfig(
-        profile="a100x16", num_workers=4, cpus_per_worker=8, gpus_per_worker=1, storage=Path("/fsx")
-    )
+        profile="a100x16", num_workers=4, cpus_per_worker=8, gpus_per_worker=1, storage=Path("/fsx"),
+        wait_for_nodes_s=1800,
+    )  # fmt: skip
     path = tmp_path / "c.yaml"
     path.write_text("cluster: {profile: a100x2, gpus_per_worker: 0.5}\n")
     config = train("--config", str(path), "--cluster.num-workers", "4")
