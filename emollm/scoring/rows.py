@@ -47,7 +47,7 @@ class ScoreQuestions(_ScorerHolder):
 
     def __call__(self, table: pa.Table) -> pa.Table:
         rows = table.to_pylist()
-        tasks = TASKS | {task.name: task for task in self.scorer.card.tasks}
+        tasks = {**TASKS, **{task.name: task for task in self.scorer.card.tasks}}
         answers = self.scorer.score([Question(tasks[row["task"]], row["text"], row["emotion"]) for row in rows])
         self._report(len(rows))
         return pa.table(
