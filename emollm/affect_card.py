@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from emollm.bases import BASE_PREFIX, BASES, DEFAULT_MODEL, Architecture, model_folder
+from emollm.calibration import Calibration
 from emollm.errors import ModelError
 from emollm.heads.card import HeadsCard
 from emollm.prompts import LAYOUTS, Layout
@@ -44,6 +45,8 @@ class AffectCard(_Part):
     """A longer post is cut here and flagged, never dropped."""
     heads: HeadsCard | None = None
     """Heads on a hidden layer, if it has any: what `--engine heads` reads."""
+    calibration: dict[str, Calibration] = Field(default_factory=dict)
+    """By engine: maps that `jobs/calibrate.py` fitted on validation rows; `open_scorer` applies them."""
     training: dict[str, Any] = Field(default_factory=dict)
     """Where it came from: rows of each split, options of the run. Empty for an untrained base."""
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 from emollm.affect_card import AffectCard, card_of
 from emollm.answers import Answer
 from emollm.errors import ConfigError, ModelError
 from emollm.prompts import Question
 from emollm.scoring.walk import SearchOptions
+
+if TYPE_CHECKING:
+    from emollm.models import LoadedModel
 
 Engine = Literal["auto", "constrained", "generate", "heads"]
 ENGINES: tuple[str, ...] = get_args(Engine)
@@ -38,14 +41,16 @@ def open_scorer(
     batch_tokens: int | None = None,
     search: SearchOptions | None = None,
     num_threads: int | None = 1,
+    calibrated: bool = True,
 ) -> Scorer:
     """Load a model directory (or a base by name) behind an engine; `auto` is as for `resolve_engine`.
 
     `batch_tokens` bounds the tokens, padding included, that go through the model at once; None: 1,024 on a CPU (2,048
     took a tenth longer: it leaves the caches), 16,384 elsewhere. `search` says how far the constrained engine reads
     answers; None: its defaults. `num_threads` is set for this whole process where the device is a CPU: beside other
-    busy processes, two threads made one 15 times slower; None leaves torch's own number. Raises ModelError or
-    ConfigError, before any weight is read where it can.
+    busy processes, two threads made one 15 times slower; None leaves torch's own number. `calibrated` puts the answers
+    through the maps that the card has for this engine, if any. Raises ModelError or ConfigError, before any weight is
+    read where it can.
     """
     engine = resolve_engine(model, engine)
     if engine != "constrained" and search is not None:
@@ -60,13 +65,25 @@ def open_scorer(
     if num_threads is not None and device == "cpu":
         torch.set_num_threads(num_threads)
     loaded = load_model(model, dtype=resolve_precision(precision, device), device=device)
+    scorer = _behind(engine, loaded, device=device, batch_tokens=batch_tokens, search=search)
+    maps = loaded.card.calibration.get(engine) if calibrated else None
+    if maps is None:
+        return scorer
+    from emollm.scoring.calibrated import CalibratedScorer
+
+    return CalibratedScorer(scorer, maps)
+
+
+def _behind(
+    engine: str, loaded: LoadedModel, *, device: str, batch_tokens: int, search: SearchOptions | None
+) -> Scorer:
     if engine == "heads":
         from emollm.scoring.heads import HeadsScorer
 
         return HeadsScorer(loaded, device=device, batch_tokens=batch_tokens)
     if loaded.card.base.architecture == "encoder":
         raise ModelError(
-            f"{model} is an encoder and writes no answers; fit heads on it: jobs/train.py --objective heads"
+            f"{loaded.card.name} is an encoder and writes no answers; fit heads on it: jobs/train.py --objective heads"
         )
     if engine == "generate":
         from emollm.scoring.generate import GenerateScorer
