@@ -14,7 +14,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, log_softmax
 
 from emollm.heads.card import Head
-from emollm.heads.readout import Floats, class_probabilities, label_probabilities
+from emollm.heads.readout import Floats, class_probabilities, label_probabilities, numbers
 from emollm.tasks import Kind, Task
 
 _TINY = 1e-9
@@ -139,3 +139,26 @@ def soft_jaccard(given_NK: Any, golds_NK: Floats) -> float:
 
 def correlation(a_N: Any, b_N: Any) -> float:
     return float(np.corrcoef(a_N, b_N)[0, 1]) if np.ptp(a_N) > 0 and np.ptp(b_N) > 0 else -1.0
+
+
+def held_out_metrics(task: Task, head: Head, scores_NK: Floats, golds_NK: Floats) -> dict[str, float]:
+    """The task's own metric on the texts behind these scores, and how often a number's 90% interval holds it."""
+    match task.kind:
+        case Kind.REGRESSION:
+            found = numbers(head, scores_NK)
+            unit_N, std_N = found.moments()
+            inside_N = np.abs(golds_NK[:, 0] - unit_N) <= 1.645 * std_N
+            return {"pearson": correlation(unit_N, golds_NK[:, 0]), "in_90": float(inside_N.mean())}
+        case Kind.ORDINAL:
+            each_NK, space = class_probabilities(head, scores_NK), np.arange(golds_NK.shape[1], dtype=float)
+            given_N = each_NK.argmax(axis=1)
+            if head.decision == "expected":
+                given_N = np.abs((each_NK @ space)[:, None] - space).argmin(axis=1)
+            right = float((given_N == golds_NK.argmax(axis=1)).mean())
+            return {"pearson": correlation(given_N, golds_NK @ space), "accuracy": right}
+        case Kind.SINGLE_LABEL:
+            each_NK = label_probabilities(head, scores_NK, exclusive=True)
+            return {"accuracy": float((each_NK.argmax(axis=1) == golds_NK.argmax(axis=1)).mean())}
+        case Kind.LABEL_SET:
+            each_NK = label_probabilities(head, scores_NK, exclusive=False)
+            return {"jaccard": soft_jaccard(each_NK >= np.array(head.thresholds), golds_NK)}

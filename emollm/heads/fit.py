@@ -62,7 +62,6 @@ def fit_heads(
     tasks: Sequence[Task],
     *,
     readings: Sequence[Reading] | None = None,
-    origin: str = "trained",
     on_try: Callable[[str, float], None] = lambda _readings, _explained: None,
 ) -> FittedHeads:
     """Fit a head for every question of `tasks` that has labels.
@@ -91,10 +90,10 @@ def fit_heads(
             without = [solve(total - m, strength) for m in mine]
             scores[key] = held_out_scores(features, readings, scale, group.index_N, fold_N, without)
             fit = solve(total, strength)
-            head = _calibrated(by_name[key[0]], key, scores[key], labelled, group.index_N, origin, len(weights))
+            head = _calibrated(by_name[key[0]], key, scores[key], labelled, group.index_N, len(weights))
             weights += list(_unscaled(fit, scale))
             heads.append(head)
-    heads = _tied(heads, scores, labelled, by_name, origin)
+    heads = _tied(heads, scores, labelled, by_name)
     bank, heads = _packed(weights, heads)
     return FittedHeads(bank, tuple(_in_order(heads, tasks)), tuple(readings), tried)
 
@@ -177,20 +176,25 @@ def _columns(moments: Moments, columns: slice) -> Moments:
 
 
 def _calibrated(
-    task: Task, key: QuestionKey, scores_NK: Floats, labelled: Labelled, index_N: NDArray[np.intp], origin: str,
+    task: Task, key: QuestionKey, scores_NK: Floats, labelled: Labelled, index_N: NDArray[np.intp],
     first_output: int,
 ) -> Head:  # fmt: skip
     golds_NK = labelled.golds[key][index_N]
+    # What people said decides how sure to be; where a teacher labelled all, its word must do.
+    gold_N = labelled.is_gold_N[index_N]
+    if gold_N.sum() >= _FEW_TEXTS:
+        scores_NK, golds_NK = scores_NK[gold_N], golds_NK[gold_N]
     head = Head.model_validate(
         {
             "task": key[0],
             "emotion": key[1],
-            "origin": origin,
+            "origin": "trained" if gold_N.sum() >= _FEW_TEXTS else "distilled",
             "outputs": tuple(range(first_output, first_output + scores_NK.shape[1])),
             "rows": len(index_N),
         }
     )
-    return calibrate.calibrated(task, head, scores_NK, golds_NK)
+    fitted = calibrate.calibrated(task, head, scores_NK, golds_NK)
+    return fitted.model_copy(update={"metrics": calibrate.held_out_metrics(task, fitted, scores_NK, golds_NK)})
 
 
 def _unscaled(fit: Linear, scale: Scale) -> list[Floats]:
@@ -201,7 +205,7 @@ def _unscaled(fit: Linear, scale: Scale) -> list[Floats]:
 
 
 def _tied(
-    heads: list[Head], scores: dict[QuestionKey, Floats], labelled: Labelled, by_name: dict[str, Task], origin: str
+    heads: list[Head], scores: dict[QuestionKey, Floats], labelled: Labelled, by_name: dict[str, Task]
 ) -> list[Head]:
     """Ordinals read a number's output instead of their own where that ranks held-out texts better.
 
@@ -223,9 +227,7 @@ def _tied(
                 if found > most:
                     most = found
                     index_N = labelled.known(key)
-                    best = _calibrated(
-                        by_name[key[0]], key, scores[other], labelled, index_N, origin, number.outputs[0]
-                    )
+                    best = _calibrated(by_name[key[0]], key, scores[other], labelled, index_N, number.outputs[0])
         tied.append(best)
     return tied
 

@@ -37,6 +37,8 @@ class Labelled:
     probability. A gold is 0 or 1 there, a teacher says something between. NaN where nothing is known."""
     fold_N: NDArray[np.int64]
     """Which of `FOLDS` parts a text is held out with, the same one for all its questions."""
+    is_gold_N: NDArray[np.bool_]
+    """Whether people labelled it, and not a teacher."""
 
     def known(self, key: QuestionKey) -> NDArray[np.intp]:
         """Indices of the texts with a gold for this question."""
@@ -63,6 +65,7 @@ def read_labels(rows: pa.Table, tasks: Sequence[Task]) -> Labelled:
         texts=list(places),
         golds={key: _table(golds, len(places)) for key, golds in found.items() if golds},
         fold_N=folds(list(places)),
+        is_gold_N=np.ones(len(places), dtype=bool),
     )
 
 

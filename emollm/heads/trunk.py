@@ -119,12 +119,10 @@ def pool(states_BTD: torch.Tensor, pooling: str, batch: Batch) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def pooled_states(
-    trunk: Trunk, batch: Batch, layers: Sequence[int], poolings: Sequence[str]
-) -> Mapping[tuple[int, str], NDArray[np.float32]]:
-    """[B, D] of every layer and pooling: what heads are chosen from."""
-    states = trunk.states(batch, layers)
-    return {(k, p): pool(states[k], p, batch).cpu().numpy() for k in layers for p in poolings}
+def pooled_states(trunk: Trunk, batch: Batch, readings: Sequence[Reading]) -> Mapping[Reading, NDArray[np.float32]]:
+    """[B, D] of each reading by itself: what heads are chosen from."""
+    states = trunk.states(batch, sorted({reading.layer for reading in readings}))
+    return {r: pool(states[r.layer], r.pooling, batch).cpu().numpy() for r in readings}
 
 
 def _blocks(module: nn.Module, lm: Any) -> nn.ModuleList:

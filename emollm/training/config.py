@@ -9,17 +9,49 @@ from pydantic import Field, model_validator
 
 from emollm.bases import DEFAULT_BASE
 from emollm.config import ClusterConfig, Config
+from emollm.heads.card import Pooling
+
+
+class HeadOptions(Config):
+    """What heads read of the backbone. All but the prompt is chosen by cross-validation unless it is given."""
+
+    prefix: str | None = None
+    """Words before the post. None: "Tweet:", and nothing for an encoder such as BERT."""
+    suffix: str | None = None
+    """Words behind the post. None: "How does the writer feel? The writer feels", and nothing for an encoder."""
+    layers: tuple[int, ...] | None = None
+    """Layers that may be read, counted from 1. None: ten of the upper two thirds."""
+    poolings: tuple[Pooling, ...] | None = None
+    """How a layer may be pooled: last, mean, first. None: last and mean; of an encoder first and mean."""
+    all_of_them: bool = False
+    """Read every one of these layers and poolings, instead of the up to three that explain most together."""
+    loss_weight: float = Field(1.0, gt=0)
+    """With --objective both: what the heads' loss counts beside that of the answers."""
 
 
 class TrainConfig(Config):
-    """Fine-tune a base model on instruction data with Ray Train and DeepSpeed."""
+    """Fine-tune a base model with Ray Train and DeepSpeed: on instruction data, or heads that read a hidden layer."""
 
-    data: Path
-    """Data folder that jobs/build_data.py wrote."""
+    data: Path | None = None
+    """Data folder that jobs/build_data.py wrote. It may be left out only where a teacher labels the texts."""
     out: Path
     """Model directory to write. On a cluster: a folder that all nodes share."""
     base: str = DEFAULT_BASE
     """Base model: a name of the registry, a local folder, or a hub id."""
+    objective: Literal["answers", "heads", "both"] = "answers"
+    """What is learnt: to write answers, heads that give all answers in one pass of a post, or both in one model."""
+    freeze: bool = False
+    """With --objective heads: leave the base as it is and fit the heads alone, in closed form. Minutes on a CPU."""
+    heads: HeadOptions = HeadOptions()
+    """What the heads read."""
+    teacher: str | None = None
+    """Model whose probabilities are learnt on the texts of --unlabelled, with --objective heads --freeze."""
+    teacher_engine: Literal["auto", "constrained", "heads"] = "auto"
+    """How the teacher is asked."""
+    unlabelled: Path | None = None
+    """Posts for the teacher to label: Parquet, JSON lines, CSV or text, as for jobs/annotate.py."""
+    max_unlabelled: int | None = Field(None, ge=1)
+    """Label only the first so many of them. None: all."""
     method: Literal["lora", "full"] = "lora"
     """Train low-rank adapters, or all weights."""
     lora_rank: int = Field(16, ge=1)
@@ -64,6 +96,20 @@ class TrainConfig(Config):
     """Replace a model directory that is already there."""
     cluster: ClusterConfig = ClusterConfig()
     """Workers, their CPUs and GPUs."""
+
+    @model_validator(mode="after")
+    def _objective_fits(self) -> Self:
+        if self.freeze and self.objective != "heads":
+            raise ValueError(
+                f"--freeze leaves nothing to learn for --objective {self.objective}; add --objective heads"
+            )
+        if (self.teacher is None) != (self.unlabelled is None):
+            raise ValueError("--teacher and --unlabelled belong together: the model that labels, and what it labels")
+        if self.teacher is not None and not self.freeze:
+            raise ValueError("a teacher's labels are learnt by heads on a frozen base; add --objective heads --freeze")
+        if self.data is None and self.teacher is None:
+            raise ValueError("--data is required; build it: python jobs/build_data.py aaid --out DIR")
+        return self
 
     @model_validator(mode="after")
     def _batches_divide(self) -> Self:

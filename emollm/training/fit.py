@@ -37,6 +37,7 @@ def fit(config: TrainConfig, *, on_step: Callable[[Any], None] = lambda _: None)
         raise DataError(f"{config.data}/train.parquet has no rows to train on")
     # Workers may stand in another folder; and the embedded base is made here, once, with its errors in view.
     locate_base(config.base)
+    assert config.data is not None  # as the options say
     config = with_values(config, data=config.data.absolute(), out=config.out.absolute(), base=anywhere(config.base))
 
     with ray_session(config.cluster):
@@ -71,6 +72,7 @@ def fit(config: TrainConfig, *, on_step: Callable[[Any], None] = lambda _: None)
 
 def training_rows(config: TrainConfig) -> pa.Table:
     """The rows of the data folder that this run trains on, in their order there."""
+    assert config.data is not None
     table = read_rows(config.data, "train")
     if config.tasks is not None:
         names = [task.name for task in select_tasks(config.tasks, data_tasks(config.data))]
@@ -83,6 +85,22 @@ def training_rows(config: TrainConfig) -> pa.Table:
 def data_tasks(folder: Path) -> tuple[Task, ...]:
     """The tasks of a data folder, as `build_data` wrote them down."""
     return tuple(Task.model_validate(task) for task in (read_run(folder) or {}).get("tasks", []))
+
+
+def training_tasks(config: TrainConfig) -> tuple[Task, ...]:
+    """The tasks that this run trains."""
+    assert config.data is not None
+    tasks = data_tasks(config.data)
+    return tasks if config.tasks is None else select_tasks(config.tasks, tasks)
+
+
+def training_facts(config: TrainConfig) -> dict[str, Any]:
+    """What the card tells of where a model came from."""
+    manifest = (read_run(config.data) or {}) if config.data else {}
+    return {
+        "data": {split: part.get("rows") for split, part in manifest.get("manifest", {}).items()},
+        "config": config.model_dump(mode="json", exclude={"cluster", "overwrite"}),
+    }
 
 
 def _run_trainer(config: TrainConfig, storage: str, queue: Any) -> Any:
@@ -137,10 +155,6 @@ def train_worker(worker_config: dict[str, Any]) -> None:
     torch.manual_seed(config.seed)
 
     base = load_base(config.base, device=device)
-    manifest = read_run(config.data) or {}
-    tasks = data_tasks(config.data)
-    if config.tasks is not None:
-        tasks = select_tasks(config.tasks, tasks)
     model = base.model
     if config.method == "lora":
         model = attach_lora(model, rank=config.lora_rank, alpha=config.lora_alpha, dropout=config.lora_dropout)
@@ -149,12 +163,9 @@ def train_worker(worker_config: dict[str, Any]) -> None:
         base=base.card.base,
         adapter="lora" if config.method == "lora" else None,
         layout=base.card.layout,
-        tasks=tasks,
+        tasks=training_tasks(config),
         max_post_tokens=config.max_post_tokens,
-        training={
-            "data": {split: part.get("rows") for split, part in manifest.get("manifest", {}).items()},
-            "config": config.model_dump(mode="json", exclude={"cluster", "overwrite"}),
-        },
+        training=training_facts(config),
     )
     loaded = LoadedModel(model, base.tokenizer, card)
     rows = encode_rows(training_rows(config), prompt_encoder(loaded))
