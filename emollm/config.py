@@ -125,6 +125,12 @@ def read_config(cls: type[C], argv: Sequence[str], *, prog: str) -> C:
         raise ConfigError("\n".join(_explain(cls, e) for e in error.errors())) from None
 
 
+_LOCATIONS = ("input", "out")
+"""Options that are text, for they may be a URI, and otherwise a path."""
+_MODELS = ("model", "base")
+"""Options that are a folder, or else a name."""
+
+
 def _on_storage(config: C) -> C:
     """Relative paths placed below the cluster's storage, as well as models named by a folder there.
 
@@ -133,22 +139,23 @@ def _on_storage(config: C) -> C:
     cluster = getattr(config, "cluster", None)
     if not isinstance(cluster, ClusterConfig):
         return config
-    paths = {name: value for name, value in config if isinstance(value, Path) and not value.is_absolute()}
-    if cluster.storage is not None:
-        placed: dict[str, Any] = {name: cluster.storage / path for name, path in paths.items()}
-        for name in ("model", "base"):
-            value = str(getattr(config, name, ""))
-            prefix = "base:" if value.startswith("base:") else ""
-            folder = cluster.storage / value.removeprefix(prefix)
-            if value and folder.is_dir():
-                placed[name] = f"{prefix}{folder}"
-        return with_values(config, **placed)
-    if "out" in paths and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
-        raise ConfigError(
-            f"--out {paths['out']} is relative: a submitted job stands in a copy of the working directory that Ray "
-            "deletes; give an absolute path, or the shared folder as --cluster.storage"
-        )
-    return config
+    given = {name: value for name, value in config if isinstance(value, Path) or (name in _LOCATIONS and value)}
+    paths = {n: v for n, v in given.items() if "://" not in str(v) and not Path(v).is_absolute()}
+    if cluster.storage is None:
+        if "out" in paths and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+            raise ConfigError(
+                f"--out {paths['out']} is relative: a submitted job stands in a copy of the working directory that Ray "
+                "deletes; give an absolute path, or the shared folder as --cluster.storage"
+            )
+        return config
+    placed = {name: str(cluster.storage / path) for name, path in paths.items()}
+    for name in _MODELS:
+        value = str(getattr(config, name, None) or "")
+        prefix = "base:" if value.startswith("base:") else ""
+        folder = cluster.storage / value.removeprefix(prefix)
+        if value and folder.is_dir():
+            placed[name] = f"{prefix}{folder}"
+    return with_values(config, **placed)
 
 
 def split_command(argv: Sequence[str], *, prog: str, commands: Mapping[str, type[Config]]) -> tuple[str, Sequence[str]]:

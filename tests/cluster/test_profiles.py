@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from emollm.annotation.pipeline import AnnotateConfig
-from emollm.config import ClusterConfig, read_config, with_values
+from emollm.config import ClusterConfig, Config, read_config, with_values
 from emollm.errors import ConfigError
 from emollm.training.config import TrainConfig
 
@@ -64,12 +64,22 @@ def test_relative_paths_are_on_the_storage_and_absolute_ones_stay(tmp_path: Path
     argv = ["--model", "models/mine", "--input", "posts.jsonl", "--out", "/elsewhere", "--text-column", "models"]
     config = read_config(AnnotateConfig, [*argv, "--cluster.storage", str(tmp_path)], prog="annotate")
     assert config.model == str(tmp_path / "models" / "mine")
-    assert (config.input, config.out) == (tmp_path / "posts.jsonl", Path("/elsewhere"))
+    assert (str(config.input), str(config.out)) == (str(tmp_path / "posts.jsonl"), "/elsewhere")
     assert config.text_column == "models"
     named = ["--model", "smollm2-135m-instruct", *argv[2:]]
     config = read_config(AnnotateConfig, [*named, "--cluster.storage", str(tmp_path)], prog="annotate")
     assert config.model == "smollm2-135m-instruct"
-    assert read_config(AnnotateConfig, argv, prog="annotate").input == Path("posts.jsonl")
+    assert str(read_config(AnnotateConfig, argv, prog="annotate").input) == "posts.jsonl"
+
+
+def test_a_uri_is_not_a_path(tmp_path: Path) -> None:
+    class Options(Config):
+        out: str
+        cluster: ClusterConfig = ClusterConfig()
+
+    for out, placed in (("s3://bucket/x", "s3://bucket/x"), ("x", str(tmp_path / "x"))):
+        config = read_config(Options, ["--out", out, "--cluster.storage", str(tmp_path)], prog="p")
+        assert config.out == placed
 
 
 def test_a_submitted_job_does_not_write_where_ray_deletes(monkeypatch: pytest.MonkeyPatch) -> None:
