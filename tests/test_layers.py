@@ -16,7 +16,7 @@ MAY_IMPORT_RAY = {
     "emollm/ray_session.py",
     "emollm/training/fit.py",
     "emollm/training/frozen.py",
-    "emollm/evaluation/run.py",
+    "emollm/evaluation/predict.py",
     "emollm/annotation",
 }
 LIGHT = ("tasks", "prompts", "answers", "corpora.semeval", "evaluation.metrics", "affect_card", "bases", "config")
