@@ -7,7 +7,7 @@ answered, and none the order of numbers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Self
 
@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from emollm.answers import Answer, from_unit
 from emollm.tasks import Kind, Task
+
+_TENTHS = (*(f"0.{tenth}" for tenth in range(10)), "1")
 
 
 class _Part(BaseModel):
@@ -129,10 +131,10 @@ def temper(probabilities_NK: NDArray[np.float64], temperature: float) -> NDArray
     return normalised
 
 
-def tenths(unit: float, std: float, names: Sequence[str] = ("0.0", *(f"0.{i}" for i in range(1, 10)), "1")) -> Any:
+def tenths(unit: float, std: float) -> dict[str, float]:
     """A normal distribution cut off at 0 and 1, as probabilities of the tenths that an `Answer` has."""
     from scipy.special import ndtr
 
     below = ndtr((np.arange(1, 11) / 10 - unit) / std)
     shares = np.diff(below, prepend=0.0, append=1.0)
-    return dict(zip(names, map(float, shares), strict=True))
+    return dict(zip(_TENTHS, map(float, shares), strict=True))
