@@ -50,8 +50,8 @@ format: $(STAMP)  ## put the code in the house's format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-serve: $(STAMP)  ## the endpoint on 127.0.0.1 (MODEL=, PORT=)
-	@$(BIN)/python -m serve --model $(MODEL) --port $(PORT)
+serve: $(STAMP)  ## the endpoint and its page on 127.0.0.1 (MODEL=, PORT=, ARGS=)
+	@$(BIN)/python -m serve --model $(MODEL) --port $(PORT) $(ARGS)
 
 train: $(STAMP)  ## fine-tune (DATA=, OUT=, ARGS="--epochs 2")
 	@$(BIN)/python jobs/train.py --data $(DATA) --out $(OUT) $(ARGS)

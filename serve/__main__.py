@@ -40,8 +40,8 @@ def main(argv: Sequence[str]) -> None:
     import ray
     from ray import serve
 
-    from emollm.ray_session import check_resources, ray_session, worker_error
-    from serve.app import build
+    from emollm.ray_session import check_resources, ray_session
+    from serve.start import deploy
 
     cluster = ClusterConfig(
         ray_address="local",
@@ -53,10 +53,7 @@ def main(argv: Sequence[str]) -> None:
     with ray_session(cluster):
         check_resources(cluster, what="replicas")
         serve.start(http_options={"host": config.host, "port": config.port})
-        try:
-            serve.run(build(config.model_dump()), name="emollm", route_prefix="/")
-        except RuntimeError as error:
-            raise worker_error(error, doing=f"loading {config.model}") from None
+        deploy(config)
         print(f"the page, the API and its /docs: http://{config.host}:{config.port}", flush=True)
         print(f"metrics for Prometheus:          {metrics_address(ray.nodes()[0])}", flush=True)
         print("Ctrl-C stops", flush=True)

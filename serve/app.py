@@ -4,6 +4,7 @@
 # cannot look up strings.
 import json
 from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ from emollm.bases import anywhere
 from emollm.config import with_values
 from serve.annotator import Annotator, batch_budget
 from serve.auth import check_access
+from serve.batching import PIECES_A_BATCH
 from serve.config import ServeConfig
-from serve.gateway import PIECES_A_BATCH, Gateway
-from serve.middleware import AskForKey, LimitBody, Record
+from serve.gateway import Gateway
+from serve.middleware import Admit, AskForKey, LimitBody, Record
 from serve.problems import Problem, on_http_error, on_invalid, on_problem
 from serve.schema import (
     AnnotateRequest,
@@ -69,7 +71,6 @@ def make_api(gateway: Gateway, keys: Mapping[str, str]) -> FastAPI:
     @api.post("/v1/annotate", responses=ERRORS)
     async def annotate(request: Request, body: AnnotateRequest) -> AnnotateResponse:
         """The affect of each text."""
-        gateway.check_room()
         tasks = await gateway.tasks(body.tasks)
         results = await gateway.annotate(request.scope["emollm"], body.texts, tasks)
         return AnnotateResponse(results=[TextResult.of(questions, answers) for questions, answers in results])
@@ -77,17 +78,17 @@ def make_api(gateway: Gateway, keys: Mapping[str, str]) -> FastAPI:
     @api.post("/v1/annotate/stream", responses=ERRORS, response_class=StreamingResponse)
     async def stream(request: Request, body: StreamRequest) -> StreamingResponse:
         """The same for a large list, a JSON line a text as soon as it is there; the last line is `{"done": N}`."""
-        gateway.check_room()
         tasks = await gateway.tasks(body.tasks)
         notes = request.scope["emollm"]
 
         async def lines() -> AsyncIterator[str]:
             index = 0
             try:
-                async for questions, answers in gateway.stream(notes, body.texts, tasks):
-                    result = TextResult.of(questions, answers)
-                    yield StreamLine(index=index, **dict(result)).model_dump_json() + "\n"
-                    index += 1
+                async with aclosing(gateway.stream(notes, body.texts, tasks)) as results:
+                    async for questions, answers in results:
+                        result = TextResult.of(questions, answers)
+                        yield StreamLine(index=index, **dict(result)).model_dump_json() + "\n"
+                        index += 1
             except Problem as problem:
                 yield json.dumps(problem.body(notes["request_id"])) + "\n"
             else:
@@ -127,9 +128,11 @@ def make_api(gateway: Gateway, keys: Mapping[str, str]) -> FastAPI:
 
     api.mount("/page", StaticFiles(directory=PAGE), name="page")
     # Added last is outermost.
-    api.add_middleware(LimitBody, max_bytes=int(gateway.config.max_body_mib * 2**20))
-    api.add_middleware(AskForKey, keys=keys, open_access=gateway.config.open_access)
-    api.add_middleware(Record, metrics=gateway.metrics, log_errors=gateway.config.log_errors)
+    config, metrics = gateway.config, gateway.metrics
+    api.add_middleware(LimitBody, max_bytes=int(config.max_body_mib * 2**20))
+    api.add_middleware(Admit, metrics, most=config.max_requests, patience_s=config.deadline_s)
+    api.add_middleware(AskForKey, keys=keys, open_access=config.open_access)
+    api.add_middleware(Record, metrics, log_errors=config.log_errors)
     return api
 
 

@@ -13,6 +13,8 @@ BYTES_PER_TOKEN = 4
 the engine cuts its own passes by exact tokens."""
 QUESTION_TOKENS = 8
 """What a question costs besides the post: its suffix and the answers that are read."""
+PIECES_A_BATCH = 4
+"""A piece is at most this part of a batch, so that a round holds several requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,20 +42,24 @@ def cut(
     *,
     num_questions: int,
     max_post_tokens: int,
-    piece_tokens: int,
+    batch_tokens: int,
 ) -> Iterator[Piece]:
-    """The texts in order, in pieces of at most `piece_tokens`; a longer text is a piece of its own."""
+    """The texts in order, in pieces of at most a part of a batch; a longer text is a piece of its own.
+
+    No piece counts more than a batch: `@serve.batch` refuses what does.
+    """
     part: list[str] = []
     tokens = 0
+    piece_tokens = batch_tokens // PIECES_A_BATCH
     for text in texts:
         cost = text_tokens(text, num_questions=num_questions, max_post_tokens=max_post_tokens)
         if part and tokens + cost > piece_tokens:
-            yield Piece(request, tuple(part), tuple(tasks), tokens)
+            yield Piece(request, tuple(part), tuple(tasks), min(tokens, batch_tokens))
             part, tokens = [], 0
         part.append(text)
         tokens += cost
     if part:
-        yield Piece(request, tuple(part), tuple(tasks), tokens)
+        yield Piece(request, tuple(part), tuple(tasks), min(tokens, batch_tokens))
 
 
 class FairGate:
@@ -81,7 +87,7 @@ class FairGate:
     async def turn(self, piece: Piece) -> AsyncIterator[None]:
         """Wait for a place in a round and hold it in the block. Cancelled, it is given back at once."""
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._lines.setdefault(piece.request, deque()).append((min(piece.tokens, self.budget), place))
+        self._lines.setdefault(piece.request, deque()).append((piece.tokens, place))
         self._admit()
         try:
             await place

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import logging
-import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from ray.exceptions import RayActorError
@@ -25,8 +24,6 @@ from serve.problems import Problem
 
 log = logging.getLogger("ray.serve")
 
-PIECES_A_BATCH = 4
-"""A piece is at most this part of a batch, so that a round holds several requests."""
 PIECES_UNDER_WAY = 32
 """Of one request: enough for eight replicas, and no more memory for a larger request."""
 ATTEMPTS = 3
@@ -43,8 +40,6 @@ class Gateway:
         self.metrics = HttpMetrics()
         self._annotator = annotator
         self._description: Description | None = None
-        self._at_work = 0
-        self._mean_seconds = 1.0
 
     async def describe(self, *, now: bool = False) -> Description:
         """The model's own description, kept after the first; `now` asks a replica in any case.
@@ -71,62 +66,41 @@ class Gateway:
         except ConfigError as error:
             raise Problem(422, "unknown_task", str(error)[:500], fields=[("tasks", str(error)[:500])]) from None
 
-    def check_room(self) -> None:
-        """Raise Problem 429 where the queue is full."""
-        if self._at_work >= self.config.max_requests:
-            raise Problem(
-                429, "queue_full", f"{self._at_work} requests are at work or waiting; come back later",
-                retry_after_s=min(self._mean_seconds, self.config.deadline_s),
-            )  # fmt: skip
-
-    @contextlib.contextmanager
-    def _place(self) -> Iterator[None]:
-        self._at_work += 1
-        self.metrics.at_work(self._at_work)
-        started = time.perf_counter()
-        try:
-            yield
-            self._mean_seconds += 0.1 * (time.perf_counter() - started - self._mean_seconds)
-        finally:
-            self._at_work -= 1
-            self.metrics.at_work(self._at_work)
-
     async def annotate(
         self, notes: dict[str, Any], texts: Sequence[str], tasks: tuple[Task, ...]
     ) -> list[tuple[list[Question], list[Answer]]]:
         """Questions and answers of each text, all of them within the deadline or Problem 504."""
         try:
-            async with asyncio.timeout(self.config.deadline_s):
-                return [result async for result in self.stream(notes, texts, tasks)]
+            async with asyncio.timeout(self.config.deadline_s), aclosing(self.stream(notes, texts, tasks)) as results:
+                return [result async for result in results]
         except TimeoutError:
             raise self._too_late() from None
 
     async def stream(
         self, notes: dict[str, Any], texts: Sequence[str], tasks: tuple[Task, ...]
-    ) -> AsyncIterator[tuple[list[Question], list[Answer]]]:
+    ) -> AsyncGenerator[tuple[list[Question], list[Answer]]]:
         """The same, text by text in their order, each within the deadline after the one before."""
-        with self._place():
-            pieces = await self._cut(notes, texts, tasks)
-            under_way: deque[tuple[Piece, asyncio.Task[list[list[Answer]]]]] = deque()
-            remaining = iter(pieces)
-            try:
-                while True:
-                    for piece in itertools.islice(remaining, PIECES_UNDER_WAY - len(under_way)):
-                        under_way.append((piece, asyncio.create_task(self._ask(piece))))
-                    if not under_way:
-                        return
-                    piece, task = under_way[0]
-                    try:
-                        answered = await asyncio.wait_for(task, self.config.deadline_s)
-                    except TimeoutError:
-                        raise self._too_late() from None
-                    under_way.popleft()
-                    for text, answers in zip(piece.texts, answered, strict=True):
-                        yield questions_for(text, tasks), answers
-            finally:
-                # A client that left, a deadline or an error: what it had under way is called back.
-                for _, task in under_way:
-                    task.cancel()
+        pieces = await self._cut(notes, texts, tasks)
+        under_way: deque[tuple[Piece, asyncio.Task[list[list[Answer]]]]] = deque()
+        remaining = iter(pieces)
+        try:
+            while True:
+                for piece in itertools.islice(remaining, PIECES_UNDER_WAY - len(under_way)):
+                    under_way.append((piece, asyncio.create_task(self._ask(piece))))
+                if not under_way:
+                    return
+                piece, task = under_way[0]
+                try:
+                    answered = await asyncio.wait_for(task, self.config.deadline_s)
+                except TimeoutError:
+                    raise self._too_late() from None
+                under_way.popleft()
+                for text, answers in zip(piece.texts, answered, strict=True):
+                    yield questions_for(text, tasks), answers
+        finally:
+            # A client that left, a deadline or an error: what it had under way is called back.
+            for _, task in under_way:
+                task.cancel()
 
     async def _cut(self, notes: dict[str, Any], texts: Sequence[str], tasks: tuple[Task, ...]) -> list[Piece]:
         pieces = list(
@@ -136,7 +110,7 @@ class Gateway:
                 [task.name for task in tasks],
                 num_questions=len(questions_for("", tasks)),
                 max_post_tokens=(await self.describe()).card.max_post_tokens,
-                piece_tokens=batch_budget(self.config) // PIECES_A_BATCH,
+                batch_tokens=batch_budget(self.config),
             )
         )
         notes["texts"], notes["tokens"] = len(texts), sum(piece.tokens for piece in pieces)

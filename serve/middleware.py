@@ -1,4 +1,4 @@
-"""Around every route, from outside in: the log line, the security headers, who asks, how much is sent."""
+"""Around every route, from outside in: log line and security headers, who asks, how many, how much is sent."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ log = logging.getLogger("ray.serve")
 OPEN_PATHS = ("/", "/docs", "/openapi.json", "/healthz", "/readyz")
 """No key is asked for here: nothing of a model's answers can be had from them."""
 OPEN_FOLDER = "/page/"
+COUNTED_FOLDER = "/v1/annotate"
 QUIET_PATHS = ("/healthz", "/readyz")
 """Asked every few seconds by load balancers: counted, not logged."""
 
@@ -35,6 +36,13 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
+
+
+def local_path(scope: Scope) -> str:
+    """The path below the application's route prefix, which servers leave in it."""
+    root: str = scope.get("root_path", "").rstrip("/")
+    path: str = scope["path"]
+    return path[len(root) :] or "/" if root and path.startswith(root) else path
 
 
 class Record:
@@ -60,7 +68,7 @@ class Record:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers.update(HEADERS)
-                if scope["path"].startswith("/v1/"):
+                if local_path(scope).startswith("/v1/"):
                     headers["Cache-Control"] = "no-store"
             await send(message)
 
@@ -89,7 +97,7 @@ class Record:
         route = getattr(scope.get("route"), "path", "other")
         key, texts = notes.get("key", ""), notes.get("texts", 0)
         self._metrics.request(route=route, status=status, key=key, seconds=seconds, texts=texts)
-        if scope["path"] not in QUIET_PATHS:
+        if local_path(scope) not in QUIET_PATHS:
             said = {"method": scope["method"], "path": route, "status": status, "ms": round(seconds * 1000, 1)}
             log.info("request", extra={**said, "key": key, "texts": texts, "tokens": notes.get("tokens", 0)})
 
@@ -109,7 +117,8 @@ class AskForKey:
         await self._app(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> Problem | None:
-        if self._open_access or scope["path"] in QUIET_PATHS:
+        path = local_path(scope)
+        if self._open_access or path in QUIET_PATHS:
             return None
         if not self._keys:
             host = (scope.get("client") or ("",))[0]
@@ -117,7 +126,7 @@ class AskForKey:
                 return None
             # However the server was started: `serve run --host` is not ours to check beforehand.
             return Problem(403, "no_keys", "this endpoint has no API keys, so it answers its own machine alone")
-        if scope["path"] in OPEN_PATHS or scope["path"].startswith(OPEN_FOLDER):
+        if path in OPEN_PATHS or path.startswith(OPEN_FOLDER):
             return None
         headers = Headers(scope=scope)
         sent = headers.get("authorization", "").removeprefix("Bearer ") or headers.get("x-api-key", "")
@@ -127,6 +136,41 @@ class AskForKey:
             return Problem(401, "unauthorized", f"the API key {what}; send it as `Authorization: Bearer KEY`")
         scope["emollm"]["key"] = name
         return None
+
+
+class Admit:
+    """Bounds the requests at work or waiting. It counts until the answer's last byte, or until its client has left."""
+
+    def __init__(self, app: ASGIApp, metrics: HttpMetrics, *, most: int, patience_s: float) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._most = most
+        self._patience_s = patience_s
+        self._at_work = 0
+        self._mean_seconds = 1.0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not local_path(scope).startswith(COUNTED_FOLDER):
+            await self._app(scope, receive, send)
+            return
+        if self._at_work >= self._most:
+            # By then as many will have been answered as there are places.
+            wait = min(self._mean_seconds, self._patience_s)
+            message = f"{self._at_work} requests are at work or waiting; come back later"
+            problem = Problem(429, "queue_full", message, retry_after_s=wait)
+            await problem.response(scope["emollm"]["request_id"])(scope, receive, send)
+            return
+        self._count(1)
+        started = time.perf_counter()
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._count(-1)
+            self._mean_seconds += 0.1 * (time.perf_counter() - started - self._mean_seconds)
+
+    def _count(self, by: int) -> None:
+        self._at_work += by
+        self._metrics.at_work(self._at_work)
 
 
 class LimitBody:
