@@ -172,7 +172,9 @@ def attach_lora(model: Any, *, rank: int, alpha: int, dropout: float) -> Any:
     """The model with trainable low-rank adapters on all its linear layers but the vocabulary head (peft)."""
     from peft import LoraConfig, get_peft_model
 
-    task_type = "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
+    task_type = {
+        "decoder": "CAUSAL_LM", "encoder-decoder": "SEQ_2_SEQ_LM", "encoder": "FEATURE_EXTRACTION",
+    }[_architecture(model.config)]  # fmt: skip
     config = LoraConfig(
         r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear", bias="none", task_type=task_type
     )

@@ -17,6 +17,8 @@ from emollm.heads.card import Head
 from emollm.heads.readout import Floats, class_probabilities, label_probabilities, numbers
 from emollm.tasks import Kind, Task
 
+LEAST_TEXTS = 10
+"""Held-out texts that a calibration takes."""
 _TINY = 1e-9
 _LEAST_STD = 0.02
 """A number's spread is never given smaller: fewer than a few hundred texts cannot show that it is."""

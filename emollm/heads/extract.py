@@ -26,7 +26,7 @@ PROMPTS = {
 }
 
 
-def candidate_layers(num_layers: int, *, most: int = 10) -> tuple[int, ...]:
+def candidate_layers(num_layers: int, *, most: int = 6) -> tuple[int, ...]:
     """Layers to choose from, spread over the upper two thirds: below, a layer knows words and little more."""
     low = max(1, num_layers // 3)
     return tuple(sorted({round(layer) for layer in np.linspace(low, num_layers, most)}))

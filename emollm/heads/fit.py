@@ -16,7 +16,7 @@ from emollm.errors import DataError
 from emollm.heads import calibrate
 from emollm.heads.bank import HeadBank
 from emollm.heads.card import Head, Reading
-from emollm.heads.labels import FOLDS, Floats, Labelled, QuestionKey
+from emollm.heads.labels import Floats, Labelled, QuestionKey
 from emollm.heads.ridge import (
     STRENGTHS,
     Features,
@@ -34,7 +34,6 @@ from emollm.tasks import Kind, Task
 MAX_READINGS = 3
 LEAST_GAIN = 0.002
 """Another reading is added only if it explains this much more of the held-out variance."""
-_FEW_TEXTS = 2 * FOLDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +41,8 @@ class FittedHeads:
     bank: HeadBank
     heads: tuple[Head, ...]
     readings: tuple[Reading, ...]
+    scale: Scale
+    """Of the features, over all texts."""
     explained: dict[str, float]
     """Of every set of readings tried, the held-out variance it explains, averaged over the tasks."""
 
@@ -95,14 +96,14 @@ def fit_heads(
             heads.append(head)
     heads = _tied(heads, scores, labelled, by_name)
     bank, heads = _packed(weights, heads)
-    return FittedHeads(bank, tuple(_in_order(heads, tasks)), tuple(readings), tried)
+    return FittedHeads(bank, tuple(_in_order(heads, tasks)), tuple(readings), scale, tried)
 
 
 def _groups(labelled: Labelled, by_name: dict[str, Task]) -> list[_Group]:
     by_texts: dict[bytes, list[QuestionKey]] = {}
     for key in labelled.golds:
         index_N = labelled.known(key)
-        if len(index_N) < _FEW_TEXTS:
+        if len(index_N) < calibrate.LEAST_TEXTS:
             what = key[0] if key[1] is None else f"{key[0]} {key[1]}"
             raise DataError(
                 f"{what} has {len(index_N)} labelled texts, too few to hold some out; give more data, or leave "
@@ -147,9 +148,11 @@ def _choose(
             name = " + ".join(f"{r.pooling} {r.layer}" for r in readings)
             tried[name] = found[candidate]
             on_try(name, found[candidate])
-        if not found or max(found.values()) < best + LEAST_GAIN:
+        most = max(found.values(), default=-np.inf)
+        if most < best + LEAST_GAIN:
             break
-        winner = max(found, key=lambda r: found[r])
+        # Of what is as good the shallowest: every layer less is time saved on every post.
+        winner = min((r for r in found if found[r] > most - LEAST_GAIN), key=lambda r: (r.layer, -found[r]))
         best, chosen = found[winner], (*chosen, winner)
         # Beside the first only what did well alone is tried: each try costs as much as all first ones.
         candidates = sorted(found, key=lambda r: -found[r])[:6]
@@ -182,13 +185,13 @@ def _calibrated(
     golds_NK = labelled.golds[key][index_N]
     # What people said decides how sure to be; where a teacher labelled all, its word must do.
     gold_N = labelled.is_gold_N[index_N]
-    if gold_N.sum() >= _FEW_TEXTS:
+    if gold_N.sum() >= calibrate.LEAST_TEXTS:
         scores_NK, golds_NK = scores_NK[gold_N], golds_NK[gold_N]
     head = Head.model_validate(
         {
             "task": key[0],
             "emotion": key[1],
-            "origin": "trained" if gold_N.sum() >= _FEW_TEXTS else "distilled",
+            "origin": "trained" if gold_N.sum() >= calibrate.LEAST_TEXTS else "distilled",
             "outputs": tuple(range(first_output, first_output + scores_NK.shape[1])),
             "rows": len(index_N),
         }

@@ -91,11 +91,22 @@ def _table(golds: Mapping[int, Floats], count: int) -> Floats:
     return table
 
 
-def folds(texts: Sequence[str]) -> NDArray[np.int64]:
+def subset(labelled: Labelled, index_N: NDArray[np.intp]) -> Labelled:
+    """These texts alone, with the questions that still have a gold."""
+    golds = {key: gold[index_N] for key, gold in labelled.golds.items()}
+    return Labelled(
+        texts=[labelled.texts[n] for n in index_N],
+        golds={key: gold for key, gold in golds.items() if not np.isnan(gold).all()},
+        fold_N=labelled.fold_N[index_N],
+        is_gold_N=labelled.is_gold_N[index_N],
+    )
+
+
+def folds(texts: Sequence[str], parts: int = FOLDS) -> NDArray[np.int64]:
     """The part each text is held out with: by its words, so that copies with other links or names stay together."""
-    return np.array([_fold(text) for text in texts], dtype=np.int64)
+    return np.array([_fold(text, parts) for text in texts], dtype=np.int64)
 
 
-def _fold(text: str) -> int:
+def _fold(text: str, parts: int) -> int:
     words = _SPLITTER.sub(" ", text.casefold()).strip() or text
-    return int.from_bytes(hashlib.sha256(words.encode("utf-8", "replace")).digest()[:8], "big") % FOLDS
+    return int.from_bytes(hashlib.sha256(words.encode("utf-8", "replace")).digest()[:8], "big") % parts

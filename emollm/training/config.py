@@ -20,7 +20,7 @@ class HeadOptions(Config):
     suffix: str | None = None
     """Words behind the post. None: "How does the writer feel? The writer feels", and nothing for an encoder."""
     layers: tuple[int, ...] | None = None
-    """Layers that may be read, counted from 1. None: ten of the upper two thirds."""
+    """Layers that may be read, counted from 1. None: six of the upper two thirds."""
     poolings: tuple[Pooling, ...] | None = None
     """How a layer may be pooled: last, mean, first. None: last and mean; of an encoder first and mean."""
     all_of_them: bool = False

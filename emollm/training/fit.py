@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from emollm.affect_card import AffectCard
 from emollm.bases import anywhere
 from emollm.config import with_values
-from emollm.errors import DataError, EmollmError, TrainingError
+from emollm.errors import DataError, EmollmError, ModelError, TrainingError
 from emollm.folders import check_new, new_folder, read_run, write_json, write_run
 from emollm.instructions import read_rows
 from emollm.ray_session import check_resources, ray_session, reports_to
@@ -50,8 +51,9 @@ def fit(config: TrainConfig, *, on_step: Callable[[Any], None] = lambda _: None)
                 on_step(report)
 
             with tempfile.TemporaryDirectory(prefix=f".{config.out.name}.train-", dir=config.out.parent) as storage:
+                start = _starting_heads(config)
                 with reports_to(receive) as queue:
-                    checkpoint = _run_trainer(config, storage, queue)
+                    checkpoint = _run_trainer(config, storage, queue, start)
                 checkpoint.to_directory(folder)
             with (folder / METRICS_FILE).open("w", encoding="utf-8") as file:
                 file.writelines(json.dumps(report) + "\n" for report in reports)
@@ -103,7 +105,16 @@ def training_facts(config: TrainConfig) -> dict[str, Any]:
     }
 
 
-def _run_trainer(config: TrainConfig, storage: str, queue: Any) -> Any:
+def _starting_heads(config: TrainConfig) -> Any:
+    """Where training with heads begins; None for a run without."""
+    if config.objective == "answers":
+        return None
+    from emollm.training.frozen import starting_heads
+
+    return starting_heads(config)
+
+
+def _run_trainer(config: TrainConfig, storage: str, queue: Any, start: Any) -> Any:
     """Run Ray Train to its end; return the checkpoint that holds the model directory."""
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -114,7 +125,7 @@ def _run_trainer(config: TrainConfig, storage: str, queue: Any) -> Any:
     resources = {"CPU": cluster.cpus_per_worker, "GPU": cluster.gpus_per_worker}
     trainer = TorchTrainer(
         train_worker,
-        train_loop_config={"config": config.model_dump(mode="json"), "queue": queue},
+        train_loop_config={"config": config.model_dump(mode="json"), "queue": queue, "start": start},
         scaling_config=ScalingConfig(
             num_workers=cluster.num_workers,
             use_gpu=use_gpu,
@@ -141,10 +152,11 @@ def train_worker(worker_config: dict[str, Any]) -> None:
     import ray.train
     import torch
 
-    from emollm.affect_card import AffectCard
     from emollm.models import LoadedModel, attach_lora, load_base, prompt_encoder, save_model, verify_saved
     from emollm.training.batches import encode_rows
+    from emollm.training.joint import Joint, verify_heads
     from emollm.training.loop import StepReport, train
+    from emollm.training.objective import Answers
 
     config = TrainConfig.model_validate(worker_config["config"])
     context = ray.train.get_context()
@@ -155,6 +167,7 @@ def train_worker(worker_config: dict[str, Any]) -> None:
     torch.manual_seed(config.seed)
 
     base = load_base(config.base, device=device)
+    _check_objective(config, base.card)
     model = base.model
     if config.method == "lora":
         model = attach_lora(model, rank=config.lora_rank, alpha=config.lora_alpha, dropout=config.lora_dropout)
@@ -168,21 +181,41 @@ def train_worker(worker_config: dict[str, Any]) -> None:
         training=training_facts(config),
     )
     loaded = LoadedModel(model, base.tokenizer, card)
-    rows = encode_rows(training_rows(config), prompt_encoder(loaded))
+    table, joint = training_rows(config), None
+    rows = encode_rows(table, prompt_encoder(loaded)) if config.objective != "heads" else []
+    if config.objective != "answers":
+        joint = Joint(
+            loaded, worker_config["start"], with_answers=Answers(loaded, device).collate if rows else None,
+            loss_weight=config.heads.loss_weight, device=device,
+        )  # fmt: skip
+        rows = joint.rows(table, rows)
 
     def on_step(report: StepReport) -> None:
         if rank == 0:
             worker_config["queue"].put(report)
 
-    train(loaded, rows, config, rank=rank, world_size=world_size, device=device, on_step=on_step)
+    train(loaded, rows, config, rank=rank, world_size=world_size, device=device, on_step=on_step, objective=joint)
 
     if rank != 0:
         ray.train.report({})
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        save_model(folder, loaded)
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        difference = verify_saved(folder, loaded)
+        difference = 0.0
+        if joint is not None:
+            bank, heads = joint.finished()
+            loaded = replace(loaded, card=joint.card(heads, writes_answers=config.objective == "both"))
+            bank.save(folder)
+        save_model(folder, loaded)
+        if joint is not None:
+            difference = verify_heads(folder, loaded, joint, bank)
+        if config.objective != "heads":
+            difference = max(difference, verify_saved(folder, loaded))
         write_json(folder / "verified.json", {"trainable_parameters": trainable, "reload_difference": difference})
         ray.train.report({}, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+
+def _check_objective(config: TrainConfig, card: AffectCard) -> None:
+    if card.base.architecture == "encoder" and config.objective != "heads":
+        raise ModelError(f"{config.base} is an encoder and writes no answers; train it with --objective heads")

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,12 +21,15 @@ from emollm.heads.card import HeadsCard, Prompt, Reading
 from emollm.heads.derive import derived_heads, with_derived
 from emollm.heads.extract import POOLINGS, PROMPTS, ReadPosts, candidate_layers, column
 from emollm.heads.fit import FittedHeads, fit_heads
-from emollm.heads.labels import Labelled, read_labels
+from emollm.heads.labels import Labelled, folds, read_labels, subset
 from emollm.ray_session import check_resources, map_on_actors, quiet_ray_data, ray_session, reports_to, worker_error
 from emollm.tasks import Task
 from emollm.training.config import TrainConfig
 from emollm.training.distil import merged, teacher_labels
 from emollm.training.fit import training_facts, training_rows, training_tasks
+
+if TYPE_CHECKING:
+    from emollm.training.joint import StartingHeads
 
 _POSTS_AT_ONCE = 64
 Progress = Callable[[int, int], None]
@@ -58,6 +61,25 @@ def fit_frozen(config: TrainConfig, *, on_posts: Progress = lambda _new, _total:
             }
             write_run(folder, job="train", config=config.model_dump(mode="json"), summary=summary)
     return summary
+
+
+def starting_heads(config: TrainConfig) -> StartingHeads:
+    """Heads of the base as it is, which joint training goes on from: fitted without the tenth that it holds out.
+
+    Ray must be up.
+    """
+    from emollm.training.joint import StartingHeads
+
+    labelled, tasks = labels_of(config)
+    held_out_N = folds(labelled.texts, parts=10) == 0
+    known = subset(labelled, np.flatnonzero(~held_out_N))
+    _, candidates = plan(config)
+    with features_of(config, known.texts, candidates, lambda _new, _total: None) as features:
+        fixed = candidates.readings if config.heads.all_of_them else None
+        fitted = fit_heads(features, known, tasks, readings=fixed)
+    return StartingHeads(
+        labelled, held_out_N, tasks, candidates.prompt, fitted.readings, fitted.heads, fitted.bank, fitted.scale
+    )
 
 
 def _held_out(fitted: FittedHeads) -> dict[str, dict[str, float]]:

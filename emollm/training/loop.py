@@ -16,9 +16,9 @@ import torch.distributed as dist
 from emollm.errors import TrainingError
 from emollm.models import LoadedModel
 from emollm.precision import resolve_precision
-from emollm.training.batches import EncodedRow, collate_decoder, collate_encoder_decoder, share, steps
+from emollm.training.batches import EncodedRow, share, steps
 from emollm.training.config import TrainConfig
-from emollm.training.objective import AnswerLoss
+from emollm.training.objective import Answers, Objective
 from emollm.training.zero import start_engine
 
 
@@ -29,7 +29,7 @@ class StepReport:
     step: int
     num_steps: int
     loss: float
-    """Mean cross-entropy in nats an answer token."""
+    """Mean nats an answer token, or of heads a labelled question."""
     learning_rate: float
     rows: int
     tokens: int
@@ -51,11 +51,13 @@ def train(
     world_size: int,
     device: str,
     on_step: Callable[[StepReport], None],
+    objective: Objective | None = None,
 ) -> None:
     """Fine-tune `loaded.model` in place. Every rank calls it with the same rows, in the same order.
 
     The loss of a step is the mean over all answer tokens of its global batch, so it does not depend on how the
-    batch is split over workers and micro-batches. Raises TrainingError when the loss or its gradients are not finite.
+    batch is split over workers and micro-batches. `objective` is what is learnt; None: the answers. Raises
+    TrainingError when the loss or its gradients are not finite.
     """
     total = num_steps(config, len(rows))
     torch.manual_seed(config.seed)
@@ -64,13 +66,13 @@ def train(
         loaded.model.enable_input_require_grads()
     loaded.model.train()
     precision = resolve_precision(config.precision, device)
-    engine = start_engine(AnswerLoss(loaded.model), config, precision=precision, device=device)
+    objective = objective or Answers(loaded, device)
+    engine = start_engine(objective.module, config, precision=precision, device=device)
     autocast = torch.autocast(
         "cuda" if device != "cpu" else "cpu",
         dtype=torch.bfloat16,
         enabled=precision is torch.bfloat16,
     )
-    pad = loaded.tokenizer.pad_token_id
     batches = steps(rows, global_batch_size=config.global_batch_size, num_steps=total, seed=config.seed)
     for step, batch in enumerate(batches, start=1):
         started = time.perf_counter()
@@ -82,11 +84,7 @@ def train(
         scale = world_size * config.accumulation_steps / answer_tokens
         loss_sum = torch.zeros((), device=device)
         for micro in share(batch, rank=rank, world_size=world_size, micro_batch_size=config.micro_batch_size):
-            if loaded.is_encoder_decoder:
-                start = loaded.model.config.decoder_start_token_id
-                inputs = collate_encoder_decoder(micro, pad=pad, start=start, device=device)
-            else:
-                inputs = collate_decoder(micro, pad=pad, device=device)
+            inputs = objective.collate(micro)
             with autocast:
                 loss = engine(inputs.inputs, inputs.labels_BT)
             engine.backward(loss * scale)
