@@ -21,6 +21,7 @@ from emollm import __version__
 from emollm.affect_card import card_tasks
 from emollm.bases import anywhere
 from emollm.config import with_values
+from emollm.scoring.scorer import resolve_engine
 from serve.annotator import Annotator, batch_budget
 from serve.auth import check_access
 from serve.batching import PIECES_A_BATCH
@@ -154,7 +155,7 @@ def build(args: Mapping[str, Any]) -> Any:
     config = ServeConfig.model_validate(dict(args))
     keys = check_access(config)
     card_tasks(config.model)  # a wrong folder is an error here, not a replica that restarts for ever
-    config = with_values(config, model=anywhere(config.model))
+    config = with_values(config, model=anywhere(config.model), engine=resolve_engine(config.model, config.engine))
     options = config.model_dump(mode="json")
     draining = {"graceful_shutdown_wait_loop_s": 1.0, "graceful_shutdown_timeout_s": config.deadline_s + 5}
     # One line a request, ours, with the key's name and the number of texts.

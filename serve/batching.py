@@ -30,7 +30,10 @@ class Piece:
 
 
 def text_tokens(text: str, *, num_questions: int, max_post_tokens: int) -> int:
-    """Estimated tokens of work for one text; a longer post than `max_post_tokens` is cut there by the engine."""
+    """Estimated tokens of work for one text; a longer post than `max_post_tokens` is cut there by the engine.
+
+    `num_questions` is 0 for heads, which read a post once for all questions.
+    """
     post = len(text.encode("utf-8", "replace")) // BYTES_PER_TOKEN + 1
     return min(post, max_post_tokens) + num_questions * QUESTION_TOKENS
 

@@ -16,8 +16,8 @@ class ServeConfig(Config):
 
     model: str
     """Model directory, or a base model by its registry name."""
-    engine: Engine = "constrained"
-    """How answers are had from the model."""
+    engine: Engine = "auto"
+    """How answers are had from the model; auto: its heads where it has some, else constrained."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """Arithmetic of the model; auto: bf16 where it is faster."""
     host: str = "127.0.0.1"

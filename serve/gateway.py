@@ -108,7 +108,7 @@ class Gateway:
                 notes["request_id"],
                 texts,
                 [task.name for task in tasks],
-                num_questions=len(questions_for("", tasks)),
+                num_questions=0 if self.config.engine == "heads" else len(questions_for("", tasks)),
                 max_post_tokens=(await self.describe()).card.max_post_tokens,
                 batch_tokens=batch_budget(self.config),
             )

@@ -9,10 +9,14 @@ export function picture(text, result, tasks) {
   const answers = new Map(result.answers.map((answer) => [key(answer.task, answer.emotion), answer]));
   const asked = tasks.filter((task) => result.answers.some((answer) => answer.task === task.name));
   const error = result.answers.find((answer) => answer.error);
+  const doubtful = [...new Set(result.answers.filter((answer) => answer.valid_mass !== null && answer.valid_mass < 0.5)
+    .map((answer) => answer.task))];
   return el("article", { class: "picture" },
     el("blockquote", { class: text.trim() ? "" : "empty" }, text.trim() ? text : "(no text)"),
     result.truncated ? el("p", { class: "flag" }, "Too long for the model: only its beginning was read.") : null,
     error ? el("p", { class: "flag" }, explain(error.error)) : null,
+    doubtful.length ? el("p", { class: "flag" },
+      `Left free, the model would seldom give a valid answer to ${doubtful.join(", ")}: do not trust it there.`) : null,
     el("div", { class: "panels" }, ...panels(asked, answers)),
   );
 }
