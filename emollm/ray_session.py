@@ -167,11 +167,18 @@ def reports_to(receive: Callable[[Any], None]) -> Iterator[Any]:
 
 
 def map_on_actors(
-    dataset: Any, callable_class: type, options: dict[str, Any], cluster: ClusterConfig, *, batch_size: int
+    dataset: Any,
+    callable_class: type,
+    options: dict[str, Any],
+    cluster: ClusterConfig,
+    *,
+    batch_size: int | None,
+    max_workers: int | None = None,
 ) -> Any:
     """The dataset mapped by a pool of `cluster.num_workers` actors, each holding one `callable_class(**options)`.
 
-    The class is also told the `device` and `num_threads` that the cluster gives each actor.
+    The class is also told the `device` and `num_threads` that the cluster gives each actor. `batch_size` None gives it
+    whole blocks. With `max_workers` the pool grows while more than it can do is waiting and there is room.
     """
     from ray.data import ActorPoolStrategy
 
@@ -182,7 +189,12 @@ def map_on_actors(
             "device": "cuda" if cluster.gpus_per_worker else "cpu",
             "num_threads": max(1, int(cluster.cpus_per_worker)),
         },
-        compute=ActorPoolStrategy(size=cluster.num_workers),
+        compute=ActorPoolStrategy(
+            min_size=cluster.num_workers,
+            max_size=max_workers or cluster.num_workers,
+            # One in work and one at hand: what waits at an actor that dies is sent elsewhere.
+            max_tasks_in_flight_per_actor=2,
+        ),
         num_cpus=cluster.cpus_per_worker,
         num_gpus=cluster.gpus_per_worker,
         batch_size=batch_size,

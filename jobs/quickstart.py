@@ -114,7 +114,7 @@ def main(argv: Sequence[str]) -> None:
             cluster=config.cluster,
         )
         with step("annotate"), progress_bar("annotate", None, "posts") as advance:
-            annotate_corpus(annotation, on_posts=lambda new, total: advance(new, total=total))
+            annotate_corpus(annotation, on_progress=lambda p: advance(p.new, total=p.total, note=p.note))
     _show(config, before, after, seconds)
 
 
