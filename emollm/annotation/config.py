@@ -7,6 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from emollm.bases import DEFAULT_MODEL
 from emollm.config import ClusterConfig, Config
 from emollm.scoring.scorer import Engine
 
@@ -20,8 +21,8 @@ class AnnotateConfig(Config):
     A job that died is continued by running it again; one that has finished is left alone.
     """
 
-    model: str
-    """Model directory, or a base model by its registry name."""
+    model: str = DEFAULT_MODEL
+    """Model directory, the model in the box by name, or a base model by its registry name."""
     input: Location
     """Posts: a file, a folder, or a pattern such as 'posts/**/*.parquet'; local, s3:// or gs://. Parquet, JSON lines,
     CSV or plain text (a post a line); .gz is read too."""
