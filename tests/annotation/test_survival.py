@@ -49,6 +49,14 @@ def wait_for(what: Callable[[], bool], seconds: float = 240) -> None:
         time.sleep(0.1)
 
 
+def runs_until_committed(run: subprocess.Popen[str], out: str, count: int) -> None:
+    def there() -> bool:
+        assert run.poll() is None, run.communicate()[1][-3000:]
+        return len(commits(out)) >= count
+
+    wait_for(there)
+
+
 def texts(lines: list[str]) -> list[str]:
     return [line.partition(" ")[2] for line in lines]
 
@@ -100,7 +108,7 @@ def test_a_driver_that_is_killed_or_interrupted_is_continued_and_a_second_one_re
     before = 0
     for how, status in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)):
         run = start()
-        wait_for(lambda before=before: len(commits(config.out)) >= before + 2)
+        runs_until_committed(run, config.out, before + 2)
         if how == signal.SIGINT:
             second = start()
             _, error = second.communicate(timeout=120)
