@@ -40,7 +40,7 @@ class EvaluateConfig(Config):
     """What an answer that is no value counts as. clip: a number is clipped to the range, the rest is wrong. drop: its
     row is left out. worst: it is wrong. The report shows all three."""
     tasks: tuple[str, ...] | None = None
-    """Tasks to measure; `profile` is all five of SemEval-2018. None: every task that the model and the rows share."""
+    """Tasks to measure, comma-separated; `profile` is all five of SemEval-2018. None: all that there are rows of."""
     max_rows: int | None = Field(None, ge=1)
     """At most so many questions a task and emotion, the first ones. None: all."""
     engine: Engine = "auto"
@@ -48,7 +48,7 @@ class EvaluateConfig(Config):
     calibrated: bool = True
     """Put the model's answers through its calibration, if it has one."""
     baselines: tuple[Baseline | Literal["local"], ...] = ()
-    """Systems to compare with, on the same rows; `local` is constant, vader, textblob and embedding."""
+    """Systems to compare with, on the same rows, comma-separated; `local` is constant, vader, textblob, embedding."""
     train: Path | None = None
     """Data folder whose training rows teach the embedding baseline. None: --data."""
     lexicon: Path | None = None

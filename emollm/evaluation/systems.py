@@ -150,12 +150,15 @@ def _scored(
 
 def _embedding(config: EvaluateConfig, questions: Sequence[GoldQuestion]) -> list[Prediction]:
     from emollm.evaluation.baselines.embedding import Embedder, EmbeddingBaseline, embedding_folder
+    from emollm.heads.derive import DERIVATIONS
 
     folder = config.train or config.data
     if folder is None:
         raise ConfigError("the embedding baseline learns from training rows: give --train DATA_FOLDER")
-    tasks = {**TASKS, **{question.task.name: question.task for question in questions}}
-    train = load_questions(folder, list(tasks.values()), split="train")
+    asked = {question.task.name: question.task for question in questions}
+    sources = {DERIVATIONS[name].source for name in asked if name in DERIVATIONS}
+    wanted = [*asked.values(), *(TASKS[name] for name in sources if name not in asked)]
+    train = load_questions(folder, wanted, split="train")
     return EmbeddingBaseline(train, Embedder(embedding_folder())).predict(questions)
 
 
