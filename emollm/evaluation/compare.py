@@ -14,9 +14,9 @@ from emollm.evaluation.bootstrap import Group, Interval, estimate, interval, res
 from emollm.evaluation.config import CompareConfig
 from emollm.evaluation.metrics import Floats
 from emollm.evaluation.multiplicity import holm
-from emollm.evaluation.predictions import PREDICTIONS_FILE, Prediction
+from emollm.evaluation.predictions import Prediction
 from emollm.evaluation.scores import Invalid, split_tasks, task_groups
-from emollm.evaluation.systems import System, read_run_systems
+from emollm.evaluation.systems import System, read_run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +75,7 @@ def compare_runs(config: CompareConfig) -> Comparison:
 
     Raises DataError if a folder is no run, if golds of the same row differ, or if the runs share no row.
     """
-    a, b = _system(config.a / PREDICTIONS_FILE, config.system_a), _system(config.b / PREDICTIONS_FILE, config.system_b)
+    a, b = _system(config.a, config.system_a), _system(config.b, config.system_b)
     by_task = split_tasks(a.predictions), split_tasks(b.predictions)
     shared = [task for task in by_task[0] if task in by_task[1]]
     pairs = {task: _pairs(by_task[0][task], by_task[1][task]) for task in shared}
@@ -94,14 +94,14 @@ def compare_runs(config: CompareConfig) -> Comparison:
     )
 
 
-def _system(path: Path, name: str | None) -> System:
-    systems = read_run_systems(path)
+def _system(folder: Path, name: str | None) -> System:
+    systems = read_run(folder).systems
     if name is None:
         return systems[0]
     for system in systems:
         if system.name == name:
             return system
-    raise ConfigError(f"{path.parent} has no system {name!r}; choose from: {', '.join(s.name for s in systems)}")
+    raise ConfigError(f"{folder} has no system {name!r}; choose from: {', '.join(s.name for s in systems)}")
 
 
 def _pairs(a: Sequence[Prediction], b: Sequence[Prediction]) -> list[tuple[Prediction, Prediction]]:

@@ -24,7 +24,7 @@ class EvaluateConfig(Config):
 
     model: str | None = None
     """Model directory, the model in the box by name, or an untrained base: its registry name, or base:FOLDER. None:
-    the model in the box, or none where --predictions are given."""
+    the model in the box, or none where --predictions or --beside are given."""
     data: Path | None = None
     """Data folder that jobs/build_data.py wrote: its validation rows."""
     aeb: Path | None = None
@@ -51,6 +51,9 @@ class EvaluateConfig(Config):
     """Systems to compare with, on the same rows, comma-separated; `local` is constant, vader, textblob, embedding."""
     train: Path | None = None
     """Data folder whose training rows teach the embedding baseline. None: --data."""
+    beside: tuple[Path, ...] = ()
+    """Output folders of earlier runs on the same rows, comma-separated: their systems are measured again and stand
+    beside this run's, without being scored again."""
     lexicon: Path | None = None
     """Emotion word list for the lexicon baseline, in the form of the NRC lexicon, or JSON."""
     zero_shot: str = DEFAULT_BASE
@@ -75,8 +78,8 @@ class EvaluateConfig(Config):
 
     @model_validator(mode="after")
     def _has_rows(self) -> Self:
-        if not (self.data or self.aeb or self.predictions):
-            raise ValueError("give rows to measure on: --data, --aeb or --predictions")
+        if not (self.data or self.aeb or self.predictions or self.beside):
+            raise ValueError("give rows to measure on: --data, --aeb, --predictions or --beside")
         if self.task and not self.predictions:
             raise ValueError("--task names the task of --predictions; to choose tasks, use --tasks")
         if "lexicon" in self.baselines and not self.lexicon:
@@ -86,7 +89,7 @@ class EvaluateConfig(Config):
     @property
     def scored_model(self) -> str | None:
         """The model to score, if any."""
-        return self.model if self.model or self.predictions else DEFAULT_MODEL
+        return self.model if self.model or self.predictions or self.beside else DEFAULT_MODEL
 
     @property
     def chosen_baselines(self) -> tuple[Baseline, ...]:
