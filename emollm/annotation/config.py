@@ -56,7 +56,7 @@ class AnnotateConfig(Config):
     dry_run: int | None = Field(None, ge=1)
     """Score only so many posts, keep nothing, and estimate time, GPU-hours and size of the whole."""
     overwrite: bool = False
-    """Replace an output folder of another annotation job, or start this one over."""
+    """Replace the output of another annotation job, or of this one if it is finished."""
     cluster: ClusterConfig = ClusterConfig()
     """Scoring actors, their CPUs and GPUs."""
 

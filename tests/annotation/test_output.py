@@ -84,7 +84,11 @@ def test_only_the_same_job_continues_and_the_refusal_says_what_differs(tmp_path:
         with pytest.raises(DataError, match=f"what differs is {part}.*--overwrite"):
             OutputFolder(str(tmp_path)).open_job(other, overwrite=False)
     assert differences(IDENTITY, IDENTITY | {"code": "1", "model": "n"}) == "model, code (0 then, 1 now)"
+    OutputFolder(str(tmp_path)).keep_scored(7)
+    OutputFolder(str(tmp_path)).open_job(IDENTITY, overwrite=True)  # unfinished: the same command continues
+    assert OutputFolder(str(tmp_path)).scored_before() == 7
     OutputFolder(str(tmp_path)).open_job(IDENTITY | {"code": "1"}, overwrite=True)
+    assert OutputFolder(str(tmp_path)).scored_before() == 0
 
 
 def test_a_model_is_known_by_its_files_and_not_by_where_they_lie(tmp_path: Path) -> None:
