@@ -70,7 +70,8 @@ def estimate_lines(summary: dict[str, Any], config: AnnotateConfig) -> list[str]
         f"{summary['posts']:,} posts scored, {posts_per_second:,.2f} a second and actor, {summary['failed']:,} with an "
         f"error, {summary['repeated']:,} answered by an equal text",
         f"all {summary['total']:,} posts with {_some(workers, 'actor')}: about "
-        f"{left_in_words(summary['estimated_seconds'])}, {spent}, {_bytes(summary['estimated_bytes'])} of output; starting up not counted",
+        f"{left_in_words(summary['estimated_seconds'])}, {spent}, "
+        f"{_bytes(summary['estimated_bytes'])} of output; starting up not counted",
         f"two minutes of an actor's work: --block-posts {summary['block_posts']}",
     ]
 
