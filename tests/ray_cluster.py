@@ -81,7 +81,7 @@ class RayCluster:
 
     def start(self) -> None:
         """Start the head; it is up when this returns."""
-        self._start_until_up(self._start_head, before=0)
+        self._start_until_up(self._start_head)
 
     def _start_head(self) -> Node:
         gcs, dashboard, client = free_ports(3, HEAD)
@@ -92,12 +92,12 @@ class RayCluster:
         )  # fmt: skip
         return self._start(HEAD, self.env, *options)
 
-    def _start_until_up(self, start: Callable[[], Node], *, before: int, tries: int = 5) -> Node:
+    def _start_until_up(self, start: Callable[[], Node], *, tries: int = 5) -> Node:
         """On busy cores a node may need longer than the 15 s that Ray gives its agents, and end: then again."""
         for _ in range(tries):
             node = start()
             while node.process.poll() is None:
-                if self.alive() > before:
+                if node.host in self.alive():
                     return node
                 time.sleep(0.5)
             node.kill()
@@ -106,7 +106,7 @@ class RayCluster:
 
     def add_node(self, *, num_cpus: int) -> Node:
         """One more node, alive when this returns."""
-        return self._start_until_up(lambda: self.start_node(num_cpus=num_cpus), before=self.alive())
+        return self._start_until_up(lambda: self.start_node(num_cpus=num_cpus))
 
     def start_node(self, *, num_cpus: int, **env: str) -> Node:
         """Start one more node; it is not waited for."""
@@ -118,17 +118,17 @@ class RayCluster:
     def wait_for_nodes(self, count: int, *, timeout_s: float = 240) -> None:
         """Until so many nodes are alive, as Ray sees it."""
         give_up = time.monotonic() + timeout_s
-        while (alive := self.alive()) != count:
-            assert time.monotonic() < give_up, f"{alive} of {count} nodes alive\n" + "\n".join(self.logs())
+        while len(alive := self.alive()) != count:
+            assert time.monotonic() < give_up, f"{alive} are alive, not {count}\n" + "\n".join(self.logs())
             time.sleep(0.5)
 
-    def alive(self) -> int:
-        """Nodes that Ray holds for alive."""
+    def alive(self) -> set[str]:
+        """Addresses of the nodes that Ray holds for alive; a killed one is among them for some 15 s."""
         try:
             nodes = self.get("/api/v0/nodes")["data"]["result"]["result"]
         except OSError:  # the dashboard is not up yet
-            return 0
-        return sum(node["state"] == "ALIVE" for node in nodes)
+            return set()
+        return {node["node_ip"] for node in nodes if node["state"] == "ALIVE"}
 
     def get(self, path: str) -> Any:
         """What the dashboard answers to somebody with the token; a `ray` command would cost seconds of CPU."""

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import secrets
-import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -19,85 +12,22 @@ import pytest
 
 from emollm.build import SAMPLES
 from tests.conftest import ROOT
+from tests.ray_cluster import BIN, ENV, RayCluster, ray_cluster
 
 JOBS = ("build_data", "train", "evaluate", "annotate")
-BIN = Path(sys.executable).parent
-OURS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
-ENV = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | OURS
-
-
-@dataclass(frozen=True)
-class Cluster:
-    dashboard: str
-    env: dict[str, str]
-
-
-def free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """`ray start --head` with token authentication, in a process group of its own, ended by its pid."""
-    port, dashboard, client, agent, agent_grpc, metrics = free_ports(6)
-    env = ENV | {
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        "PATH": f"{BIN}:{os.environ['PATH']}",
-    }
-    command = [
-        str(BIN / "ray"), "start", "--head", "--block", "--node-ip-address=127.0.0.1", "--num-cpus=3", f"--port={port}",
-        "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
-        f"--dashboard-agent-listen-port={agent}", f"--dashboard-agent-grpc-port={agent_grpc}",
-        f"--metrics-export-port={metrics}", "--disable-usage-stats",
-    ]  # fmt: skip
-    log = tmp_path_factory.mktemp("cluster") / "head.log"
-    with log.open("w") as file:
-        head = subprocess.Popen(command, env=env, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
-        address = f"http://127.0.0.1:{dashboard}"
-        try:
-            for _ in range(90):
-                listing = [str(BIN / "ray"), "job", "list", "--address", address]
-                if subprocess.run(listing, env=env, capture_output=True, timeout=60).returncode == 0:
-                    break
-                assert head.poll() is None, log.read_text()
-                time.sleep(1)
-            else:
-                pytest.fail(f"the cluster did not come up:\n{log.read_text()}")
-            yield Cluster(address, env)
-        finally:
-            head.send_signal(signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                head.wait(30)
-            # What the head started and did not take along; the group is ours alone.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(head.pid, signal.SIGKILL)
-            head.wait()
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
+    """A head that asks for a token."""
+    with ray_cluster(tmp_path_factory.mktemp("cluster"), num_cpus=3) as running:
+        yield running
 
 
-def run(way: str, job: str, argv: list[str], cluster: Cluster | None = None) -> subprocess.CompletedProcess[str]:
+def run(way: str, job: str, argv: list[str], cluster: RayCluster | None = None) -> subprocess.CompletedProcess[str]:
     if way == "submit":
         assert cluster is not None
-        entry = ["python", f"jobs/{job}.py", *argv]
-        command = [
-            str(BIN / "ray"),
-            "job",
-            "submit",
-            "--address",
-            cluster.dashboard,
-            "--working-dir",
-            ".",
-            "--",
-            *entry,
-        ]
-        return subprocess.run(command, cwd=ROOT, env=cluster.env, capture_output=True, text=True, timeout=300)
+        return cluster.submit("python", f"jobs/{job}.py", *argv)
     entry = [f"jobs/{job}.py"] if way == "script" else ["-m", f"jobs.{job}"]
     return subprocess.run(
         [sys.executable, *entry, *argv], cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=300
@@ -125,7 +55,9 @@ def test_the_four_jobs(way: str, tmp_path: Path, tiny_base: Path, request: pytes
 
 
 @pytest.mark.ray
-def test_a_submitted_job_that_fails_says_why_and_its_exit_status_comes_back(tmp_path: Path, cluster: Cluster) -> None:
+def test_a_submitted_job_that_fails_says_why_and_its_exit_status_comes_back(
+    tmp_path: Path, cluster: RayCluster
+) -> None:
     ran = run("submit", "train", ["--data", str(tmp_path / "none"), "--out", str(tmp_path / "model")], cluster)
     assert ran.returncode != 0
     assert "error: no " in ran.stdout + ran.stderr
@@ -133,16 +65,17 @@ def test_a_submitted_job_that_fails_says_why_and_its_exit_status_comes_back(tmp_
 
 
 @pytest.mark.ray
-def test_a_cluster_that_asks_for_a_token_refuses_a_job_without(cluster: Cluster) -> None:
-    open_env = Cluster(cluster.dashboard, {k: v for k, v in cluster.env.items() if not k.startswith("RAY_AUTH")})
-    ran = run("submit", "build_data", ["--help"], open_env)
+def test_a_cluster_that_asks_for_a_token_refuses_a_job_without(cluster: RayCluster) -> None:
+    stranger = {k: v for k, v in cluster.env.items() if not k.startswith("RAY_AUTH")}
+    command = [BIN / "ray", "job", "submit", "--address", cluster.dashboard, "--", "python", "--version"]
+    ran = subprocess.run(command, env=stranger, capture_output=True, text=True, timeout=300)
     assert ran.returncode != 0
     assert "auth" in (ran.stdout + ran.stderr).lower()
 
 
 @pytest.mark.ray
 def test_training_needs_no_compiler_and_minds_no_other_ray(
-    tmp_path: Path, tiny_base: Path, sample_data: Path, cluster: Cluster
+    tmp_path: Path, tiny_base: Path, sample_data: Path, cluster: RayCluster
 ) -> None:
     argv = ["--data", str(sample_data), "--out", str(tmp_path / "model"), "--base", str(tiny_base)]
     argv += ["--global-batch-size", "8", "--micro-batch-size", "4", "--max-rows", "8"]
