@@ -45,9 +45,10 @@ async function start() {
   await load();
 }
 
-// The card and the tasks: what can be asked here.
+// The card and the tasks: what can be asked here. A model that is still loading is waited for.
 async function load() {
   problem(null);
+  say("");
   try {
     const model = await get("v1/model");
     tasks = await get("v1/tasks");
@@ -57,7 +58,10 @@ async function load() {
     offer();
   } catch (error) {
     byId("card").replaceChildren(el("p", { class: "hint" }, "not to be had"));
-    fail(error);
+    if (error.status === 503) {
+      say("the model is not ready; asking again");
+      setTimeout(load, 1000 * (error.retryAfter || 3));
+    } else fail(error);
   }
 }
 
