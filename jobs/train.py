@@ -11,9 +11,11 @@ from emollm.training.config import TrainConfig
 def main(argv: Sequence[str]) -> None:
     config = read_config(TrainConfig, argv, prog="train")
     if config.plan:
+        from rich.console import Console
+
         from emollm.training.plan import plan, plan_report
 
-        print(plan_report(plan(config)))
+        Console(highlight=False).print(plan_report(plan(config)))
         return
 
     from emollm.progress import console
