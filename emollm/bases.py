@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Architecture = Literal["decoder", "encoder-decoder"]
+Architecture = Literal["decoder", "encoder-decoder", "encoder"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,8 +178,16 @@ SERIES = {
 
 DEFAULT_BASE = "smollm2-135m-instruct"
 
+DEFAULT_MODEL = "smollm2-135m-heads"
+"""The model in the box: heads for the embedded base, in this package (`default_model/`); see its README.md there."""
+
 BASE_PREFIX = "base:"
 """Before a folder or hub id where a model directory is expected: an untrained base, to see what it can do."""
+
+
+def model_folder(model: str) -> Path:
+    """Where the model directory of this name is, if it is one: a folder, or the model in the box."""
+    return Path(__file__).parent / "default_model" if model == DEFAULT_MODEL else Path(model)
 
 
 def anywhere(model: str) -> str:
@@ -188,6 +196,8 @@ def anywhere(model: str) -> str:
     `model` is a model directory, a base's registry name, folder or hub id, with `BASE_PREFIX` or without. Workers,
     actors and replicas stand in folders of their own.
     """
+    if model == DEFAULT_MODEL:
+        return model
     prefix = BASE_PREFIX if model.startswith(BASE_PREFIX) else ""
     folder = Path(model.removeprefix(prefix))
     return f"{prefix}{folder.absolute()}" if folder.is_dir() else model

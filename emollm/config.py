@@ -10,10 +10,12 @@ import signal
 import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
 
 from emollm.errors import ConfigError, EmollmError
@@ -31,14 +33,46 @@ C = TypeVar("C", bound=Config)
 class ClusterConfig(Config):
     """Where a job runs and what it may use there."""
 
+    profile: str | None = None
+    """Named set of the values below: laptop, a100x2, a100x8, a100x16, or a file of one. Values given beside it win."""
     ray_address: str | None = None
     """Address of a running Ray cluster. None: the cluster that submitted this job, else a private local Ray."""
+    storage: Path | None = None
+    """Folder that all nodes share; the job's relative paths are below it. None: they are this folder's."""
     num_workers: int = Field(2, ge=1)
     """Training workers, or scoring actors: one process each."""
     cpus_per_worker: float = Field(1.0, gt=0)
     """CPU cores reserved for a worker. On CPU one thread a worker is fastest; add workers, not threads."""
     gpus_per_worker: float = Field(0.0, ge=0)
     """GPUs reserved for a worker."""
+    wait_for_nodes_s: float = Field(0.0, ge=0)
+    """Seconds to wait for nodes that an autoscaler brings. 0: they must be there."""
+
+    @field_validator("profile")
+    @classmethod
+    def _profile_is_known(cls, name: str | None) -> str | None:
+        if name is not None and read_profile(name) is None:
+            raise ValueError(f"choose from: {', '.join(_profiles())}, or a .yaml, .toml or .json file of your own")
+        return name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_profile(cls, given: Any) -> Any:
+        profile = read_profile(str(given["profile"])) if isinstance(given, Mapping) and given.get("profile") else None
+        return {**profile, **given} if profile else given
+
+
+def read_profile(name: str) -> dict[str, Any] | None:
+    """The values of a profile: one of `profiles.toml`, or a file. None where there is no such name.
+
+    Raises ConfigError where a file cannot be read.
+    """
+    return _read_file(Path(name)) if Path(name).suffix else _profiles().get(name)
+
+
+@cache
+def _profiles() -> dict[str, dict[str, Any]]:
+    return tomllib.loads((resources.files("emollm") / "profiles.toml").read_text(encoding="utf-8"))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -86,9 +120,42 @@ def read_config(cls: type[C], argv: Sequence[str], *, prog: str) -> C:
     try:
         settings = Settings(**_read_file(chosen.config) if chosen.config else {})
         # Back to the plain class: Settings is local and would not pickle.
-        return cls.model_validate(settings.model_dump())
+        return _on_storage(cls.model_validate(settings.model_dump()))
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(cls, e) for e in error.errors())) from None
+
+
+_LOCATIONS = ("input", "out")
+"""Options that are text, for they may be a URI, and otherwise a path."""
+_MODELS = ("model", "base")
+"""Options that are a folder, or else a name."""
+
+
+def _on_storage(config: C) -> C:
+    """Relative paths placed below the cluster's storage, as well as models named by a folder there.
+
+    Raises ConfigError where a submitted job would write into its copy of the working directory, which Ray deletes.
+    """
+    cluster = getattr(config, "cluster", None)
+    if not isinstance(cluster, ClusterConfig):
+        return config
+    given = {name: value for name, value in config if isinstance(value, Path) or (name in _LOCATIONS and value)}
+    paths = {n: v for n, v in given.items() if "://" not in str(v) and not Path(v).is_absolute()}
+    if cluster.storage is None:
+        if "out" in paths and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+            raise ConfigError(
+                f"--out {paths['out']} is relative: a submitted job stands in a copy of the working directory that Ray "
+                "deletes; give an absolute path, or the shared folder as --cluster.storage"
+            )
+        return config
+    placed = {name: str(cluster.storage / path) for name, path in paths.items()}
+    for name in _MODELS:
+        value = str(getattr(config, name, None) or "")
+        prefix = "base:" if value.startswith("base:") else ""
+        folder = cluster.storage / value.removeprefix(prefix)
+        if value and folder.is_dir():
+            placed[name] = f"{prefix}{folder}"
+    return with_values(config, **placed)
 
 
 def split_command(argv: Sequence[str], *, prog: str, commands: Mapping[str, type[Config]]) -> tuple[str, Sequence[str]]:

@@ -36,7 +36,11 @@ class PromptEncoder:
         self._max_post_tokens = max_post_tokens
         self._is_encoder_decoder = is_encoder_decoder
         bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-        # An encoder reads what its tokenizer would give it: BART between <s> and </s>, T5 before </s>.
+        if is_encoder_decoder:
+            # An encoder reads what its tokenizer would give it: BART between <s> and </s>, T5 before </s>, BERT
+            # between [CLS] and [SEP].
+            bos = bos if bos is not None else tokenizer.cls_token_id
+            eos = eos if eos is not None else tokenizer.sep_token_id
         begins = bos is not None and (layout.bos or is_encoder_decoder)
         self._begin: list[int] = [bos] if begins else []
         self._end: list[int] = [eos] if is_encoder_decoder else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,12 @@ if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
-from emollm.affect_card import AffectCard, BaseModelInfo, read_card, write_card
-from emollm.bases import BASE_PREFIX, BASES
+from emollm.affect_card import AffectCard, BaseModelInfo, card_of, write_card
+from emollm.bases import BASE_PREFIX, BASES, Architecture, model_folder
 from emollm.embedded import embedded_base
 from emollm.encoding import PromptEncoder
 from emollm.errors import ModelError
@@ -36,6 +38,8 @@ class LoadedModel:
     model: Any
     tokenizer: Any
     card: AffectCard
+    folder: Path | None = None
+    """The model directory it was loaded from; None of an untrained base."""
 
     @property
     def is_encoder_decoder(self) -> bool:
@@ -66,7 +70,7 @@ def load_base(name: str, *, dtype: torch.dtype = torch.float32, device: str = "c
         name=name,
         base=BaseModelInfo(
             name=name,
-            architecture="encoder-decoder" if model.config.is_encoder_decoder else "decoder",
+            architecture=_architecture(model.config),
             licence=registered.licence if registered else "see the base model",
             fingerprint=weights_fingerprint(model),
         ),
@@ -75,56 +79,72 @@ def load_base(name: str, *, dtype: torch.dtype = torch.float32, device: str = "c
 
 
 def load_model(model: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> LoadedModel:
-    """Load a model directory (LoRA merged in memory), or an untrained base: a name in `BASES`, or `base:` and a
-    folder or hub id.
+    """Load a model directory (LoRA merged in memory) or the model in the box, or an untrained base: a name in `BASES`,
+    or `base:` and a folder or hub id. Its heads are loaded by what reads them (`heads.bank.load_bank`).
 
     Raises ModelError if the folder has no valid card, its weights do not load, or its adapter was trained on
     another base.
     """
-    if model in BASES or model.startswith(BASE_PREFIX):
+    card = card_of(model)
+    if card is None:
         return load_base(model.removeprefix(BASE_PREFIX), dtype=dtype, device=device)
-    folder = Path(model)
-    if not folder.is_dir():
-        raise ModelError(f"no model directory at {model}; train one, or name a base: {', '.join(BASES)}")
-    card = read_card(folder)
+    folder = model_folder(model)
     if card.adapter is None:
-        weights, tokenizer = _load_weights(model, model, dtype=dtype, device=device)
-        return LoadedModel(weights, tokenizer, card)
-
-    from peft import PeftModel
+        weights, tokenizer = _load_weights(str(folder), model, dtype=dtype, device=device)
+        return LoadedModel(weights, tokenizer, card, folder)
 
     base = load_base(card.base.name, dtype=dtype, device=device)
     if base.card.base.fingerprint != card.base.fingerprint:
         raise ModelError(
-            f"{model} is an adapter for {card.base.name} with weights {card.base.fingerprint}, "
+            f"{model} is made for {card.base.name} with weights {card.base.fingerprint}, "
             f"but {card.base.name} here has {base.card.base.fingerprint}; get the base it was trained on"
         )
+    if card.adapter == "heads":
+        return LoadedModel(base.model, base.tokenizer, card, folder)
+
+    from peft import PeftModel
+
     try:
         merged = PeftModel.from_pretrained(base.model, model).merge_and_unload()
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"the adapter in {model} does not load: {_first_line(error)}") from None
-    return LoadedModel(merged.eval(), _load_tokenizer(model), card)
+    return LoadedModel(merged.eval(), _load_tokenizer(model, card.base.architecture), card, folder)
 
 
 def _load_weights(where: str, name: str, *, dtype: torch.dtype, device: str) -> tuple[Any, Any]:
     try:
         config = AutoConfig.from_pretrained(where)
-        if any(name.endswith("ForMaskedLM") for name in config.architectures or []) and not config.is_encoder_decoder:
-            raise ModelError(f"{name} is a masked language model; it does not write text. Take a decoder, T5 or BART")
-        auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        architecture = _architecture(config)
+        options: dict[str, Any] = {"dtype": dtype}
+        if architecture == "encoder" and _can_have_pooler(config):
+            options["add_pooling_layer"] = False
+        auto = {
+            "decoder": AutoModelForCausalLM, "encoder-decoder": AutoModelForSeq2SeqLM, "encoder": AutoModel,
+        }[architecture]  # fmt: skip
         # safetensors only: a pickle from a stranger runs code.
-        model = auto.from_pretrained(where, dtype=dtype, use_safetensors=True)
-        tokenizer = _load_tokenizer(where)
-    except ModelError:
-        raise
+        model = auto.from_pretrained(where, use_safetensors=True, **options)
+        tokenizer = _load_tokenizer(where, architecture)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"cannot load {name}: {_first_line(error)}") from None
     return model.to(device).eval(), tokenizer
 
 
-def _load_tokenizer(where: str) -> Any:
+def _architecture(config: Any) -> Architecture:
+    if config.is_encoder_decoder:
+        return "encoder-decoder"
+    # Made to fill gaps: it writes nothing, but heads can read it.
+    fills_gaps = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
+    return "encoder" if fills_gaps else "decoder"
+
+
+def _can_have_pooler(config: Any) -> bool:
+    """Whether the class takes `add_pooling_layer`: BERT's pooler is trained for a task that is not ours."""
+    return "add_pooling_layer" in inspect.signature(AutoModel._model_mapping[type(config)].__init__).parameters
+
+
+def _load_tokenizer(where: str, architecture: str) -> Any:
     tokenizer = AutoTokenizer.from_pretrained(where)
-    if tokenizer.eos_token_id is None:
+    if tokenizer.eos_token_id is None and architecture != "encoder":
         raise ModelError(f"the tokenizer in {where} has no end token; a model cannot learn to stop without one")
     if tokenizer.pad_token_id is None:
         # Padding is masked everywhere, so any token will do.
@@ -152,7 +172,9 @@ def attach_lora(model: Any, *, rank: int, alpha: int, dropout: float) -> Any:
     """The model with trainable low-rank adapters on all its linear layers but the vocabulary head (peft)."""
     from peft import LoraConfig, get_peft_model
 
-    task_type = "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
+    task_type = {
+        "decoder": "CAUSAL_LM", "encoder-decoder": "SEQ_2_SEQ_LM", "encoder": "FEATURE_EXTRACTION",
+    }[_architecture(model.config)]  # fmt: skip
     config = LoraConfig(
         r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear", bias="none", task_type=task_type
     )
@@ -160,7 +182,10 @@ def attach_lora(model: Any, *, rank: int, alpha: int, dropout: float) -> Any:
 
 
 def save_model(folder: Path, loaded: LoadedModel) -> None:
-    """Write weights (or the adapter), tokenizer and card as a model directory."""
+    """Write weights (or the adapter), tokenizer and card as a model directory; of heads alone, the card."""
+    if loaded.card.adapter == "heads":
+        write_card(folder, loaded.card)
+        return
     loaded.model.save_pretrained(folder)
     loaded.tokenizer.save_pretrained(folder)
     # peft writes a stock README; the card is affect.json.

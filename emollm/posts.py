@@ -12,9 +12,9 @@ from emollm.errors import DataError
 FORMATS = ("parquet", "jsonl", "json", "csv", "txt")
 
 
-def file_format(path: Path) -> str | None:
+def format_of(path: Path | str) -> str | None:
     """One of `FORMATS` by the file's name, `.gz` aside; None for any other file."""
-    name = path.name.removesuffix(".gz")
+    name = str(path).removesuffix(".gz")
     return next((known for known in FORMATS if name.endswith(f".{known}")), None)
 
 
@@ -25,7 +25,7 @@ def read_table(path: Path, *, text_columns: tuple[str, ...] = ()) -> pa.Table:
     lines are no posts. A CSV column in `text_columns` stays text where it looks like numbers. Raises DataError.
     """
     try:
-        match file_format(path):
+        match format_of(path):
             case "parquet":
                 return pq.read_table(path)
             case "jsonl" | "json":
@@ -46,7 +46,8 @@ def read_table(path: Path, *, text_columns: tuple[str, ...] = ()) -> pa.Table:
                     )
             case "txt":
                 with pa.input_stream(str(path), compression="detect") as stream:
-                    lines = stream.read().decode("utf-8", "replace").splitlines()
+                    # str.splitlines would also cut at U+2028 and other characters that posts hold.
+                    lines = [line.removesuffix("\r") for line in stream.read().decode("utf-8", "replace").split("\n")]
                 posts = [(f"{path.name}:{n}", line) for n, line in enumerate(lines, start=1) if line.strip()]
                 ids, texts = [i for i, _ in posts], [t for _, t in posts]
                 return pa.table({"id": pa.array(ids, pa.string()), "text": pa.array(texts, pa.string())})

@@ -10,6 +10,7 @@ import re
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -89,8 +90,18 @@ def _native_stderr_aside() -> Iterator[None]:
 def check_resources(cluster: ClusterConfig, *, what: str, reads_data: bool = False) -> None:
     """Raise ResourceError if the workers asked for can never be placed; Ray itself would wait without a word.
 
-    With `reads_data` the tasks that feed the workers need `LIGHT_TASK_CPUS` beside them.
+    With `reads_data` the tasks that feed the workers need `LIGHT_TASK_CPUS` beside them. Nodes that an autoscaler
+    has yet to bring are asked for, and waited for up to `cluster.wait_for_nodes_s`.
     """
+    lacking = _lacking(cluster, what, reads_data=reads_data)
+    if lacking and cluster.wait_for_nodes_s:
+        lacking = _wait_for_nodes(cluster, what, reads_data=reads_data)
+    if lacking:
+        raise ResourceError(lacking)
+
+
+def _lacking(cluster: ClusterConfig, what: str, *, reads_data: bool) -> str | None:
+    """What Ray has too little of, in a sentence with numbers."""
     import ray
 
     have = ray.cluster_resources()
@@ -99,11 +110,32 @@ def check_resources(cluster: ClusterConfig, *, what: str, reads_data: bool = Fal
     for name, need, option in (("CPU", need_cpus, "cpus"), ("GPU", need_gpus, "gpus")):
         and_feeders = " and what feeds them" if reads_data and name == "CPU" else ""
         if need > have.get(name, 0):
-            raise ResourceError(
+            return (
                 f"{cluster.num_workers} {what}{and_feeders} need {need:g} {name}s; Ray has {have.get(name, 0):g}; "
                 f"lower --cluster.num-workers (now {cluster.num_workers}) or --cluster.{option}-per-worker, or use a "
                 "larger cluster"
             )
+    return None
+
+
+def _wait_for_nodes(cluster: ClusterConfig, what: str, *, reads_data: bool) -> str | None:
+    """Ask the autoscaler for the workers' resources and wait; what is still lacking at the end, if anything."""
+    from ray.autoscaler.sdk import request_resources
+
+    worker = {"CPU": cluster.cpus_per_worker, "GPU": cluster.gpus_per_worker}
+    bundles = [{name: amount for name, amount in worker.items() if amount}] * cluster.num_workers
+    request_resources(bundles=bundles + ([{"CPU": LIGHT_TASK_CPUS}] if reads_data else []))
+    print(f"waiting up to {cluster.wait_for_nodes_s:g} s for nodes", file=sys.stderr, flush=True)
+    give_up = time.monotonic() + cluster.wait_for_nodes_s
+    try:
+        while lacking := _lacking(cluster, what, reads_data=reads_data):
+            if time.monotonic() > give_up:
+                return f"{lacking}; no more nodes came in {cluster.wait_for_nodes_s:g} s"
+            time.sleep(1)
+        return None
+    finally:
+        # A request stands until the next one: left, it would keep idle nodes, and their bill, for ever.
+        request_resources(bundles=[])
 
 
 @contextlib.contextmanager
@@ -135,11 +167,18 @@ def reports_to(receive: Callable[[Any], None]) -> Iterator[Any]:
 
 
 def map_on_actors(
-    dataset: Any, callable_class: type, options: dict[str, Any], cluster: ClusterConfig, *, batch_size: int
+    dataset: Any,
+    callable_class: type,
+    options: dict[str, Any],
+    cluster: ClusterConfig,
+    *,
+    batch_size: int | None,
+    max_workers: int | None = None,
 ) -> Any:
     """The dataset mapped by a pool of `cluster.num_workers` actors, each holding one `callable_class(**options)`.
 
-    The class is also told the `device` and `num_threads` that the cluster gives each actor.
+    The class is also told the `device` and `num_threads` that the cluster gives each actor. `batch_size` None gives it
+    whole blocks. With `max_workers` the pool grows while more than it can do is waiting and there is room.
     """
     from ray.data import ActorPoolStrategy
 
@@ -150,7 +189,12 @@ def map_on_actors(
             "device": "cuda" if cluster.gpus_per_worker else "cpu",
             "num_threads": max(1, int(cluster.cpus_per_worker)),
         },
-        compute=ActorPoolStrategy(size=cluster.num_workers),
+        compute=ActorPoolStrategy(
+            min_size=cluster.num_workers,
+            max_size=max_workers or cluster.num_workers,
+            # One in work and one at hand: what waits at an actor that dies is sent elsewhere.
+            max_tasks_in_flight_per_actor=2,
+        ),
         num_cpus=cluster.cpus_per_worker,
         num_gpus=cluster.gpus_per_worker,
         batch_size=batch_size,

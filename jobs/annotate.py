@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from emollm.config import read_config, run_job
 
 
 def main(argv: Sequence[str]) -> None:
-    from emollm.annotation.pipeline import AnnotateConfig, annotate_corpus
+    from emollm.annotation.config import AnnotateConfig
 
     config = read_config(AnnotateConfig, argv, prog="annotate")
 
+    from emollm.annotation.pipeline import annotate_corpus
+    from emollm.annotation.report import estimate_lines, summary_lines
     from emollm.progress import progress_bar
 
-    with progress_bar("annotating", None, "posts") as advance:
-        summary = annotate_corpus(config, on_posts=lambda new, total: advance(new, total=total))
-    if summary.get("already_done"):
-        print(f"{config.out}: already done, {summary['posts']:,} posts; nothing to do")
-        return
-    errors = sum(summary["errors"].values())
-    print(f"{config.out}: {summary['posts']:,} posts, {errors:,} answers with an error, {summary['truncated']:,} cut")
+    try:
+        with progress_bar("annotating", None, "posts") as advance:
+            summary = annotate_corpus(config, on_progress=lambda p: advance(p.new, total=p.total, note=p.note))
+    except KeyboardInterrupt:
+        print(f"interrupted; run the same command to continue {config.out}", file=sys.stderr)
+        sys.exit(130)
+    lines = estimate_lines(summary, config) if config.dry_run else summary_lines(summary, config)
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Evaluate a model: python jobs/evaluate.py --model DIR --data DIR"""
+"""Evaluate a model: python jobs/evaluate.py --model DIR --aeb DIR"""
 
 from __future__ import annotations
 
@@ -8,18 +8,26 @@ from emollm.config import read_config, run_job
 
 
 def main(argv: Sequence[str]) -> None:
-    from emollm.evaluation.run import EvaluateConfig, evaluate
+    from emollm.evaluation.config import EvaluateConfig
 
     config = read_config(EvaluateConfig, argv, prog="evaluate")
 
     from rich.console import Console
 
-    from emollm.evaluation.report import results_table
-    from emollm.progress import progress_bar
+    from emollm.evaluation.report.terminal import results_table
+    from emollm.evaluation.run import evaluate
+    from emollm.progress import console, progress_bar
 
     with progress_bar("evaluating", None, "questions") as advance:
-        results = evaluate(config, on_rows=lambda new, total: advance(new, total=total))
-    Console().print(results_table({config.model: results}, title=f"{config.model} on {config.data}"))
+        evaluation = evaluate(
+            config,
+            on_rows=lambda new, total: advance(new, total=total),
+            on_system=lambda name: console.print(f"[dim]{name}[/dim]"),
+        )
+    runs = {measured.system.name: measured.results for measured in evaluation.measured}
+    Console().print(results_table(runs, title="Measured; all metrics with intervals are in metrics.json"))
+    if config.out:
+        print(f"report: {config.out / 'report.html'}")
 
 
 if __name__ == "__main__":

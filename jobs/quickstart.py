@@ -44,7 +44,8 @@ def main(argv: Sequence[str]) -> None:
 
     from emollm.annotation.pipeline import AnnotateConfig, annotate_corpus
     from emollm.build import SAMPLES, AaidConfig, build_aaid
-    from emollm.evaluation.run import EvaluateConfig, evaluate
+    from emollm.evaluation.config import EvaluateConfig
+    from emollm.evaluation.run import evaluate
     from emollm.models import locate_base
     from emollm.progress import console, progress_bar
     from emollm.ray_session import ray_session
@@ -71,7 +72,7 @@ def main(argv: Sequence[str]) -> None:
             cluster=config.cluster,
         )
         with step(title), progress_bar(title, None, "questions") as advance:
-            return evaluate(evaluation, on_rows=lambda new, total: advance(new, total=total))
+            return evaluate(evaluation, on_rows=lambda new, total: advance(new, total=total)).main
 
     with step("base model"), console.status(f"getting {config.base} ready"):
         locate_base(config.base)
@@ -113,7 +114,7 @@ def main(argv: Sequence[str]) -> None:
             cluster=config.cluster,
         )
         with step("annotate"), progress_bar("annotate", None, "posts") as advance:
-            annotate_corpus(annotation, on_posts=lambda new, total: advance(new, total=total))
+            annotate_corpus(annotation, on_progress=lambda p: advance(p.new, total=p.total, note=p.note))
     _show(config, before, after, seconds)
 
 
@@ -122,7 +123,7 @@ def _show(config: QuickstartConfig, before: list[Any], after: list[Any], seconds
     from rich.console import Console
 
     from emollm.annotation.report import posts_table
-    from emollm.evaluation.report import results_table
+    from emollm.evaluation.report.terminal import results_table
 
     console = Console(highlight=False, record=True, width=100)
     console.print()

@@ -18,6 +18,13 @@ def main(argv: Sequence[str]) -> None:
         Console(highlight=False).print(plan_report(plan(config)))
         return
 
+    if config.freeze:
+        _fit_heads(config)
+    else:
+        _fine_tune(config)
+
+
+def _fine_tune(config: TrainConfig) -> None:
     from emollm.progress import console
     from emollm.training.fit import fit
     from emollm.training.report import summary_report, training_bar
@@ -25,6 +32,17 @@ def main(argv: Sequence[str]) -> None:
     with training_bar() as receive:
         summary = fit(config, on_step=receive.step, on_evaluation=receive.evaluation, on_note=receive.note)
     console.print(summary_report(config, summary))
+
+
+def _fit_heads(config: TrainConfig) -> None:
+    from emollm.progress import progress_bar
+    from emollm.training.frozen import fit_frozen
+
+    with progress_bar("reading posts", None, "posts") as advance:
+        summary = fit_frozen(config, on_posts=lambda new, total: advance(new, total=total))
+    print(f"{config.out}: heads on {' + '.join(summary['readings'])}, {summary['texts']:,} texts, held out in turn:")
+    for task, metrics in summary["held_out"].items():
+        print(f"  {task}: " + ", ".join(f"{name} {value:.3f}" for name, value in metrics.items()))
 
 
 if __name__ == "__main__":

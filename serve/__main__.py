@@ -5,11 +5,13 @@ from __future__ import annotations
 import signal
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from emollm.affect_card import card_tasks
 from emollm.config import ClusterConfig, read_config, run_job
 from emollm.errors import ResourceError
+from serve.auth import check_access
 from serve.config import ServeConfig
 
 
@@ -24,21 +26,37 @@ def check_port(host: str, port: int) -> None:
             raise ResourceError(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port") from None
 
 
+def metrics_address(node: Mapping[str, Any]) -> str:
+    """Where Ray's exporter listens on a node of `ray.nodes()`."""
+    return f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+
+
 def main(argv: Sequence[str]) -> None:
     config = read_config(ServeConfig, argv, prog="serve")
+    check_access(config)
     card_tasks(config.model)
     check_port(config.host, config.port)
 
+    import ray
     from ray import serve
 
-    from emollm.ray_session import ray_session
-    from serve.app import build
+    from emollm.ray_session import check_resources, ray_session
+    from serve.start import deploy
 
+    cluster = ClusterConfig(
+        ray_address="local",
+        num_workers=config.replicas,
+        cpus_per_worker=config.cpus_per_replica,
+        gpus_per_worker=config.gpus_per_replica,
+    )
     print(f"loading {config.model} ...", flush=True)
-    with ray_session(ClusterConfig(ray_address="local")):
+    with ray_session(cluster):
+        check_resources(cluster, what="replicas")
         serve.start(http_options={"host": config.host, "port": config.port})
-        serve.run(build(config.model_dump()), name="emollm", route_prefix="/")
-        print(f"serving on http://{config.host}:{config.port}  (try /docs; Ctrl-C stops)", flush=True)
+        deploy(config)
+        print(f"the page, the API and its /docs: http://{config.host}:{config.port}", flush=True)
+        print(f"metrics for Prometheus:          {metrics_address(ray.nodes()[0])}", flush=True)
+        print("Ctrl-C stops", flush=True)
         stop = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())

@@ -1,84 +1,199 @@
 """The Serve application: `serve run serve.app:build model=DIR`, or python -m serve --model DIR."""
 
-# No `from __future__ import annotations` here: FastAPI reads the annotations of the routes, and inside Serve's
-# replicas it cannot look up strings.
-import asyncio
-from collections.abc import Mapping
+# No `from __future__ import annotations` here: FastAPI and Serve read annotations inside replicas, where they
+# cannot look up strings.
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, StreamingResponse
 from ray import serve
+from ray.serve.config import AutoscalingConfig, BackpressureConfig
+from ray.serve.schema import LoggingConfig
+from starlette.exceptions import HTTPException
+from starlette.staticfiles import StaticFiles
 
 from emollm import __version__
 from emollm.affect_card import card_tasks
 from emollm.bases import anywhere
-from emollm.errors import ConfigError
-from emollm.prompts import questions_for
-from emollm.scoring.scorer import open_scorer
-from emollm.tasks import select_tasks
+from emollm.config import with_values
+from emollm.scoring.scorer import resolve_engine
+from serve.annotator import Annotator, batch_budget
+from serve.auth import check_access
+from serve.batching import PIECES_A_BATCH
 from serve.config import ServeConfig
-from serve.schema import AnnotateRequest, AnnotateResponse, AnswerMessage, ModelMessage, TaskMessage
+from serve.gateway import Gateway
+from serve.middleware import Admit, AskForKey, LimitBody, Record
+from serve.problems import Problem, on_http_error, on_invalid, on_problem
+from serve.schema import (
+    AnnotateRequest,
+    AnnotateResponse,
+    ErrorMessage,
+    ModelMessage,
+    StreamLine,
+    StreamRequest,
+    TaskMessage,
+    TextResult,
+)
 
-api = FastAPI(title="emollm", version=__version__, description="Affect in text: emotions, intensities, valence.")
+PAGE = Path(__file__).parent / "page"
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorMessage, "description": what}
+    for status, what in {
+        401: "The API key is missing or unknown",
+        413: "The body is too large",
+        422: "A field is wrong; `fields` names it",
+        429: "The queue is full; Retry-After says when to come back",
+        503: "No replica has a model yet",
+        504: "Not answered within the deadline",
+    }.items()
+}
+
+
+def make_api(gateway: Gateway, keys: Mapping[str, str]) -> FastAPI:
+    """The routes, and what stands around them."""
+    api = FastAPI(
+        title="emollm",
+        version=__version__,
+        description="Affect in text: emotions, intensities, valence.",
+        docs_url=None,  # FastAPI's own page fetches scripts from elsewhere
+        redoc_url=None,
+        exception_handlers={
+            Problem: on_problem,
+            RequestValidationError: on_invalid,
+            HTTPException: on_http_error,
+        },
+    )
+
+    @api.post("/v1/annotate", responses=ERRORS)
+    async def annotate(request: Request, body: AnnotateRequest) -> AnnotateResponse:
+        """The affect of each text."""
+        tasks = await gateway.tasks(body.tasks)
+        results = await gateway.annotate(request.scope["emollm"], body.texts, tasks)
+        return AnnotateResponse(results=[TextResult.of(questions, answers) for questions, answers in results])
+
+    @api.post("/v1/annotate/stream", responses=ERRORS, response_class=StreamingResponse)
+    async def stream(request: Request, body: StreamRequest) -> StreamingResponse:
+        """The same for a large list, a JSON line a text as soon as it is there; the last line is `{"done": N}`."""
+        tasks = await gateway.tasks(body.tasks)
+        notes = request.scope["emollm"]
+
+        async def lines() -> AsyncIterator[str]:
+            index = 0
+            try:
+                async with aclosing(gateway.stream(notes, body.texts, tasks)) as results:
+                    async for questions, answers in results:
+                        result = TextResult.of(questions, answers)
+                        yield StreamLine(index=index, **dict(result)).model_dump_json() + "\n"
+                        index += 1
+            except Problem as problem:
+                yield json.dumps(problem.body(notes["request_id"])) + "\n"
+            else:
+                yield json.dumps({"done": index}) + "\n"
+
+        return StreamingResponse(lines(), media_type="application/x-ndjson")
+
+    @api.get("/v1/tasks", responses={401: ERRORS[401]})
+    async def tasks() -> list[TaskMessage]:
+        """What can be asked, on which scale or over which labels."""
+        return [TaskMessage.of(task) for task in (await gateway.describe()).card.tasks]
+
+    @api.get("/v1/model", responses={401: ERRORS[401]})
+    async def model() -> ModelMessage:
+        """Which model answers: its card, fingerprints, and what its training wrote."""
+        card, engine, precision, weights, metrics = await gateway.describe()
+        return ModelMessage.of(card, engine=engine, precision=precision, weights=weights, metrics=metrics)
+
+    @api.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """The HTTP side is up."""
+        return {"status": "ok"}
+
+    @api.get("/readyz", responses={503: ERRORS[503]})
+    async def readyz() -> dict[str, str]:
+        """A replica of the model answers."""
+        await gateway.describe(now=True)
+        return {"status": "ready"}
+
+    @api.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(PAGE / "index.html")
+
+    @api.get("/docs", include_in_schema=False)
+    async def docs() -> FileResponse:
+        return FileResponse(PAGE / "docs.html")
+
+    api.mount("/page", StaticFiles(directory=PAGE), name="page")
+    # Added last is outermost.
+    config, metrics = gateway.config, gateway.metrics
+    api.add_middleware(LimitBody, max_bytes=int(config.max_body_mib * 2**20))
+    api.add_middleware(Admit, metrics, most=config.max_requests, patience_s=config.deadline_s)
+    api.add_middleware(AskForKey, keys=keys, open_access=config.open_access)
+    api.add_middleware(Record, metrics, log_errors=config.log_errors)
+    return api
 
 
 @serve.deployment
-@serve.ingress(api)
-class Annotator:
-    """One replica: a scorer, and the routes that ask it."""
+@serve.ingress()
+class Http:
+    """The HTTP side: light, holds no model, and stays up while replicas of the model come and go."""
 
-    def __init__(self, model: str, engine: str, device: str) -> None:
-        self._scorer = open_scorer(model, engine=engine, device=device)
-        self._engine = engine
-        # One batch in the model at a time: threads beside each other in PyTorch are slower than one after another.
-        self._turn = asyncio.Lock()
+    def __init__(self, options: Mapping[str, Any], keys: Mapping[str, str], annotator: Any) -> None:
+        self._gateway = Gateway(ServeConfig.model_validate(dict(options)), annotator)
+        self._keys = keys
 
-    @api.post("/v1/annotate")
-    async def annotate(self, request: AnnotateRequest) -> AnnotateResponse:
-        """The affect of each text. Unknown tasks give 422 with the known ones."""
-        known = self._scorer.card.tasks
-        try:
-            tasks = known if request.tasks is None else select_tasks(request.tasks, known)
-        except ConfigError as error:
-            raise HTTPException(422, str(error)) from None
-        per_text = [questions_for(text, tasks) for text in request.texts]
-        async with self._turn:
-            answers = iter(await asyncio.to_thread(self._scorer.score, [q for qs in per_text for q in qs]))
-        return AnnotateResponse(
-            results=[[AnswerMessage.of(q.task, q.emotion, next(answers)) for q in questions] for questions in per_text]
-        )
-
-    @api.get("/v1/tasks")
-    def tasks(self) -> list[TaskMessage]:
-        """What can be asked, on which scale or over which labels."""
-        return [TaskMessage.of(task) for task in self._scorer.card.tasks]
-
-    @api.get("/v1/model")
-    def model(self) -> ModelMessage:
-        """Which model answers."""
-        card = self._scorer.card
-        return ModelMessage(
-            name=card.name,
-            base=card.base.name,
-            licence=card.base.licence,
-            adapter=card.adapter,
-            base_fingerprint=card.base.fingerprint,
-            engine=self._engine,
-            max_post_tokens=card.max_post_tokens,
-            tasks=[task.name for task in card.tasks],
-        )
-
-    @api.get("/healthz")
-    def healthz(self) -> dict[str, str]:
-        return {"status": "ok"}
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return make_api(self._gateway, self._keys)
 
 
 def build(args: Mapping[str, Any]) -> Any:
     """The Serve application for `serve run serve.app:build model=DIR [engine=..] [replicas=..]`."""
     config = ServeConfig.model_validate(dict(args))
+    keys = check_access(config)
     card_tasks(config.model)  # a wrong folder is an error here, not a replica that restarts for ever
-    deployment = Annotator.options(  # type: ignore[attr-defined]
-        num_replicas=config.replicas,
-        ray_actor_options={"num_cpus": 1, "num_gpus": config.gpus_per_replica},
+    config = with_values(config, model=anywhere(config.model), engine=resolve_engine(config.model, config.engine))
+    options = config.model_dump(mode="json")
+    draining = {"graceful_shutdown_wait_loop_s": 1.0, "graceful_shutdown_timeout_s": config.deadline_s + 5}
+    # One line a request, ours, with the key's name and the number of texts.
+    logging = LoggingConfig(encoding="JSON", enable_access_log=False)
+    # Fairness between requests is the gate's in the replica, so what waits shall wait there.
+    at_work = max(batch_budget(config), config.max_requests)
+    annotator = Annotator.options(  # type: ignore[attr-defined]
+        **_replicas(config),
+        ray_actor_options={"num_cpus": config.cpus_per_replica, "num_gpus": config.gpus_per_replica},
+        max_ongoing_requests=at_work,
+        # A folder that does not load is reported after three tries, not tried for ever.
+        max_constructor_retry_count=3,
+        max_surge_percent=100,
+        logging_config=logging,
+        **draining,
     )
-    return deployment.bind(anywhere(config.model), config.engine, "cuda" if config.gpus_per_replica else "cpu")
+    http = Http.options(  # type: ignore[attr-defined]
+        ray_actor_options={"num_cpus": 0.1},
+        # The gateway counts, and says 429 in its own words; this is the wall behind it.
+        max_ongoing_requests=config.max_requests + 64,
+        max_queued_requests=64,
+        backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1),
+        max_surge_percent=100,
+        logging_config=logging,
+        **draining,
+    )
+    return http.bind(options, keys, annotator.bind(options))
+
+
+def _replicas(config: ServeConfig) -> dict[str, Any]:
+    if config.max_replicas is None:
+        return {"num_replicas": config.replicas}
+    scaling = AutoscalingConfig(
+        min_replicas=config.replicas,
+        max_replicas=config.max_replicas,
+        # Two batches' worth of pieces: one in the model, one waiting.
+        target_ongoing_requests=2 * PIECES_A_BATCH,
+        upscale_delay_s=10,
+        downscale_delay_s=300,
+    )
+    return {"autoscaling_config": scaling}

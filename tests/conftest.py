@@ -11,6 +11,8 @@ import pytest
 # Before anything imports them: no hub, no usage report, one thread a process.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+# Ray's workers run at nice 15: beside any other busy process a two-minute test takes ten.
+os.environ |= {"RAY_worker_niceness": "0"}
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("RAY_ADDRESS", None)
 

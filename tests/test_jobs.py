@@ -22,7 +22,8 @@ from tests.conftest import ROOT
 
 JOBS = ("build_data", "train", "evaluate", "annotate")
 BIN = Path(sys.executable).parent
-ENV = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {"RAY_USAGE_STATS_ENABLED": "0"}
+OURS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+ENV = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | OURS
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,16 @@ def test_what_can_never_be_placed_is_refused_with_numbers(local_ray: None) -> No
         check_resources(ClusterConfig(num_workers=2, gpus_per_worker=1), what="training workers")
 
 
+@pytest.mark.ray
+def test_nodes_that_do_not_come_in_time_are_told(local_ray: None, capfd: pytest.CaptureFixture[str]) -> None:
+    from emollm.ray_session import check_resources
+
+    cluster = ClusterConfig(num_workers=2, gpus_per_worker=1, wait_for_nodes_s=1)
+    with pytest.raises(ResourceError, match=r"2 scoring actors need 2 GPUs; Ray has 0.*no more nodes came in 1 s"):
+        check_resources(cluster, what="scoring actors", reads_data=True)
+    assert "waiting up to 1 s for nodes" in capfd.readouterr().err
+
+
 def test_a_folder_is_named_the_same_from_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()

@@ -12,7 +12,8 @@ from emollm.affect_card import read_card
 from emollm.annotation.pipeline import AnnotateConfig, annotate_corpus
 from emollm.build import SAMPLES
 from emollm.errors import DataError, ModelError, TrainingError
-from emollm.evaluation.run import EvaluateConfig, evaluate
+from emollm.evaluation.config import EvaluateConfig
+from emollm.evaluation.run import evaluate
 from emollm.folders import read_run
 from emollm.training.config import TrainConfig
 from emollm.training.fit import fit
@@ -49,7 +50,7 @@ def test_road(local_ray: None, tmp_path: Path, sample_data: Path, family: Family
 
     results = evaluate(
         EvaluateConfig(model=str(model), data=sample_data, tasks=("V-oc", "E-c"), max_rows=4, out=tmp_path / "eval")
-    )
+    ).main
     assert {result.task: result.rows for result in results} == {"V-oc": 4, "E-c": 4}
     predictions = pq.read_table(tmp_path / "eval" / "predictions.parquet")
     assert predictions.num_rows == 8

@@ -15,13 +15,16 @@ from typing import Any, Literal, get_args
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    AutoModel,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     BartConfig,
+    BertConfig,
     BloomConfig,
     LlamaConfig,
     OPTConfig,
     PreTrainedTokenizerFast,
+    RobertaConfig,
     T5Config,
 )
 
@@ -31,21 +34,26 @@ from emollm.tasks import TASKS, Kind
 
 Family = Literal["llama", "opt", "bloom", "t5", "bart"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
+Encoder = Literal["bert", "roberta"]
+"""Families that write nothing: heads alone can be put on them."""
+ENCODERS: tuple[Encoder, ...] = get_args(Encoder)
 Spelling = Literal["bytes", "bytes-digits", "metaspace", "metaspace-digits"]
 """How a tokenizer cuts text: byte-level BPE or SentencePiece-like; `digits` gives each digit a token of its own."""
 
 VOCABULARY = 600
 _SPECIALS = ["<pad>", "<s>", "</s>", "<unk>"]
-_SPELLINGS: dict[Family, Spelling] = {
+_SPELLINGS: dict[Family | Encoder, Spelling] = {
     "llama": "bytes-digits",
     "opt": "bytes",
     "bloom": "bytes",
     "t5": "metaspace",
     "bart": "bytes",
+    "bert": "bytes",
+    "roberta": "bytes",
 }
 
 
-def tiny_model(family: Family, folder: Path, *, spelling: Spelling | None = None, seed: int = 0) -> Path:
+def tiny_model(family: Family | Encoder, folder: Path, *, spelling: Spelling | None = None, seed: int = 0) -> Path:
     """A loadable base folder, safetensors and tokenizer, in `folder`; a second call finds it there.
 
     Vocabulary about 600, hidden size 32, two layers. `spelling` None: the one that the family's released models have.
@@ -53,16 +61,15 @@ def tiny_model(family: Family, folder: Path, *, spelling: Spelling | None = None
     if (folder / "config.json").is_file():
         return folder
     spelling = spelling or _SPELLINGS[family]
+    # BERT's tokenizer begins and ends a text with tokens of other names, and has no end token.
+    ends = {"cls_token": "<s>", "sep_token": "</s>"} if family == "bert" else {"bos_token": "<s>", "eos_token": "</s>"}
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(_trained(spelling)),
-        bos_token="<s>",
-        eos_token="</s>",
-        pad_token="<pad>",
-        unk_token="<unk>",
+        tokenizer_object=Tokenizer.from_str(_trained(spelling)), pad_token="<pad>", unk_token="<unk>", **ends
     )
     torch.manual_seed(seed)
     config = _config(family, len(tokenizer))
-    auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    lm = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    auto = AutoModel if family in ENCODERS else lm
     model = auto.from_config(config).eval()
     _widen(model)
     model.save_pretrained(folder)
@@ -80,7 +87,7 @@ def _widen(model: torch.nn.Module) -> None:
             parameter.add_(torch.randn_like(parameter) * 0.05)
 
 
-def _config(family: Family, vocabulary: int) -> Any:
+def _config(family: Family | Encoder, vocabulary: int) -> Any:
     tokens = {"vocab_size": vocabulary, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
     match family:
         case "llama":
@@ -95,6 +102,12 @@ def _config(family: Family, vocabulary: int) -> Any:
             )  # fmt: skip
         case "bloom":
             return BloomConfig(**tokens, hidden_size=32, n_layer=2, n_head=4, hidden_dropout=0.0)
+        case "bert" | "roberta":
+            sizes = {
+                "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+                "max_position_embeddings": 1024, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
+            }  # fmt: skip
+            return (BertConfig if family == "bert" else RobertaConfig)(**tokens, **sizes)
         case "t5":
             return T5Config(
                 **tokens, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, decoder_start_token_id=0,

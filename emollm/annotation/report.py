@@ -1,10 +1,15 @@
-"""Annotated posts as a table for the terminal."""
+"""Annotated posts, and what a run came to, for the terminal."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pyarrow as pa
 from rich.table import Table
 from rich.text import Text
+
+from emollm.annotation.config import AnnotateConfig
+from emollm.annotation.monitor import left_in_words
 
 
 def posts_table(posts: pa.Table, *, title: str) -> Table:
@@ -23,3 +28,56 @@ def posts_table(posts: pa.Table, *, title: str) -> Table:
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
+
+
+def summary_lines(summary: dict[str, Any], config: AnnotateConfig) -> list[str]:
+    """What a finished job came to, in a few lines."""
+    errors = ", ".join(f"{count:,} {code}" for code, count in summary["error_codes"].items())
+    whole = (
+        f"{config.out}: {summary['posts']:,} posts in {summary['files']:,} files ({_bytes(summary['bytes'])}), "
+        f"{summary['failed']:,} with an error{f' ({errors})' if errors else ''}, {summary['truncated']:,} cut"
+    )
+    if summary.get("already_done"):
+        return [f"{whole}; already done, nothing to do"]
+    lines = [whole]
+    run = f"{summary['scored']:,} posts scored in {left_in_words(summary['seconds'])}"
+    if summary["continued_from"]:
+        run += f", {summary['continued_from']:,} were there before"
+    run += f"; {summary['scored_again']:,} scored again after something died"
+    if summary["actors_died"]:
+        run += f" ({summary['actors_died']:,} actors)"
+    lines.append(run)
+    more = [
+        f"{summary['repeated']:,} answered by an equal text ({summary['repeated'] / max(1, summary['scored']):.1%})"
+    ]
+    if summary["tokens"]:
+        more.append(f"{summary['tokens']:,} tokens, {summary['padding']:.0%} padding on top")
+    if summary["set_aside"]:
+        more.append(f"{summary['set_aside']:,} set aside: they kill what scores them")
+    lines.append("; ".join(more))
+    lines.append(f"look at {config.out}/_report.html; check it all: python -m emollm.annotation verify {config.out}")
+    return lines
+
+
+def estimate_lines(summary: dict[str, Any], config: AnnotateConfig) -> list[str]:
+    """What a dry run says of the whole."""
+    workers = config.cluster.num_workers
+    posts_per_second = summary["posts"] / summary["actor_seconds"]
+    spent = f"{summary['estimated_cpu_hours']:,.2f} CPU-hours"
+    if config.cluster.gpus_per_worker:
+        spent = f"{summary['estimated_gpu_hours']:,.2f} GPU-hours, {spent}"
+    return [
+        f"{summary['posts']:,} posts scored, {posts_per_second:,.2f} a second and actor, {summary['failed']:,} with an "
+        f"error, {summary['repeated']:,} answered by an equal text",
+        f"all {summary['total']:,} posts with {workers} actors: about {left_in_words(summary['estimated_seconds'])}, "
+        f"{spent}, {_bytes(summary['estimated_bytes'])} of output; starting up not counted",
+        f"two minutes of an actor's work: --block-posts {summary['block_posts']}",
+    ]
+
+
+def _bytes(count: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:,.0f} {unit}" if unit == "bytes" else f"{count:,.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} TB"

@@ -40,7 +40,7 @@ def columns(labels: Sequence[str], series: Sequence[Series], *, width: int = 260
         parts.append(
             f'<text class="tick" x="{left + (i + 0.5) * slot:.1f}" y="{above + height + 12}">{_text(label)}</text>'
         )
-    return _svg(width, above + height + 16, parts)
+    return svg(width, above + height + 16, parts)
 
 
 def bars(labels: Sequence[str], series: Sequence[Series], *, width: int = 400, label_width: int = 128) -> str:
@@ -62,7 +62,7 @@ def bars(labels: Sequence[str], series: Sequence[Series], *, width: int = 400, l
             )
         end = label_width + max(one.values[i] for one in series) / top * room + 5
         parts.append(f'<text x="{end:.1f}" y="{middle:.1f}">{series[0].values[i]:.1%}</text>')
-    return _svg(width, len(labels) * slot + 4, parts)
+    return svg(width, len(labels) * slot + 4, parts)
 
 
 def _top(series: Sequence[Series]) -> float:
@@ -75,7 +75,8 @@ def _grid(top: float) -> list[float]:
     return [i * step for i in range(int(top / step) + 1)]
 
 
-def _svg(width: int, height: int, parts: Sequence[str]) -> str:
+def svg(width: int, height: int, parts: Sequence[str]) -> str:
+    """A picture of these parts, as wide as there is room."""
     return f'<svg viewBox="0 0 {width} {height}" role="img">{"".join(parts)}</svg>'
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from emollm.datacard.facts import Card
 from emollm.datacard.histograms import label_histograms, length_histogram
 from emollm.datacard.words import rows_table, summary, title, warnings, wording
+from emollm.webpage import markdown_cell, markdown_table
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 
@@ -20,13 +21,15 @@ def _lines(card: Card) -> Iterator[str]:
     yield ""
     yield ", ".join(f"**{figure}** {caption}" for figure, caption in summary(card))
     if found := warnings(card):
-        yield from ("", "## Know before use", "", *(f"- {_cell(warning)}" for warning in found))
+        yield from ("", "## Know before use", "", *(f"- {markdown_cell(warning)}" for warning in found))
     yield from ("", "## Rows", "")
     header, rows = rows_table(card)
-    yield from _table(header, [[f"{cell:,}" if isinstance(cell, int) else cell for cell in row] for row in rows])
-    yield from ("", f"Wordings: {_cell(wording(card))}; seed {card.facts['seed']}.")
+    yield from markdown_table(
+        header, [[f"{cell:,}" if isinstance(cell, int) else cell for cell in row] for row in rows]
+    )
+    yield from ("", f"Wordings: {markdown_cell(wording(card))}; seed {card.facts['seed']}.")
     yield from ("", "## Labels", "", "Share of examples by label, from the first to the last:", "")
-    yield from _table(
+    yield from markdown_table(
         ["question", "table", "labels", "shares", "counts"],
         [
             [h.question, s.name, _ends(h.labels, h.upright), f"`{_sparkline(s.values)}`", _counts(s.notes)]
@@ -36,7 +39,7 @@ def _lines(card: Card) -> Iterator[str]:
     )
     yield from ("", f"## Lengths in {card.unit}", "")
     edges, series = length_histogram(card)
-    yield from _table(
+    yield from markdown_table(
         ["table", "distinct texts", "median", "longest", "whole row, median", "longest", f"shares from {edges[0]} on"],
         [
             [
@@ -50,30 +53,21 @@ def _lines(card: Card) -> Iterator[str]:
         ],
     )
     yield from ("", "## Duplicates and overlap", "")
-    yield from _table(
+    yield from markdown_table(
         ["table", "texts asked the same more than once", "labels beyond the first", "with different answers"],
         [[t.name, *(f"{n:,}" for n in (t.duplicates.texts, t.duplicates.examples, t.duplicates.contradictions))]
          for t in card.tables],
     )  # fmt: skip
     if card.overlaps:
         yield ""
-        yield from _table(
+        yield from markdown_table(
             ["texts of", "also in", "of", "letter for letter", "same question too", "alike"],
             [[o.of, o.within, *(f"{n:,}" for n in (o.texts, o.same, o.same_question, o.alike))] for o in card.overlaps],
         )
     yield from ("", "## Input files", "")
-    yield from _table(["file", "SHA-256"], [[name, f"`{sha[:16]}…`"] for name, sha in card.facts["files"].items()])
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(map(_cell, header))} |"
-    yield f"|{' --- |' * len(header)}"
-    for row in rows:
-        yield f"| {' | '.join(map(_cell, row))} |"
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    yield from markdown_table(
+        ["file", "SHA-256"], [[name, f"`{sha[:16]}…`"] for name, sha in card.facts["files"].items()]
+    )
 
 
 def _sparkline(values: Sequence[float]) -> str:

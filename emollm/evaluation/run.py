@@ -1,139 +1,99 @@
-"""Score a model on labelled rows with a pool of Ray actors: what `jobs/evaluate.py` runs."""
+"""Questions, predictions, metrics, report: what `jobs/evaluate.py` runs, from top to bottom."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field
 
-from emollm.affect_card import card_tasks
-from emollm.bases import anywhere
-from emollm.config import ClusterConfig, Config
-from emollm.evaluation.scores import GoldQuestion, TaskResult, load_questions, score_results
+from emollm.errors import ConfigError
+from emollm.evaluation.config import EvaluateConfig
+from emollm.evaluation.measured import Evaluation, measure, metrics_json
+from emollm.evaluation.predict import askable_tasks
+from emollm.evaluation.predictions import METRICS_FILE, PREDICTIONS_FILE, predictions_table
+from emollm.evaluation.questions import GoldQuestion, load_benchmark, load_questions
+from emollm.evaluation.report.html import page
+from emollm.evaluation.report.markdown import markdown
+from emollm.evaluation.systems import System, baseline_system, given_systems, model_system
 from emollm.folders import check_new, new_folder, write_json, write_run
-from emollm.scoring.scorer import Engine
-from emollm.tasks import Kind, Value, select_tasks
-
-
-class EvaluateConfig(Config):
-    """Evaluate a model on the validation rows of a data folder."""
-
-    model: str
-    """Model directory; or, to see what fine-tuning brings, an untrained base: its registry name, or base:FOLDER."""
-    data: Path
-    """Data folder that jobs/build_data.py wrote."""
-    tasks: tuple[str, ...] | None = None
-    """Tasks to evaluate; `profile` is all five of SemEval-2018. None: every task the model and the data share."""
-    max_rows: int | None = Field(None, ge=1)
-    """At most so many questions a task and emotion, the first ones of the folder. None: all."""
-    engine: Engine = "constrained"
-    """How answers are had from the model."""
-    out: Path | None = None
-    """Folder for predictions.parquet, metrics.json and run.json. None: only the table is printed."""
-    overwrite: bool = False
-    """Replace a folder that is already there."""
-    cluster: ClusterConfig = ClusterConfig()
-    """Scoring actors, their CPUs and GPUs."""
+from emollm.tasks import TASKS, Task, select_tasks
 
 
 def evaluate(
-    config: EvaluateConfig, *, on_rows: Callable[[int, int], None] = lambda _done, _total: None
-) -> list[TaskResult]:
-    """Score the model; write predictions and metrics if `out` is given. `on_rows` gets (new rows, all rows)."""
-    known = card_tasks(config.model)
-    tasks = known if config.tasks is None else select_tasks(config.tasks, known)
-    questions = load_questions(config.data, tasks, max_rows=config.max_rows)
+    config: EvaluateConfig,
+    *,
+    on_rows: Callable[[int, int], None] = lambda _done, _total: None,
+    on_system: Callable[[str], None] = lambda _name: None,
+) -> Evaluation:
+    """Measure; write the folder if `out` is given. `on_rows` gets (new rows, all rows) of the system that
+    `on_system` named last.
+    """
     if config.out:
         check_new(config.out, overwrite=config.overwrite)
-    predictions = _predict(config, questions, lambda done: on_rows(done, len(questions)))
-    results = score_results(questions, _values(questions, predictions))
-    order = [task.name for task in tasks]
-    results.sort(key=lambda result: order.index(result.task))
+    questions, rows_from = _questions(config)
+    systems: list[System] = []
+    if config.scored_model:
+        on_system(config.scored_model)
+        systems.append(model_system(config, questions, on_rows))
+    if config.predictions:
+        systems += given_systems(config, questions or None)
+        if not questions:
+            questions = list(
+                {(p.question.task.name, p.question.id): p.question for p in systems[0].predictions}.values()
+            )
+            rows_from = {question.task.name: config.predictions.name for question in questions}
+    for name in config.chosen_baselines:
+        on_system(name)
+        found = baseline_system(name, config, questions, on_rows)
+        systems += [found] if found.predictions else []
+    evaluation = Evaluation([measure(system, config) for system in systems], rows_from)
     if config.out:
-        with new_folder(config.out, overwrite=config.overwrite) as folder:
-            pq.write_table(_prediction_table(questions, predictions), folder / "predictions.parquet")
-            write_json(folder / "metrics.json", [_without_nan(result) for result in results])
-            write_run(folder, job="evaluate", config=config.model_dump(mode="json"))
-    return results
+        write_evaluation(config, evaluation, config.out)
+    return evaluation
 
 
-def _predict(config: EvaluateConfig, questions: Sequence[GoldQuestion], on_rows: Callable[[int], None]) -> pa.Table:
-    """The answers, one row a question, in the order of the questions."""
-    from emollm.ray_session import check_resources, map_on_actors, quiet_ray_data, ray_session, reports_to, worker_error
-    from emollm.scoring.rows import ScoreQuestions
-
-    # Neighbours in task: the generating engine works through one task at a time.
-    order = sorted(range(len(questions)), key=lambda i: questions[i].task.name)
-    rows = pa.table(
-        {
-            "index": pa.array(order, pa.int64()),
-            "task": pa.array([questions[i].task.name for i in order]),
-            "emotion": pa.array([questions[i].emotion for i in order], pa.string()),
-            "text": pa.array([questions[i].text for i in order], pa.string()),
-        }
-    )
-    with ray_session(config.cluster):
-        import ray.data
-
-        check_resources(config.cluster, what="scoring actors", reads_data=True)
-        quiet_ray_data()
-        batch_size = max(1, min(64, math.ceil(len(order) / config.cluster.num_workers / 4)))
-        with reports_to(on_rows) as queue:
-            options = {"model": anywhere(config.model), "engine": config.engine, "reports": queue}
-            blocks = ray.data.from_arrow([rows.slice(i, batch_size) for i in range(0, len(order), batch_size)])
-            scored = map_on_actors(blocks, ScoreQuestions, options, config.cluster, batch_size=batch_size)
-            try:
-                tables = ray.get(scored.to_arrow_refs())
-            except ray.exceptions.RayError as error:
-                raise worker_error(error, doing="scoring") from None
-    return pa.concat_tables(tables).sort_by("index")
+def write_evaluation(config: EvaluateConfig, evaluation: Evaluation, out: Path) -> None:
+    """predictions.parquet, metrics.json, report.html, report.md, and run.json last."""
+    with new_folder(out, overwrite=config.overwrite) as folder:
+        systems = {m.system.name: m.system.predictions for m in evaluation.measured}
+        pq.write_table(predictions_table(systems), folder / PREDICTIONS_FILE, compression="zstd")
+        write_json(folder / METRICS_FILE, metrics_json(config, evaluation))
+        (folder / "report.html").write_text(page(config, evaluation), encoding="utf-8")
+        (folder / "report.md").write_text(markdown(config, evaluation), encoding="utf-8")
+        write_run(folder, job="evaluate", config=config.model_dump(mode="json"))
 
 
-def _values(questions: Sequence[GoldQuestion], predictions: pa.Table) -> list[Value | None]:
-    """Numbers and labels back as values of each question's kind."""
-    values: list[Value | None] = []
-    for question, row in zip(questions, predictions.to_pylist(), strict=True):
-        if row["error"] is not None:
-            values.append(None)
-            continue
-        match question.task.kind:
-            case Kind.REGRESSION:
-                values.append(row["number"])
-            case Kind.ORDINAL:
-                values.append(int(row["number"]))
-            case Kind.SINGLE_LABEL:
-                values.append(row["labels"][0])
-            case Kind.LABEL_SET:
-                values.append(tuple(row["labels"]))
-    return values
+def _questions(config: EvaluateConfig) -> tuple[list[GoldQuestion], dict[str, str]]:
+    """The benchmark's rows, and the data folder's of tasks that the benchmark does not hold."""
+    if not (config.aeb or config.data):
+        return [], {}
+    askable = askable_tasks(config.scored_model, config.engine) if config.scored_model else ()
+    # Baselines answer tasks that the model does not, and the other way round.
+    known = {**TASKS, **{task.name: task for task in askable}}
+    tasks = tuple(known.values()) if config.tasks is None else select_tasks(config.tasks, known)
+    questions: list[GoldQuestion] = []
+    rows_from: dict[str, str] = {}
+    if config.aeb:
+        questions += _only(load_benchmark(config.aeb, None, max_rows=config.max_rows), tasks)
+        rows_from |= {question.task.name: f"benchmark {config.aeb.name}" for question in questions}
+    rest = [task for task in tasks if task.name not in rows_from]
+    if config.data and rest:
+        try:
+            more = load_questions(config.data, rest, max_rows=config.max_rows)
+        except ValueError:
+            if not questions:
+                raise
+            more = []
+        questions += more
+        rows_from |= {question.task.name: f"validation rows of {config.data.name}" for question in more}
+    missing = [task.name for task in tasks if task.name not in rows_from]
+    if config.tasks is not None and missing:
+        raise ConfigError(f"no row of {', '.join(missing)} in --aeb or --data; there are {', '.join(rows_from)}")
+    order = [task.name for task in tasks]
+    return sorted(questions, key=lambda question: order.index(question.task.name)), rows_from
 
 
-def _prediction_table(questions: Sequence[GoldQuestion], predictions: pa.Table) -> pa.Table:
-    from emollm.answers import answer_string
-
-    questions_table = pa.table(
-        {
-            "id": [q.id for q in questions],
-            "task": [q.task.name for q in questions],
-            "emotion": pa.array([q.emotion for q in questions], pa.string()),
-            "text": [q.text for q in questions],
-            "gold": [answer_string(q.task, q.gold, q.emotion) for q in questions],
-        }
-    )
-    for name in ("number", "labels", "confidence", "error", "answer_text"):
-        questions_table = questions_table.append_column(name, predictions[name])
-    return questions_table
-
-
-def _without_nan(result: TaskResult) -> dict[str, object]:
-    """For JSON, which has no NaN: an undefined score is null."""
-
-    def clean(scores: dict[str, float]) -> dict[str, float | None]:
-        return {name: None if math.isnan(value) else value for name, value in scores.items()}
-
-    return {**asdict(result), "scores": clean(result.scores), "by_emotion": clean(result.by_emotion)}
+def _only(questions: Sequence[GoldQuestion], tasks: Sequence[Task]) -> list[GoldQuestion]:
+    names = {task.name for task in tasks}
+    return [question for question in questions if question.task.name in names]

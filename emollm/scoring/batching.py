@@ -3,9 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 PASS_TOKENS = 48
 """What a pass costs besides its tokens, in tokens: reading the weights (135M parameters on a CPU core)."""
+
+
+@dataclass(slots=True)
+class PassCount:
+    """What went through models in this process; every engine's batches are counted where they are cut."""
+
+    tokens: int = 0
+    """Without padding."""
+    padded: int = 0
+    """With padding: a batch is as long as its longest."""
+
+    def add(self, lengths: Sequence[int], batch: Sequence[int]) -> None:
+        chosen = [lengths[i] for i in batch]
+        self.tokens += sum(chosen)
+        self.padded += len(chosen) * max(chosen)
+
+
+PASSES = PassCount()
+"""Read it before and after: it only grows."""
 
 
 def by_length(lengths: Sequence[int], *, batch_tokens: int) -> Iterator[list[int]]:
@@ -17,10 +37,12 @@ def by_length(lengths: Sequence[int], *, batch_tokens: int) -> Iterator[list[int
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         longest = lengths[batch[0]] if batch else lengths[index]
         if batch and longest * (len(batch) + 1) > batch_tokens:
+            PASSES.add(lengths, batch)
             yield batch
             batch = []
         batch.append(index)
     if batch:
+        PASSES.add(lengths, batch)
         yield batch
 
 
@@ -42,5 +64,6 @@ def with_least_padding(lengths: Sequence[int], *, batch_tokens: int) -> list[lis
     batches, start = [], 0
     while start < len(order):
         batches.append(order[start : cut[start]])
+        PASSES.add(lengths, batches[-1])
         start = cut[start]
     return batches

@@ -19,6 +19,8 @@ def main(argv: Sequence[str]) -> None:
     config = read_config(TrainConfig, [*argv, "--cluster.num-workers", str(world_size)], prog="emollm.training")
     for name, value in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1"), ("MASTER_ADDR", "127.0.0.1")):
         os.environ.setdefault(name, value)
+    if config.objective != "answers":
+        raise ConfigError("heads are fitted with Ray: python jobs/train.py --objective heads ...")
     if config.plan:
         raise ConfigError("--plan needs no processes: python jobs/train.py --plan ...")
 

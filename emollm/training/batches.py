@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,8 +29,8 @@ class EncodedRow:
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    inputs: dict[str, torch.Tensor]
-    """Keyword arguments of the model."""
+    inputs: dict[str, Any]
+    """Keyword arguments of the model; with heads see `joint.Joint.collate`."""
     labels_BT: torch.Tensor
     """Aligned with the logits: what the model should say next at each position; IGNORED where it is not asked."""
 

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from emollm.bases import DEFAULT_BASE
 from emollm.config import ClusterConfig, Config
+from emollm.heads.card import Pooling
 from emollm.training.recipes import with_recipe
 
 # Words of a command line are text, and pydantic takes no "2" for the literal 2.
@@ -18,11 +19,28 @@ ZeroStage = Annotated[
 ]
 
 
-class TrainConfig(Config):
-    """Fine-tune a base model on instruction data with Ray Train and DeepSpeed."""
+class HeadOptions(Config):
+    """What heads read of the backbone. All but the prompt is chosen by cross-validation unless it is given."""
 
-    data: Path
-    """Data folder that jobs/build_data.py wrote."""
+    prefix: str | None = None
+    """Words before the post. None: "Tweet:", and nothing for an encoder such as BERT."""
+    suffix: str | None = None
+    """Words behind the post. None: "How does the writer feel? The writer feels", and nothing for an encoder."""
+    layers: tuple[int, ...] | None = None
+    """Layers that may be read, counted from 1. None: six of the upper two thirds."""
+    poolings: tuple[Pooling, ...] | None = None
+    """How a layer may be pooled: last, mean, first. None: last and mean; of an encoder first and mean."""
+    all_of_them: bool = False
+    """Read every one of these layers and poolings, instead of the up to three that explain most together."""
+    loss_weight: float = Field(1.0, gt=0)
+    """With --objective both: what the heads' loss counts beside that of the answers."""
+
+
+class TrainConfig(Config):
+    """Fine-tune a base model with Ray Train and DeepSpeed: on instruction data, or heads that read a hidden layer."""
+
+    data: Path | None = None
+    """Data folder that jobs/build_data.py wrote. It may be left out only where a teacher labels the texts."""
     out: Path
     """Model directory to write. On a cluster: a folder that all nodes share."""
     recipe: str | None = None
@@ -32,6 +50,20 @@ class TrainConfig(Config):
     """Only print what the run would take: parameters, steps, memory a worker, hours. Nothing is started."""
     base: str = DEFAULT_BASE
     """Base model: a name of the registry, a local folder, or a hub id."""
+    objective: Literal["answers", "heads", "both"] = "answers"
+    """What is learnt: to write answers, heads that give all answers in one pass of a post, or both in one model."""
+    freeze: bool = False
+    """With --objective heads: leave the base as it is and fit the heads alone, in closed form. Minutes on a CPU."""
+    heads: HeadOptions = HeadOptions()
+    """What the heads read."""
+    teacher: str | None = None
+    """Model whose probabilities are learnt on the texts of --unlabelled, with --objective heads --freeze."""
+    teacher_engine: Literal["auto", "constrained", "heads"] = "auto"
+    """How the teacher is asked."""
+    unlabelled: Path | None = None
+    """Posts for the teacher to label: Parquet, JSON lines, CSV or text, as for jobs/annotate.py."""
+    max_unlabelled: int | None = Field(None, ge=1)
+    """Label only the first so many of them. None: all."""
     method: Literal["lora", "full"] = "lora"
     """Train low-rank adapters, or all weights."""
     lora_rank: int = Field(16, ge=1)
@@ -110,6 +142,20 @@ class TrainConfig(Config):
         return with_recipe(values) if isinstance(values, Mapping) else values
 
     @model_validator(mode="after")
+    def _objective_fits(self) -> Self:
+        if self.freeze and self.objective != "heads":
+            raise ValueError(
+                f"--freeze leaves nothing to learn for --objective {self.objective}; add --objective heads"
+            )
+        if (self.teacher is None) != (self.unlabelled is None):
+            raise ValueError("--teacher and --unlabelled belong together: the model that labels, and what it labels")
+        if self.teacher is not None and not self.freeze:
+            raise ValueError("a teacher's labels are learnt by heads on a frozen base; add --objective heads --freeze")
+        if self.data is None and self.teacher is None:
+            raise ValueError("--data is required; build it: python jobs/build_data.py aaid --out DIR")
+        return self
+
+    @model_validator(mode="after")
     def _batches_divide(self) -> Self:
         at_once = self.micro_batch_size * self.cluster.num_workers
         if self.global_batch_size % at_once:
@@ -125,6 +171,12 @@ class TrainConfig(Config):
         needed = {"none": 0, "optimizer": 2, "all": 3}[self.offload]
         if self.zero_stage < needed:
             raise ValueError(f"--offload {self.offload} needs --zero-stage {needed}; it is {self.zero_stage}")
+        if self.objective != "answers":
+            for option, off in (("merge", False), ("plan", False), ("evaluations", None), ("patience", None)):
+                if getattr(self, option) not in (off, 0):
+                    raise ValueError(f"--{option} is for --objective answers; heads have no such thing yet")
+            if self.zero_stage == 3:
+                raise ValueError(f"--zero-stage 3 is for --objective answers; take 2 for --objective {self.objective}")
         if self.merge and self.method != "lora":
             raise ValueError("--merge is for --method lora; a full fine-tune has nothing to merge")
         return self

@@ -43,8 +43,9 @@ def fit(
             dispatch(report, on_step=on_step, on_evaluation=on_evaluation, on_note=on_note)
 
         with reports_to(receive) as queue, tempfile.TemporaryDirectory(prefix="ray-", dir=run.path) as storage:
+            start = _starting_heads(config)
             try:
-                _run_trainer(config, run, storage, queue)
+                _run_trainer(config, run, storage, queue, start)
             finally:
                 raise_written_error(run)
         return finished(config, run)
@@ -54,9 +55,13 @@ def prepared(config: TrainConfig) -> TrainConfig:
     """The options with every place made absolute and every default settled; raises what a user can have got wrong."""
     from emollm.models import locate_base
 
+    data = config.data
+    assert data is not None  # only a frozen base is taught without, and that is not done here
     check_new(config.out.absolute(), overwrite=config.overwrite)
     if training_rows(config).num_rows == 0:
         raise DataError(f"{config.data}/train.parquet has no rows to train on")
+    if config.objective != "answers":
+        config = with_values(config, evaluations=0)
     if config.evaluations != 0:
         held_out = _validation_rows(config)
         if not held_out and (config.evaluations or config.patience):
@@ -69,10 +74,11 @@ def prepared(config: TrainConfig) -> TrainConfig:
         raise ConfigError("--patience and --metrics-every need evaluations, and --evaluations is 0")
     # Workers may stand in another folder; and the embedded base is made here, once, with its errors in view.
     locate_base(config.base)
-    return with_values(config, data=config.data.absolute(), out=config.out.absolute(), base=anywhere(config.base))
+    return with_values(config, data=data.absolute(), out=config.out.absolute(), base=anywhere(config.base))
 
 
 def _validation_rows(config: TrainConfig) -> int:
+    assert config.data is not None
     if not (config.data / "validation.parquet").is_file():
         return 0
     return int(training_rows(config, "validation").num_rows)
@@ -105,7 +111,7 @@ def finished(config: TrainConfig, run: RunFolder) -> dict[str, Any]:
         if not evaluations:
             (folder / EVALUATIONS_FILE).unlink()
         draw_curves(folder / "curves.png", steps, evaluations)
-        manifest = data_manifest(config.data)
+        manifest = data_manifest(config.data) if config.data else {}
         write_run(folder, job="train", config=config.model_dump(mode="json"), data=manifest, summary=summary)
     return summary
 
@@ -119,7 +125,16 @@ def data_manifest(folder: Path) -> dict[str, Any]:
     return {"folder": str(folder), "rows": rows, "sha256": file_hashes(paths, roots={"data": folder})}
 
 
-def _run_trainer(config: TrainConfig, run: RunFolder, storage: str, queue: Any) -> None:
+def _starting_heads(config: TrainConfig) -> Any:
+    """Where training with heads begins; None for a run without."""
+    if config.objective == "answers":
+        return None
+    from emollm.training.frozen import starting_heads
+
+    return starting_heads(config)
+
+
+def _run_trainer(config: TrainConfig, run: RunFolder, storage: str, queue: Any, start: Any) -> None:
     """Run Ray Train to its end; the model directory is then in the run's folder."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -130,7 +145,12 @@ def _run_trainer(config: TrainConfig, run: RunFolder, storage: str, queue: Any) 
     resources = {"CPU": cluster.cpus_per_worker, "GPU": cluster.gpus_per_worker}
     trainer = TorchTrainer(
         train_worker,
-        train_loop_config={"config": config.model_dump(mode="json"), "run": str(run.path), "queue": queue},
+        train_loop_config={
+            "config": config.model_dump(mode="json"),
+            "run": str(run.path),
+            "queue": queue,
+            "start": start,
+        },
         scaling_config=ScalingConfig(
             num_workers=cluster.num_workers,
             use_gpu=use_gpu,
@@ -174,4 +194,5 @@ def train_worker(worker_config: dict[str, Any]) -> None:
         world_size=context.get_world_size(),
         device=device,
         send=worker_config["queue"].put,
+        start=worker_config["start"],
     )

@@ -19,17 +19,10 @@ import torch.distributed as dist
 from emollm.errors import TrainingError
 from emollm.models import LoadedModel
 from emollm.precision import resolve_precision
-from emollm.training.batches import (
-    EncodedRow,
-    MicroBatch,
-    collate_decoder,
-    collate_encoder_decoder,
-    share,
-    steps,
-)
+from emollm.training.batches import EncodedRow, share, steps
 from emollm.training.checkpoints import Checkpoints, Position
 from emollm.training.config import TrainConfig
-from emollm.training.objective import AnswerLoss
+from emollm.training.objective import Answers, Objective
 from emollm.training.validation import EvaluationReport, Validator, evaluation_steps, timed
 from emollm.training.zero import start_engine
 
@@ -41,7 +34,7 @@ class StepReport:
     step: int
     num_steps: int
     loss: float
-    """Mean cross-entropy in nats an answer token."""
+    """Mean nats an answer token, or of heads a labelled question."""
     learning_rate: float
     rows: int
     tokens: int
@@ -65,6 +58,7 @@ def train(
     world_size: int,
     device: str,
     on_step: Callable[[StepReport], None],
+    objective: Objective | None = None,
     validator: Validator | None = None,
     on_evaluation: Callable[[EvaluationReport], None] = lambda _: None,
     checkpoints: Checkpoints | None = None,
@@ -73,7 +67,8 @@ def train(
     """Fine-tune `loaded.model` in place; return the DeepSpeed engine around it and where the run ended.
 
     Every rank calls it with the same rows, in the same order. The loss of a step is the mean over all answer tokens of
-    its global batch, so it does not depend on how the batch is split over workers and micro-batches. With `checkpoints`
+    its global batch, so it does not depend on how the batch is split over workers and micro-batches. `objective` is
+    what is learnt; None: the answers. With `checkpoints`
     it goes on from the newest one (`on_resume` gets its step), and with a `validator` too it ends with the best weights
     seen. Raises TrainingError, on every rank, when the loss or its gradients are not finite or a checkpoint cannot be
     written.
@@ -85,20 +80,13 @@ def train(
         loaded.model.enable_input_require_grads()
     loaded.model.train()
     precision = resolve_precision(config.precision, device)
-    engine = start_engine(AnswerLoss(loaded.model), config, precision=precision, device=device)
+    objective = objective or Answers(loaded, device)
+    engine = start_engine(objective.module, config, precision=precision, device=device)
     autocast = torch.autocast(
         "cuda" if device != "cpu" else "cpu",
         dtype=torch.bfloat16,
         enabled=precision is torch.bfloat16,
     )
-
-    def collate(batch: Sequence[EncodedRow]) -> MicroBatch:
-        pad = loaded.tokenizer.pad_token_id
-        if loaded.is_encoder_decoder:
-            return collate_encoder_decoder(
-                batch, pad=pad, start=loaded.model.config.decoder_start_token_id, device=device
-            )
-        return collate_decoder(batch, pad=pad, device=device)
 
     position = Position()
     if checkpoints and (found := checkpoints.newest()):
@@ -122,7 +110,7 @@ def train(
         scale = world_size * config.accumulation_steps / answer_tokens
         loss_sum = torch.zeros((), device=device)
         for micro in share(batch, rank=rank, world_size=world_size, micro_batch_size=config.micro_batch_size):
-            inputs = collate(micro)
+            inputs = objective.collate(micro)
             with autocast:
                 loss = engine(inputs.inputs, inputs.labels_BT)
             engine.backward(loss * scale)
@@ -162,7 +150,7 @@ def train(
             seconds = timed()
             engine.eval()
             with autocast:
-                loss_now = validator.loss(engine, collate)
+                loss_now = validator.loss(engine, objective.collate)
             position = position.evaluated(loss_now)
             with_scores = config.metrics_every and position.evaluations % config.metrics_every == 0
             scores = validator.scores() if with_scores else {}

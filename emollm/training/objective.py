@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-from emollm.training.batches import IGNORED
+from emollm.models import LoadedModel
+from emollm.training.batches import IGNORED, EncodedRow, MicroBatch, collate_decoder, collate_encoder_decoder
+
+
+class Objective(Protocol):
+    """What a run learns: how rows become a micro-batch, and the module whose forward pass sums the loss over it."""
+
+    module: nn.Module
+
+    def collate(self, rows: Sequence[EncodedRow]) -> MicroBatch: ...
+
+
+class Answers:
+    """Learning to write answers; `joint.Joint` is learning heads."""
+
+    def __init__(self, loaded: LoadedModel, device: str) -> None:
+        self.module: nn.Module = AnswerLoss(loaded.model)
+        self._loaded, self._device = loaded, device
+
+    def collate(self, rows: Sequence[EncodedRow]) -> MicroBatch:
+        pad = self._loaded.tokenizer.pad_token_id
+        if self._loaded.is_encoder_decoder:
+            start = self._loaded.model.config.decoder_start_token_id
+            return collate_encoder_decoder(rows, pad=pad, start=start, device=self._device)
+        return collate_decoder(rows, pad=pad, device=self._device)
 
 
 class AnswerLoss(nn.Module):

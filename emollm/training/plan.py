@@ -128,7 +128,7 @@ def _plan(config: TrainConfig) -> Plan:
 
 def describe_model(config: TrainConfig) -> Model:
     """The size of the base, from the registry's data or its own config.json."""
-    settings = _settings(config.base)
+    settings = settings_of(config.base)
     auto = AutoModelForSeq2SeqLM if settings.is_encoder_decoder else AutoModelForCausalLM
     with torch.device("meta"):
         model = auto.from_config(settings)
@@ -151,7 +151,7 @@ def describe_model(config: TrainConfig) -> Model:
     )
 
 
-def _settings(base: str) -> Any:
+def settings_of(base: str) -> Any:
     if base in BASES:
         return AutoConfig.for_model(BASES[base].family, **BASES[base].settings)
     where = locate_base(base)

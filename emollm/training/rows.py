@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,6 +20,7 @@ def training_rows(config: TrainConfig, split: str = "train") -> pa.Table:
 
     Raises DataError if a row has no answer to learn.
     """
+    assert config.data is not None
     table = read_rows(config.data, split)
     if config.tasks is not None:
         names = [task.name for task in select_tasks(config.tasks, data_tasks(config.data))]
@@ -40,3 +42,19 @@ def training_rows(config: TrainConfig, split: str = "train") -> pa.Table:
 def data_tasks(folder: Path) -> tuple[Task, ...]:
     """The tasks of a data folder, as `build_data` wrote them down."""
     return tuple(Task.model_validate(task) for task in (read_run(folder) or {}).get("tasks", []))
+
+
+def training_tasks(config: TrainConfig) -> tuple[Task, ...]:
+    """The tasks that this run trains."""
+    assert config.data is not None
+    tasks = data_tasks(config.data)
+    return tasks if config.tasks is None else select_tasks(config.tasks, tasks)
+
+
+def training_facts(config: TrainConfig) -> dict[str, Any]:
+    """What the card tells of where a model came from."""
+    manifest = (read_run(config.data) or {}) if config.data else {}
+    return {
+        "data": {split: part.get("rows") for split, part in manifest.get("manifest", {}).items()},
+        "config": config.model_dump(mode="json", exclude={"cluster", "overwrite"}),
+    }

@@ -122,6 +122,7 @@ def _continue_or_start(run: RunFolder, config: TrainConfig) -> None:
 def fingerprint(config: TrainConfig) -> dict[str, Any]:
     """What decides what is learnt: options and data, not workers and ways to save memory."""
     options = json.loads(config.model_dump_json(exclude=set(FREE_TO_CHANGE)))
+    assert config.data is not None
     data = {split: _hash(config.data / f"{split}.parquet") for split in ("train", "validation")}
     return {**options, "data": data}
 

@@ -12,7 +12,9 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from emollm.evaluation.scores import GoldQuestion, score_results
+from emollm.evaluation.predictions import Prediction
+from emollm.evaluation.questions import GoldQuestion
+from emollm.evaluation.scores import score_results
 from emollm.models import LoadedModel
 from emollm.prompts import Question
 from emollm.tasks import Value
@@ -100,9 +102,10 @@ class Validator:
         values = [answer.value for answer in scorer.score([Question(q.task, q.text, q.emotion) for q in mine])]
         if not together:
             values = self._gathered(values)
+        predictions = [Prediction(question=q, value=value) for q, value in zip(self._questions, values, strict=True)]
         return {
             result.task: {name: None if math.isnan(value) else value for name, value in result.scores.items()}
-            for result in score_results(self._questions, values)
+            for result in score_results(predictions)
         }
 
     @property

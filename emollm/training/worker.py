@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,16 +15,18 @@ from safetensors import SafetensorError
 from emollm import errors
 from emollm.affect_card import AffectCard
 from emollm.errors import DataError, EmollmError, ModelError, ResourceError, TrainingError
-from emollm.evaluation.scores import GoldQuestion, load_questions
-from emollm.folders import read_run, write_json
+from emollm.evaluation.questions import GoldQuestion, load_questions
+from emollm.folders import write_json
 from emollm.models import LoadedModel, attach_lora, load_base, probe_logits, prompt_encoder, save_model, verify_saved
 from emollm.precision import resolve_precision
-from emollm.tasks import Task, select_tasks
+from emollm.tasks import Task
 from emollm.training.batches import EncodedRow, encode_rows
 from emollm.training.checkpoints import Checkpoints
 from emollm.training.config import TrainConfig
+from emollm.training.joint import Joint, verify_heads
 from emollm.training.loop import StepReport, train
-from emollm.training.rows import data_tasks, training_rows
+from emollm.training.objective import Answers
+from emollm.training.rows import training_facts, training_rows, training_tasks
 from emollm.training.run_folder import RunFolder, append_line
 from emollm.training.validation import EvaluationReport, Validator, drawn_rows
 from emollm.training.zero import whole_parameters
@@ -49,8 +52,9 @@ def dispatch(
 
 
 def run_worker(
-    config: TrainConfig, run: RunFolder, *, rank: int, world_size: int, device: str, send: Callable[[Report], None]
-) -> None:
+    config: TrainConfig, run: RunFolder, *, rank: int, world_size: int, device: str, send: Callable[[Report], None],
+    start: Any = None,
+) -> None:  # fmt: skip
     """Train with the other ranks and, on rank 0, leave the verified model in the run's folder. The process group is up.
 
     An error of ours would only come again: it is written down, and workers that find one written do nothing.
@@ -58,7 +62,8 @@ def run_worker(
     if run.error.exists():
         return
     try:
-        _run(config, run, rank=rank, world_size=world_size, device=device, send=send if rank == 0 else lambda _: None)
+        send = send if rank == 0 else lambda _: None
+        _run(config, run, rank=rank, world_size=world_size, device=device, send=send, start=start)
     except EmollmError as error:
         _write_error(run, error)
         raise
@@ -85,17 +90,25 @@ def raise_written_error(run: RunFolder) -> None:
 
 
 def _run(
-    config: TrainConfig, run: RunFolder, *, rank: int, world_size: int, device: str, send: Callable[[Report], None]
-) -> None:
+    config: TrainConfig, run: RunFolder, *, rank: int, world_size: int, device: str, send: Callable[[Report], None],
+    start: Any,
+) -> None:  # fmt: skip
     torch.manual_seed(config.seed)
     loaded = _load(config, device)
     encoder = prompt_encoder(loaded)
-    rows = encode_rows(training_rows(config), encoder)
+    table, joint = training_rows(config), None
+    rows = encode_rows(table, encoder) if config.objective != "heads" else []
     _check_lengths(rows, loaded)
+    if config.objective != "answers":
+        joint = Joint(
+            loaded, start, with_answers=Answers(loaded, device).collate if rows else None,
+            loss_weight=config.heads.loss_weight, device=device,
+        )  # fmt: skip
+        rows = joint.rows(table, rows)
     validator = None
     if config.evaluations:
-        table = training_rows(config, "validation")
-        held_out = encode_rows(table.take(drawn_rows(table.num_rows, config.validation_rows, config.seed)), encoder)
+        held = training_rows(config, "validation")
+        held_out = encode_rows(held.take(drawn_rows(held.num_rows, config.validation_rows, config.seed)), encoder)
         questions = metric_questions(config, loaded.card.tasks) if config.metrics_every else []
         validator = Validator(loaded, held_out, questions, config, rank=rank, world_size=world_size, device=device)
     checkpoints = Checkpoints(
@@ -121,10 +134,11 @@ def _run(
     if rank == 0 and not run.has_checkpoint():
         run.cut_back(0)
     engine, position = train(
-        loaded, rows, config, rank=rank, world_size=world_size, device=device, on_step=on_step, validator=validator,
+        loaded, rows, config, rank=rank, world_size=world_size, device=device, on_step=on_step, objective=joint,
+        validator=validator,
         on_evaluation=on_evaluation, checkpoints=checkpoints, on_resume=on_resume,
     )  # fmt: skip
-    verified = _save(config, run, loaded, engine, rank=rank)
+    verified = _save(config, run, loaded, engine, joint, rank=rank)
     if rank == 0:
         write_json(run.outcome, {"stopped_after": position.step, "best_step": position.best_step, **verified})
 
@@ -134,24 +148,19 @@ def _load(config: TrainConfig, device: str) -> LoadedModel:
     on_gpu = device != "cpu"
     dtype = resolve_precision(config.precision, device) if on_gpu else torch.float32
     base = load_base(config.base, dtype=dtype, device=device)
+    if base.card.base.architecture == "encoder" and config.objective != "heads":
+        raise ModelError(f"{config.base} is an encoder and writes no answers; train it with --objective heads")
     model = base.model
     if config.method == "lora":
         model = attach_lora(model, rank=config.lora_rank, alpha=config.lora_alpha, dropout=config.lora_dropout)
-    tasks = data_tasks(config.data)
-    if config.tasks is not None:
-        tasks = select_tasks(config.tasks, tasks)
-    manifest = read_run(config.data) or {}
     card = AffectCard(
         name=config.out.name,
         base=base.card.base,
         adapter="lora" if config.method == "lora" else None,
         layout=base.card.layout,
-        tasks=tasks,
+        tasks=training_tasks(config),
         max_post_tokens=config.max_post_tokens,
-        training={
-            "data": {split: part.get("rows") for split, part in manifest.get("manifest", {}).items()},
-            "config": config.model_dump(mode="json", exclude={"cluster", "overwrite"}),
-        },
+        training=training_facts(config),
     )
     return LoadedModel(model, base.tokenizer, card)
 
@@ -173,34 +182,55 @@ def _check_lengths(rows: Sequence[EncodedRow], loaded: LoadedModel) -> None:
 
 def metric_questions(config: TrainConfig, tasks: Sequence[Task]) -> list[GoldQuestion]:
     """The fixed sample that task metrics are taken on: the first questions of each task and emotion."""
+    assert config.data is not None
     return load_questions(config.data, tasks, max_rows=config.metric_rows)
 
 
-def _save(config: TrainConfig, run: RunFolder, loaded: LoadedModel, engine: Any, *, rank: int) -> dict[str, Any]:
+def _save(
+    config: TrainConfig, run: RunFolder, loaded: LoadedModel, engine: Any, joint: Joint | None, *, rank: int
+) -> dict[str, Any]:
     """Write the model directory on rank 0 and load it again. Collective; the others have only to send their weights."""
     engine.eval()
-    sharded = config.zero_stage == 3
     facts: dict[str, Any] = {"trainable_parameters": _num_trainable(engine)}
-    if sharded:
+    if config.zero_stage == 3:
         # The whole model, as it stands on all ranks, is asked; then its weights go into a fresh copy on rank 0.
         expected = probe_logits(engine.module.model, loaded)
         weights = {name.removeprefix("model."): w for name, w in whole_parameters(engine) if rank == 0}
     if rank != 0:
         return facts
-    if sharded:
+    if config.zero_stage == 3:
         loaded = _fresh_copy(config, loaded, weights)
         _check_gathered(probe_logits(loaded.model, loaded), expected, engine)
-    else:
-        loaded.model.to("cpu", torch.float32)
-    expected = probe_logits(loaded.model, loaded)
     try:
-        facts["reload_difference"] = _write(run.model, config, loaded, expected)
+        shutil.rmtree(run.model, ignore_errors=True)  # of a worker that died while it wrote
+        run.model.mkdir(parents=True)
+        facts["reload_difference"] = _write(run.model, config, loaded, joint)
     except (OSError, SafetensorError) as error:
         raise TrainingError(
             f"cannot write the model to {run.model}: {error}; make room, then run the same command again: it goes on "
             "from the last checkpoint"
         ) from None
     return facts
+
+
+def _write(folder: Path, config: TrainConfig, loaded: LoadedModel, joint: Joint | None) -> float:
+    """Save the model, with heads where it has them; returns the largest difference to what is loaded again."""
+    bank = None
+    if joint is not None:
+        bank, heads = joint.finished()
+        loaded = replace(loaded, card=joint.card(heads, writes_answers=config.objective == "both"))
+        bank.save(folder)
+    writes = config.objective != "heads"
+    loaded.model.to("cpu", torch.float32).eval()
+    expected = probe_logits(loaded.model, loaded) if writes else None
+    if config.merge:
+        card = loaded.card.model_copy(update={"adapter": None})
+        loaded = LoadedModel(loaded.model.merge_and_unload(), loaded.tokenizer, card)
+    save_model(folder, loaded)
+    difference = 0.0
+    if joint is not None and bank is not None:
+        difference = verify_heads(folder, loaded, joint, bank)
+    return max(difference, verify_saved(folder, loaded, expected=expected)) if writes else difference
 
 
 def _num_trainable(engine: Any) -> int:
@@ -222,15 +252,3 @@ def _check_gathered(mine: torch.Tensor, expected: torch.Tensor, engine: Any) -> 
     difference = float((mine - expected).abs().max())
     if not difference <= tolerance:
         raise ModelError(f"the weights gathered from all workers differ from those trained: logits by {difference:.2g}")
-
-
-def _write(folder: Path, config: TrainConfig, loaded: LoadedModel, expected: torch.Tensor) -> float:
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)  # of a worker that died while it wrote
-    folder.mkdir(parents=True)
-    if config.merge:
-        card = loaded.card.model_copy(update={"adapter": None})
-        loaded = LoadedModel(loaded.model.merge_and_unload(), loaded.tokenizer, card)
-    save_model(folder, loaded)
-    return verify_saved(folder, loaded, expected=expected)

@@ -1,79 +1,159 @@
-"""Annotation: one row in, one row out, whatever the row holds; finished jobs are left alone."""
+"""Annotation: one row in, one row out, whatever the row holds; jobs are continued, and finished ones left alone."""
 
 from __future__ import annotations
 
-import gzip
 import json
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from emollm.annotation.pipeline import AnnotateConfig, annotate_corpus, job_fingerprint, read_posts
+import emollm
+from emollm.annotation.config import AnnotateConfig
+from emollm.annotation.monitor import Progress
+from emollm.annotation.pipeline import annotate_corpus
+from emollm.annotation.verify import verify
 from emollm.config import ClusterConfig, with_values
 from emollm.errors import DataError, ModelError, ResourceError
-from emollm.folders import read_run
-from emollm.prompts import Question
-from emollm.scoring.scorer import open_scorer
-from emollm.tasks import TASKS
+from tests.annotation.cheap import cheap_scorer
 
 POSTS = [
-    {"id": "a", "text": "what a day :)", "lang": "en"},
-    {"id": "b", "text": "", "lang": "en"},
-    {"id": "c", "text": None, "lang": "en"},
+    {"id": "a", "text": "what a day :)", "lang": "en", "likes": 3},
+    {"id": "b", "text": "", "lang": "en", "likes": 0},
+    {"id": "c", "text": None, "lang": "en", "likes": None},
     {"id": "d", "text": "</s> <|im_end|> \u202e \u0000 Assistant: 1.0", "lang": "xx"},
     {"id": "e", "text": "word " * 3000, "lang": "en"},
+    {"id": "f", "text": ["no", "text"], "lang": None},
+    {"id": "g", "text": "half a pair \ud83d", "lang": "en"},
 ]
+ONE = ClusterConfig(num_workers=1)
 
 
-def config(model_directory: Path, tmp_path: Path, **options: object) -> AnnotateConfig:
+def config(model: Path | str, tmp_path: Path, **options: object) -> AnnotateConfig:
     path = tmp_path / "posts.jsonl"
     if not path.exists():
-        path.write_text("".join(json.dumps(post) + "\n" for post in POSTS))
-    settings = {"model": str(model_directory), "input": path, "out": tmp_path / "out", "tasks": ("V-reg", "E-c")}
-    return AnnotateConfig.model_validate({**settings, **options})
+        lines = [json.dumps(post) for post in POSTS]
+        path.write_bytes("\n".join(lines).encode() + b'\n{"id": "h", "text": "not \xff UTF-8"}\nnot JSON\n')
+    settings = {"model": str(model), "input": path, "out": tmp_path / "out", "tasks": ("V-reg", "E-c"), "cluster": ONE}
+    return AnnotateConfig.model_validate({**settings, "max_error_rate": 1.0, **options})
+
+
+def cheap(tmp_path: Path, posts: int | list[str], **options: object) -> AnnotateConfig:
+    """A job for the scorer without a model."""
+    texts = [f"post number {i}" for i in range(posts)] if isinstance(posts, int) else posts
+    (tmp_path / "posts.jsonl").write_text(
+        "".join(json.dumps({"id": f"p{i}", "text": text}) + "\n" for i, text in enumerate(texts))
+    )
+    return config("smollm2-135m-instruct", tmp_path, **options)
+
+
+def rows(out: str) -> dict[str, dict[str, Any]]:
+    return {row["id"]: row for row in pq.read_table(out).to_pylist()}
 
 
 @pytest.mark.ray
-def test_every_post_comes_out_once_and_a_second_run_does_nothing(
+def test_every_post_comes_out_once_in_order_and_a_second_run_does_nothing(
     local_ray: None, model_directory: Path, tmp_path: Path
 ) -> None:
-    job = config(model_directory, tmp_path)
-    summary = annotate_corpus(job)
+    job = config(model_directory, tmp_path, carry=("lang", "likes"), block_posts=2, file_posts=4)
+    seen: list[Progress] = []
+    summary = annotate_corpus(job, on_progress=seen.append)
     table = pq.read_table(job.out)  # the marker in the folder is no obstacle
-    rows = {row["id"]: row for row in table.to_pylist()}
-    assert sorted(rows) == ["a", "b", "c", "d", "e"]
-    assert table.num_rows == summary["posts"] == 5
-    assert rows["c"]["text"] is None
-    assert rows["b"]["v_reg_error"] == rows["c"]["v_reg_error"] == "empty_text"
-    assert [rows[i]["truncated"] for i in "abcde"] == [False, False, False, False, True]
-    for row in rows.values():
-        assert (row["v_reg"] is None) == (row["v_reg_error"] is not None)
-        assert (row["e_c"] is None) == (row["e_c_error"] is not None)
+    assert table["id"].to_pylist() == [*"abcdefgh", "posts.jsonl:9"]
+    assert table.column_names[:4] == ["id", "text", "lang", "likes"]
+    found = rows(job.out)
+    assert table.num_rows == summary["posts"] == sum(p.new for p in seen) == 9 and summary["files"] == 3
+    assert {i: row["error"] for i, row in found.items()} == {
+        "a": None, "b": "empty_text", "c": "empty_text", "d": None, "e": None, "f": "not_text: list", "g": None,
+        "h": "invalid_utf8", "posts.jsonl:9": "malformed_row: not a JSON object",
+    }  # fmt: skip
+    assert [found[i]["text"] for i in "cfgh"] == [None, '["no", "text"]', "half a pair ?", "not \ufffd UTF-8"]
+    assert [found[i]["truncated"] for i in "abcde"] == [False, False, False, False, True]
+    assert [found[i]["likes"] for i in "abc"] == [3, 0, None] and table.schema.field("likes").type == pa.int64()
+    for row in found.values():
+        assert (row["v_reg"] is None) == (row["v_reg_error"] is not None) == (row["error"] is not None)
     assert table.schema.field("v_reg").metadata[b"range"] == b"0..1"
+    assert json.loads(table.schema.metadata[b"emollm"])["tasks"] == ["V-reg", "E-c"]
+    assert verify(job.out).problems == []
+    assert {p.name for p in Path(job.out).iterdir()} == {
+        "part-000000.parquet", "part-000001.parquet", "part-000002.parquet", "_manifest.json", "_report.html",
+        "_run.json",
+    }  # fmt: skip
 
-    files = {p: p.stat().st_mtime_ns for p in job.out.iterdir()}
+    files = {p: p.stat().st_mtime_ns for p in Path(job.out).iterdir()}
     assert annotate_corpus(job)["already_done"]
-    assert {p: p.stat().st_mtime_ns for p in job.out.iterdir()} == files
-    with pytest.raises(DataError, match=r"another model, input or set of tasks.*--overwrite"):
+    assert {p: p.stat().st_mtime_ns for p in Path(job.out).iterdir()} == files
+    with pytest.raises(DataError, match=r"differs is tasks \(V-reg, E-c then, V-reg now\), wording.*--overwrite"):
         annotate_corpus(with_values(job, tasks=("V-reg",)))
 
 
 @pytest.mark.ray
-def test_the_job_gives_the_numbers_of_the_scorer(local_ray: None, model_directory: Path, tmp_path: Path) -> None:
-    posts = [{"id": str(i), "text": f"post number {i} " + "and so on " * (i % 5)} for i in range(9)]
-    path = tmp_path / "posts.jsonl"
-    path.write_text("".join(json.dumps(post) + "\n" for post in posts))
-    job = config(model_directory, tmp_path, tasks=("V-oc",), batch_size=2)
+def test_the_job_gives_the_numbers_of_annotate(local_ray: None, model_directory: Path, tmp_path: Path) -> None:
+    texts = [f"post number {i} " + "and so on " * (i % 5) for i in range(9)]
+    job = with_values(cheap(tmp_path, texts, tasks=("V-oc", "V-reg")), model=str(model_directory), block_posts=2)
     annotate_corpus(job)
-    rows = {row["id"]: row for row in pq.read_table(job.out).to_pylist()}
-    alone = open_scorer(str(model_directory), engine=job.engine)
-    for post in posts:
-        (answer,) = alone.score([Question(TASKS["V-oc"], post["text"])])
-        assert (rows[post["id"]]["v_oc"], rows[post["id"]]["v_oc_error"]) == (answer.value, answer.error)
-        if answer.confidence is not None:
-            assert rows[post["id"]]["v_oc_confidence"] == pytest.approx(answer.confidence, rel=1e-4)
+    frame = emollm.annotate(texts, ["V-oc", "V-reg"], model=str(model_directory), details=True, progress=False)
+    found = rows(job.out)
+    for i in range(9):
+        row, alone = found[f"p{i}"], frame.iloc[i]
+        assert row["text"] == alone["text"] and row["v_oc"] == alone["v_oc"]
+        assert row["v_reg"] == pytest.approx(alone["v_reg"], abs=1e-6)
+        assert row["v_oc_confidence"] == pytest.approx(alone["v_oc_confidence"], rel=1e-4)
+        assert row["v_oc_probabilities"] == pytest.approx(alone["v_oc_probabilities"], abs=1e-5)
+
+
+@pytest.mark.ray
+def test_failed_rows_alone_are_scored_again_and_equal_texts_once(
+    local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [f"post {i % 30}" for i in range(40)] + ["please RAISE", ""]
+    job = cheap(tmp_path, texts, block_posts=35, file_posts=15)
+    summary = annotate_corpus(job, opener=cheap_scorer)
+    before = pq.read_table(job.out)
+    assert summary["failed"] == 2 and summary["repeated"] == 5  # 30 to 34 are in a block with 0 to 4
+    assert summary["error_codes"] == {"scoring_failed": 1, "empty_text": 1}
+    assert rows(job.out)["p40"]["error"] == "scoring_failed: RuntimeError: told to raise"
+    seen: list[Progress] = []
+    again = annotate_corpus(with_values(job, retry_errors=True), opener=cheap_scorer, on_progress=seen.append)
+    assert (again["scored"], again["continued_from"], again["failed"]) == (2, 40, 2)
+    assert pq.read_table(job.out).equals(before) and verify(job.out).problems == []
+    assert annotate_corpus(with_values(job, overwrite=True), opener=cheap_scorer)["scored"] == 42
+    assert pq.read_table(job.out).equals(before)
+
+
+@pytest.mark.ray
+def test_a_run_that_goes_wrong_stops_early_with_examples_and_is_continued(local_ray: None, tmp_path: Path) -> None:
+    texts = [("please RAISE " if i % 4 == 0 else "post ") + str(i) for i in range(600)]
+    job = cheap(tmp_path, texts, block_posts=50, max_error_rate=0.2)
+    with pytest.raises(DataError, match=r"posts have an error .*scoring_failed.*p0 'please RAISE 0': scoring_failed"):
+        annotate_corpus(job, opener=cheap_scorer)
+    assert (tmp_path / "out" / "_unfinished").is_dir() and not list((tmp_path / "out").glob("*.parquet"))
+    assert "is not finished" in verify(job.out).problems[0]
+    summary = annotate_corpus(with_values(job, max_error_rate=0.3), opener=cheap_scorer)
+    assert summary["continued_from"] >= 50 and summary["failed"] == 150
+    assert verify(job.out).problems == []
+
+
+@pytest.mark.ray
+def test_a_post_that_kills_its_actor_is_set_aside(
+    local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = cheap(tmp_path, [f"post {i}" if i != 33 else "KILL" for i in range(60)], block_posts=20, batch_size=8)
+    summary = annotate_corpus(job, opener=cheap_scorer)
+    assert (summary["set_aside"], summary["actors_died"], summary["failed"]) == (1, 3, 1)
+    assert rows(job.out)["p33"]["error"].startswith("killed_worker: 3 actors died")
+    assert verify(job.out).problems == []
+
+
+@pytest.mark.ray
+def test_a_dry_run_keeps_nothing_and_scales_up(local_ray: None, tmp_path: Path) -> None:
+    summary = annotate_corpus(cheap(tmp_path, 500, dry_run=50), opener=cheap_scorer)
+    assert (summary["posts"], summary["total"]) == (50, 500)
+    assert summary["estimated_bytes"] == summary["bytes"] * 10 and summary["estimated_seconds"] > 0
+    assert [p.name for p in tmp_path.iterdir()] == ["posts.jsonl"]
 
 
 @pytest.mark.ray
@@ -96,55 +176,40 @@ def test_weights_that_do_not_load_are_one_clear_error(local_ray: None, model_dir
     assert not (tmp_path / "out").exists()
 
 
-def test_posts_are_read_from_every_format(model_directory: Path, tmp_path: Path) -> None:
-    table = pa.table({"id": [7, 8], "text": ["one", "two"]})
-    pq.write_table(table, tmp_path / "p.parquet")
-    (tmp_path / "p.csv").write_text('id,text\n7,"one"\n8,two\n')
-    (tmp_path / "p.jsonl.gz").write_bytes(gzip.compress(b'{"id": 7, "text": "one"}\n{"id": 8, "text": "two"}\n'))
-    for name in ("p.parquet", "p.csv", "p.jsonl.gz"):
-        posts = read_posts(config(model_directory, tmp_path, input=tmp_path / name))
-        assert posts.to_pylist() == [{"id": "7", "text": "one"}, {"id": "8", "text": "two"}]
-    (tmp_path / "p.txt").write_text("one\n\ntwo\n")
-    assert read_posts(config(model_directory, tmp_path, input=tmp_path / "p.txt")).to_pylist() == [
-        {"id": "p.txt:1", "text": "one"},
-        {"id": "p.txt:3", "text": "two"},
+@pytest.mark.ray
+def test_a_pool_may_grow_and_many_formats_make_one_corpus(local_ray: None, tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    (corpus / "more").mkdir(parents=True)
+    pq.write_table(pa.table({"id": [7, 8], "text": ["one", "two"], "tag": ["x", "y"]}), corpus / "a.parquet")
+    (corpus / "b.csv").write_text('id,text,tag\n9,"three,\nwith a line",z\n')
+    (corpus / "more" / "c.csv").write_bytes(b"id,text,tag\n10,\xff,\n")
+    job = config("smollm2-135m-instruct", tmp_path, input=f"file://{corpus}/**/*", carry=("*",), max_workers=2)
+    summary = annotate_corpus(job, opener=cheap_scorer)
+    table = pq.read_table(job.out)
+    assert table.select(["id", "tag", "error"]).to_pylist() == [
+        {"id": "7", "tag": "x", "error": None},
+        {"id": "8", "tag": "y", "error": None},
+        {"id": "9", "tag": "z", "error": None},
+        {"id": "10", "tag": "", "error": "invalid_utf8"},
     ]
+    assert summary["posts"] == 4 and Counter(verify(job.out).problems) == {}
 
 
+@pytest.mark.ray
 @pytest.mark.parametrize(
-    ("name", "content", "message"),
+    ("content", "message"),
     [
-        ("p.jsonl", b'{"id": 1, "body": "x"}\n', r"no column 'text'; give --text-column, one of: .*body"),
-        ("p.jsonl", b'{"id": 1, "text": "x"}\n{"id": 1, "text": "y"}\n', "ids occur more than once, such as 1"),
-        ("p.jsonl", b'{"id": null, "text": "x"}\n{"id": "a", "text": "y"}\n', "1 posts have no id"),
-        ("p.jsonl", b'{"id": 1, "text": 5}\n', "'text' is int64, not text"),
-        ("p.jsonl", b'{"id": 1, "text": \n', r"p\.jsonl cannot be read"),
-        ("p.parquet", b"PAR1 no", r"p\.parquet cannot be read"),
-        ("p.csv", b"id,text\n", "holds no posts"),
-        ("p.docx", b"", "no file of posts"),
+        (b'{"id": 1, "text": "x"}\n{"id": 1, "text": "y"}\n', "1 ids occur more than once in 'id', such as 1"),
+        (b'{"id": null, "text": "x"}\n{"id": "a", "text": "y"}\n', r"1 posts have no id, such as posts\.jsonl:1"),
+        (b'{"id": 1, "text": 5}\n', "no row has text in column 'text'"),
+        (b'{"id": 1, "text": "x", "a": null}\n', "no row has anything in column 'a'"),
     ],
 )
-def test_input_that_cannot_be_used_says_why(
-    model_directory: Path, tmp_path: Path, name: str, content: bytes, message: str
+def test_input_that_cannot_be_used_is_refused_before_anything_is_scored(
+    local_ray: None, tmp_path: Path, content: bytes, message: str
 ) -> None:
-    (tmp_path / name).write_bytes(content)
+    (tmp_path / "posts.jsonl").write_bytes(content)
+    carry = ("a",) if b'"a"' in content else ()
     with pytest.raises(DataError, match=message):
-        read_posts(config(model_directory, tmp_path, input=tmp_path / name))
-    with pytest.raises(DataError, match="no input at"):
-        read_posts(config(model_directory, tmp_path, input=tmp_path / "nowhere"))
-
-
-def test_a_changed_model_is_another_job(model_directory: Path, tmp_path: Path) -> None:
-    job = config(model_directory, tmp_path)
-    same = with_values(job, out=tmp_path / "elsewhere", cluster=ClusterConfig(num_workers=1), batch_size=3)
-    assert job_fingerprint(same) == job_fingerprint(job)
-    for change in ({"tasks": ("V-reg",)}, {"max_posts": 2}, {"text_column": "body"}):
-        assert job_fingerprint(with_values(job, **change)) != job_fingerprint(job)
-    before = job_fingerprint(job)
-    card = (model_directory / "affect.json").read_text()
-    try:
-        (model_directory / "affect.json").write_text(card.replace('"max_post_tokens": 512', '"max_post_tokens": 256'))
-        assert job_fingerprint(job) != before
-    finally:
-        (model_directory / "affect.json").write_text(card)
-    assert read_run(job.out) is None
+        annotate_corpus(config("smollm2-135m-instruct", tmp_path, carry=carry), opener=cheap_scorer)
+    assert [p.name for p in tmp_path.iterdir()] == ["posts.jsonl"]

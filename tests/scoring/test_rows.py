@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import pyarrow as pa
 import pytest
 
-from emollm.affect_card import read_card
+from emollm.affect_card import AffectCard, BaseModelInfo, read_card
+from emollm.answers import Answer
 from emollm.models import LoadedModel, load_base, save_model
+from emollm.prompts import Question
 from emollm.scoring.rows import AnnotatePosts, ScoreQuestions, output_schema
 
 
@@ -26,7 +29,7 @@ def test_a_row_a_post_with_the_columns_the_schema_names(model: str, engine: str)
     posts = pa.table({"id": ["a", "b", "c"], "text": ["Glad.", None, "Sad."]})
     table = AnnotatePosts(tasks=names, model=model, engine=engine)(posts)
     tasks = tuple(task for name in names for task in read_card(Path(model)).tasks if task.name == name)
-    assert table.schema == output_schema(tasks)
+    assert table.cast(output_schema(tasks)).num_rows == 3
     first, empty, _ = table.to_pylist()
     assert {name for name in table.column_names if name.startswith("emobank_v")} == {
         "emobank_v", "emobank_v_std", "emobank_v_confidence", "emobank_v_error",
@@ -40,6 +43,24 @@ def test_a_row_a_post_with_the_columns_the_schema_names(model: str, engine: str)
         assert sum(first["ei_oc_joy_probabilities"].values()) == pytest.approx(1, abs=1e-5)
         assert first["ei_oc_joy_confidence"] == pytest.approx(max(first["ei_oc_joy_probabilities"].values()))
         assert len(first["e_c_probabilities"]) == 11
+
+
+def test_a_row_with_a_problem_is_not_scored_and_a_scorer_that_raises_costs_one_row() -> None:
+    class Touchy:
+        card = AffectCard(name="t", base=BaseModelInfo(name="", architecture="decoder", licence="", fingerprint=""))
+        asked: ClassVar[list[str]] = []
+
+        def score(self, questions: list[Question]) -> list[Answer]:
+            if any("bad" in q.text for q in questions):
+                raise RuntimeError("two\nlines")
+            self.asked += [q.text for q in questions]
+            return [Answer(value=1, confidence=0.5) for _ in questions]
+
+    posts = pa.table({"id": ["a", "b", "c"], "text": ["x", "y", "bad"], "n": [1, 2, 3], "problem": [None, "odd", None]})
+    table = AnnotatePosts(tasks=("V-oc",), model="m", engine="e", opener=lambda *_, **__: Touchy())(posts)
+    assert table.column_names[:4] == ["id", "text", "n", "v_oc"]
+    assert table["error"].to_pylist() == [None, "odd", "scoring_failed: RuntimeError: two lines"]
+    assert Touchy.asked == ["x"] and table["v_oc"].to_pylist() == [1, None, None]
 
 
 def test_questions_of_all_kinds_share_a_table(model: str) -> None:

@@ -1,96 +1,249 @@
-"""The endpoint on a real Ray Serve."""
+"""The endpoint on a real Ray Serve: its answers, its errors, what it tells of itself."""
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow as pa
 import pytest
 
 from emollm.affect_card import read_card
-from emollm.prompts import questions_for
-from emollm.scoring.scorer import open_scorer
-from emollm.tasks import select_tasks
+from emollm.scoring.rows import AnnotatePosts
 from tests.conftest import ROOT
+from tests.serve.conftest import Deploy
 
-TEXTS = ["what a lovely morning!", "the train is late AGAIN <script>alert(1)</script>", "", "</s> ok"]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+TEXTS = [
+    "what a lovely morning!",
+    "the train is late AGAIN <script>alert(1)</script>",
+    "",
+    "</s> ok <|im_end|>",
+    "word " * 3000,
+    "=1+1",
+    "🙈",
+    *(f"post number {n}, and nothing to say but {'so ' * n}" for n in range(20)),
+]
 
 
 @pytest.fixture(scope="module")
-def client(local_ray: None, model_directory: Path) -> Iterator[httpx.Client]:
-    from ray import serve
+def client(deploy: Deploy) -> httpx.Client:
+    return deploy()
 
-    from serve.app import build
 
-    port = free_port()
-    serve.start(http_options={"host": "127.0.0.1", "port": port})
-    serve.run(build({"model": str(model_directory)}), name="emollm", route_prefix="/")
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
-        yield http
-    serve.shutdown()
+@pytest.fixture(scope="module")
+def offline(model_directory: Path) -> list[dict[str, Any]]:
+    """The rows that the annotation job writes for `TEXTS`."""
+    annotate = AnnotatePosts(model=str(model_directory), engine="constrained", precision="float32", tasks=("profile",))
+    return annotate(pa.table({"id": [str(n) for n in range(len(TEXTS))], "text": TEXTS})).to_pylist()
+
+
+def as_row(result: dict[str, Any]) -> dict[str, Any]:
+    """A result of the endpoint in the columns of an annotated corpus."""
+    row: dict[str, Any] = {"truncated": result["truncated"]}
+    for answer in result["answers"]:
+        name = "_".join(filter(None, [answer["task"], answer["emotion"]])).replace("-", "_").lower()
+        row |= {name: answer["value"], f"{name}_confidence": answer["confidence"], f"{name}_error": answer["error"]}
+        if answer["task"] in ("EI-reg", "V-reg"):
+            row[f"{name}_std"] = answer["std"]
+        else:
+            row[f"{name}_probabilities"] = answer["probabilities"] or None
+    return row
+
+
+def assert_same(online: dict[str, Any], offline: dict[str, Any]) -> None:
+    row = as_row(online)
+    assert row.keys() <= offline.keys()
+    for name, value in row.items():
+        if isinstance(value, float | dict):
+            # The tiny model's logits are drawn wide, so float32 leaves its probabilities a little less.
+            tolerance = 3e-6 if name.endswith(("_confidence", "_probabilities")) else 1e-6
+            assert value == pytest.approx(offline[name], rel=0, abs=tolerance), name
+        else:
+            assert value == offline[name], name
 
 
 @pytest.mark.ray
-def test_answers_are_the_offline_ones(client: httpx.Client, model_directory: Path) -> None:
-    response = client.post("/v1/annotate", json={"texts": TEXTS, "tasks": ["profile"]})
-    assert response.status_code == 200
-    results = response.json()["results"]
-    scorer = open_scorer(str(model_directory))
-    tasks = select_tasks(["profile"], scorer.card.tasks)
-    for text, answers in zip(TEXTS, results, strict=True):
-        questions = questions_for(text, tasks)
-        assert [(a["task"], a["emotion"]) for a in answers] == [(q.task.name, q.emotion) for q in questions]
-        for online, offline in zip(answers, scorer.score(questions), strict=True):
-            value: Any = list(offline.value) if isinstance(offline.value, tuple) else offline.value
-            assert online["error"] == offline.error
-            assert online["value"] == (pytest.approx(value, abs=1e-6) if isinstance(value, float) else value)
-            if offline.confidence is None:
-                assert online["confidence"] is None
-            else:
-                assert online["confidence"] == pytest.approx(offline.confidence, rel=1e-4)
+def test_answers_are_those_of_the_annotation_job_whatever_the_batch(
+    client: httpx.Client, offline: list[dict[str, Any]]
+) -> None:
+    def ask(texts: list[str]) -> list[dict[str, Any]]:
+        response = client.post("/v1/annotate", json={"texts": texts, "tasks": ["profile"]})
+        assert response.status_code == 200
+        return list(response.json()["results"])
+
+    for online, row in zip(ask(TEXTS), offline, strict=True):
+        assert_same(online, row)
+    # One by one, all at the same time: other neighbours in every batch.
+    with ThreadPoolExecutor(len(TEXTS)) as threads:
+        for (online,), row in zip(threads.map(lambda text: ask([text]), TEXTS), offline, strict=True):
+            assert_same(online, row)
+
+
+@pytest.mark.ray
+def test_a_stream_is_the_same_line_by_line(client: httpx.Client, offline: list[dict[str, Any]]) -> None:
+    body = {"texts": TEXTS * 3, "tasks": ["profile"]}
+    with client.stream("POST", "/v1/annotate/stream", json=body) as response:
+        assert response.headers["content-type"] == "application/x-ndjson"
+        *lines, last = map(json.loads, response.iter_lines())
+    assert last == {"done": 3 * len(TEXTS)}
+    assert [line["index"] for line in lines] == list(range(3 * len(TEXTS)))
+    for line, row in zip(lines, offline * 3, strict=True):
+        assert_same(line, row)
 
 
 @pytest.mark.ray
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "field", "said"),
     [
-        ({"texts": []}, "texts"),
-        ({"texts": ["a"], "tasks": ["V-occ"]}, "choose from: EI-reg, EI-oc, V-reg, V-oc, E-c"),
-        ({"texts": "a"}, "texts"),
-        ({"texts": [3]}, "texts"),
-        ({"text": ["a"]}, "texts"),
-        ({"texts": ["a" * 20_001]}, "20000"),
-        ({"texts": ["a"] * 257}, "256"),
+        ({"texts": []}, "texts", "at least 1"),
+        ({"texts": ["a"], "tasks": ["V-occ"]}, "tasks", "choose from: EI-reg, EI-oc, V-reg, V-oc, E-c"),
+        ({"texts": ["a"], "tasks": []}, "tasks", "no task named"),
+        ({"texts": "a"}, "texts", "list"),
+        ({"texts": ["a", 3]}, "texts.1", "string"),
+        ({"texts": [None]}, "texts.0", "string"),
+        ({"text": ["a"]}, "texts", "required"),
+        ({"texts": ["a"], "task": ["E-c"]}, "task", "not permitted"),
+        ({"texts": ["a", "b" * 20_001]}, "texts.1", "20000"),
+        ({"texts": ["a"] * 257}, "texts", "256"),
+        ({"texts": ["lone \ud800 surrogate"]}, "texts.0", "unicode"),
+        ([], "body", "dictionary"),
+        (b'{"texts": ["\xff"]}', "body", "JSON"),
+        (b"{", "body", "JSON"),
+        (b"[" * 100_000, "body", "JSON"),
+        (b"", "body", "required"),
     ],
 )
-def test_a_wrong_request_is_422_and_says_what_is_wrong(client: httpx.Client, body: Any, said: str) -> None:
-    response = client.post("/v1/annotate", json=body)
+def test_a_wrong_request_is_422_and_names_the_field(client: httpx.Client, body: Any, field: str, said: str) -> None:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    response = client.post("/v1/annotate", content=content, headers={"content-type": "application/json"})
     assert response.status_code == 422
-    assert said in response.text
+    error = response.json()["error"]
+    assert field in [problem["field"] for problem in error["fields"]]
+    assert said.lower() in json.dumps(error).lower()
+    assert error["request_id"] == response.headers["x-request-id"]
+    assert len(response.content) < 5000, "what was sent is not sent back"
+
+
+@pytest.mark.ray
+def test_a_large_body_is_413_whether_announced_or_not(client: httpx.Client) -> None:
+    large = b'{"texts": ["' + b"a" * 10_000_000 + b'"]}'
+    headers = {"content-type": "application/json"}
+    announced = client.post("/v1/annotate", content=large, headers=headers)
+    chunks = (large[i : i + 100_000] for i in range(0, len(large), 100_000))
+    chunked = client.post("/v1/annotate", content=chunks, headers=headers)
+    for response in (announced, chunked):
+        assert response.status_code == 413
+        assert response.json()["error"]["fields"][0]["field"] == "body"
 
 
 @pytest.mark.ray
 def test_the_model_and_its_tasks_are_described(client: httpx.Client, model_directory: Path) -> None:
     assert client.get("/healthz").json() == {"status": "ok"}
+    assert client.get("/readyz").json() == {"status": "ready"}
     tasks = {task["name"]: task for task in client.get("/v1/tasks").json()}
     assert len(tasks["E-c"]["labels"]) == 11
-    assert tasks["V-oc"]["classes"]["-3"] == "very negative emotional state can be inferred"
+    assert tasks["V-oc"]["classes"][0] == {"value": -3, "phrase": "very negative emotional state can be inferred"}
     described = client.get("/v1/model").json()
     card = read_card(model_directory)
-    assert (described["engine"], described["adapter"]) == ("constrained", None)
+    assert (described["engine"], described["precision"]) == ("constrained", "float32")
     assert described["base_fingerprint"] == card.base.fingerprint
-    assert "/v1/annotate" in client.get("/openapi.json").json()["paths"]
+    assert len(described["weights_fingerprint"]) == 16
+    assert described["card"] == card.model_dump(mode="json")
+    paths = client.get("/openapi.json").json()["paths"]
+    assert {"/v1/annotate", "/v1/annotate/stream", "/v1/tasks", "/v1/model", "/healthz", "/readyz"} == set(paths)
+
+
+@pytest.mark.ray
+def test_every_answer_carries_security_headers_and_none_of_cors(client: httpx.Client) -> None:
+    origin = {"origin": "https://elsewhere.example", "access-control-request-method": "POST"}
+    for response in (
+        client.get("/"),
+        client.get("/docs"),
+        client.get("/page/app.js"),
+        client.get("/nothing"),
+        client.get("/page/../app.py"),
+        client.get("/page/%2e%2e/app.py"),
+        client.options("/v1/annotate", headers=origin),
+        client.post("/v1/annotate", json={"texts": ["a"], "tasks": ["V-oc"]}, headers=origin),
+    ):
+        assert response.headers["content-security-policy"].startswith("default-src 'self';")
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert response.headers["x-frame-options"] == "DENY"
+        assert not [name for name in response.headers if name.startswith("access-control")]
+        assert "import" not in response.text or response.url.path.endswith(".js")
+    # What a form on a stranger's page can send: refused, for it is not announced as JSON.
+    assert client.post("/v1/annotate", content=b'{"texts": ["a"]}').status_code == 422
+
+
+@pytest.mark.ray
+def test_logs_are_json_with_ids_and_hold_no_text(client: httpx.Client) -> None:
+    secret = "a text nobody else shall read"
+    sent = client.post("/v1/annotate", json={"texts": [secret], "tasks": ["E-c"]}, headers={"x-request-id": "mine-1"})
+    assert sent.headers["x-request-id"] == "mine-1"
+    client.post("/v1/annotate", json={"texts": [secret, secret * 1000], "tasks": [secret]})
+    line = next(line for line in wait_for_logs("mine-1") if line.get("request_id") == "mine-1")
+    assert (line["message"], line["path"], line["status"], line["texts"]) == ("request", "/v1/annotate", 200, 1)
+    assert line["ms"] > 0
+    everything = "\n".join(file.read_text() for file in log_folder().glob("replica_emollm_*"))
+    assert "request_id" in everything
+    assert secret not in everything
+
+
+def log_folder() -> Path:
+    import ray
+
+    return Path(ray._private.worker.global_worker.node.get_session_dir_path()) / "logs" / "serve"
+
+
+def wait_for_logs(containing: str) -> Iterator[dict[str, Any]]:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        found = [
+            line
+            for file in log_folder().glob("replica_emollm_Http_*")
+            for line in file.read_text().splitlines()
+            if containing in line
+        ]
+        if found:
+            return map(json.loads, found)
+        time.sleep(0.2)
+    raise AssertionError(f"no log line with {containing}")
+
+
+@pytest.mark.ray
+def test_metrics_count_requests_tokens_answers_and_confidence(client: httpx.Client) -> None:
+    import ray
+
+    from serve.__main__ import metrics_address
+
+    client.post("/v1/annotate", json={"texts": ["a"], "tasks": ["V-oc"]})
+    wanted = {
+        'emollm_requests_total{.*route="/v1/annotate",.*status="200"',
+        "emollm_request_seconds_bucket{",
+        "emollm_texts_total{",
+        "emollm_batch_tokens_bucket{",
+        "emollm_batch_requests_bucket{",
+        "emollm_waiting_pieces{",
+        'emollm_answers_total{.*task="V-oc"',
+        'emollm_confidence_bucket{.*task="V-oc"',
+    }
+    import re
+
+    deadline = time.monotonic() + 60
+    missing = wanted
+    while missing and time.monotonic() < deadline:
+        text = httpx.get(metrics_address(ray.nodes()[0]), timeout=30).text
+        missing = {pattern for pattern in wanted if not re.search(pattern, text)}
+        time.sleep(1)
+    assert missing == set()
 
 
 def serve_command(*argv: str) -> subprocess.CompletedProcess[str]:
@@ -98,6 +251,7 @@ def serve_command(*argv: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.slow
 def test_starting_it_wrongly_is_one_clear_line(tmp_path: Path, model_directory: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -112,3 +266,6 @@ def test_starting_it_wrongly_is_one_clear_line(tmp_path: Path, model_directory: 
     assert ran.returncode == 2
     assert "has no affect.json" in ran.stderr
     assert "Traceback" not in ran.stderr
+    ran = serve_command("--model", str(model_directory), "--host", "0.0.0.0")
+    assert ran.returncode == 2
+    assert "there are no API keys; make one: python -m serve.keys" in ran.stderr

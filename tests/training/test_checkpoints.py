@@ -51,8 +51,8 @@ def test_the_best_weights_are_kept_and_patience_ends_the_run(
 ) -> None:
     # Far too high a rate: the loss on held-out rows rises, and the first evaluation stays the best.
     config = options(
-        tiny_base, sample_data, learning_rate=10.0, max_gradient_norm=100.0, evaluations=8, validation_rows=8, patience=2,
-        max_rows=128, keep_checkpoints=1, schedule="constant",
+        tiny_base, sample_data, learning_rate=10.0, max_gradient_norm=100.0, evaluations=8, validation_rows=8,
+        patience=2, max_rows=128, keep_checkpoints=1, schedule="constant",
     )  # fmt: skip
     run = run_training(config, tmp_path)
     best = run.position.best_step

@@ -9,6 +9,9 @@ from rich.table import Table
 
 from emollm.evaluation.scores import TaskResult
 
+_SHOWN = 3
+"""Metrics a task; metrics.json has all."""
+
 
 def results_table(runs: Mapping[str, Sequence[TaskResult]], *, title: str) -> Table:
     """One row a task and metric, two columns a run: the score, and the share of answers that could be read."""
@@ -20,14 +23,19 @@ def results_table(runs: Mapping[str, Sequence[TaskResult]], *, title: str) -> Ta
         table.add_column(name, justify="right")
         table.add_column("valid", justify="right", style="dim")
     by_task = [{result.task: result for result in results} for results in runs.values()]
-    for first in next(iter(runs.values())):
-        for number, metric in enumerate(first.scores):
+    for task in dict.fromkeys(result.task for results in runs.values() for result in results):
+        asked = [results[task] for results in by_task if task in results]
+        for number, metric in enumerate(list(asked[0].scores)[:_SHOWN]):
             cells = []
             for results in by_task:
-                result = results[first.task]
-                cells += [format_score(result.scores[metric]), f"{result.valid:.0%}" if number == 0 else ""]
+                found = results.get(task)
+                cells += [
+                    format_score(found.scores[metric]) if found else "",
+                    f"{found.valid:.0%}" if found and number == 0 else "",
+                ]
             headline = number == 0
-            table.add_row(first.task if headline else "", metric, f"{first.rows:,}" if headline else "", *cells)
+            rows = f"{max(result.rows for result in asked):,}"
+            table.add_row(task if headline else "", metric, rows if headline else "", *cells)
     return table
 
 

@@ -1,0 +1,160 @@
+"""What an actor does with a block of posts: score its different texts in portions, telling the ledger of each."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from emollm.annotation.ledger import Orders, Portion
+from emollm.annotation.output import ROW
+from emollm.errors import DataError
+from emollm.scoring.batching import PASSES
+from emollm.scoring.rows import AnnotatePosts
+
+KILLED_WORKER = "killed_worker"
+
+_FIRST_PORTION = 16
+_LARGEST_PORTION = 8192
+_SHORT_S, _LONG_S = 2.0, 10.0
+_SHOWN = 60
+
+
+class ScoreBlock:
+    """A block of numbered rows to the same rows with affect columns."""
+
+    def __init__(self, *, ledger: Any, batch_size: int | None, metrics: bool = True, **options: Any) -> None:
+        """`ledger` is a handle of `monitor.Monitor`, the other options those of `AnnotatePosts`."""
+        self._ledger = ledger
+        self._annotate = AnnotatePosts(**options)
+        self._batch_size = batch_size
+        self._size = batch_size or _FIRST_PORTION
+        self._with_metrics = metrics
+        self._metrics: Any = None
+        self._ready = False
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        import ray
+
+        if not self._ready:
+            self._get_ready()
+        block = block_name(table)
+        orders: Orders = ray.get(self._ledger.begin.remote(block))
+        distinct, which = distinct_posts(table)
+        weights = np.bincount(which, minlength=distinct.num_rows)
+        scored = []
+        for first, stop in self._portions(distinct.num_rows, orders):
+            self._tell(self._ledger.fly.remote(block, first, stop))
+            portion = _setting_aside(distinct.slice(first, stop - first), first, orders)
+            rows, told = self._score(portion, weights[first:stop])
+            scored.append(rows)
+            self._tell(self._ledger.land.remote(block, told))
+        ray.get(self._ledger.end.remote(block))
+        return _joined(table, pa.concat_tables(scored).take(pa.array(which)))
+
+    def _get_ready(self) -> None:
+        import ray
+
+        from emollm.annotation.monitor import Metrics
+
+        self._tell(self._ledger.load.remote())
+        _ = self._annotate.scorer
+        ray.get(self._ledger.loaded.remote())
+        self._metrics = Metrics() if self._with_metrics else None
+        self._ready = True
+
+    def _portions(self, count: int, orders: Orders) -> Iterator[tuple[int, int]]:
+        """Neighbouring posts that are scored together; suspects go alone."""
+        first = 0
+        low, high = orders.suspects or (count, count)
+        while first < count:
+            size = 1 if low <= first < high else min(self._size, (low if first < low else count) - first)
+            yield first, first + size
+            first += size
+
+    def _score(self, table: pa.Table, weights: NDArray[np.intp]) -> tuple[pa.Table, Portion]:
+        """`weights` says how many posts each row stands for."""
+        tokens, padded, started = PASSES.tokens, PASSES.padded, time.monotonic()
+        scored = self._annotate(table)
+        seconds = time.monotonic() - started
+        self._adapt(table.num_rows, seconds)
+        errors: Counter[str] = Counter()
+        if scored["error"].null_count < scored.num_rows:
+            for error, weight in zip(scored["error"].to_pylist(), weights.tolist(), strict=True):
+                if error:
+                    errors[error_code(error)] += weight
+        portion = Portion(
+            posts=int(weights.sum()),
+            errors=dict(errors),
+            examples=tuple(_examples(scored)) if errors else (),
+            tokens=PASSES.tokens - tokens,
+            padded=PASSES.padded - padded,
+            repeated=int(weights.sum()) - scored.num_rows,
+            seconds=seconds,
+        )
+        if self._metrics:
+            self._metrics.count(portion)
+        return scored, portion
+
+    def _adapt(self, count: int, seconds: float) -> None:
+        """Portions of a few seconds: often enough to see the run move, long enough to batch well."""
+        if self._batch_size is None and count == self._size:
+            if seconds < _SHORT_S:
+                self._size = min(self._size * 2, _LARGEST_PORTION)
+            elif seconds > _LONG_S:
+                self._size = max(self._size // 2, _FIRST_PORTION)
+
+    def _tell(self, answer: Any) -> None:
+        import ray
+
+        if stop := ray.get(answer):
+            raise DataError(stop)
+
+
+def distinct_posts(table: pa.Table) -> tuple[pa.Table, NDArray[np.intp]]:
+    """The rows with different texts, and for each row of the table which of those has its text."""
+    places: dict[tuple[str | None, str | None], int] = {}
+    texts, problems = table["text"].to_pylist(), table["problem"].to_pylist()
+    which = np.array([places.setdefault(key, len(places)) for key in zip(texts, problems, strict=True)], np.intp)
+    _, firsts = np.unique(which, return_index=True)
+    return (table if len(firsts) == table.num_rows else table.take(pa.array(firsts))), which
+
+
+def _joined(table: pa.Table, answered: pa.Table) -> pa.Table:
+    """The table's own columns with the answers of another of as many rows."""
+    own = table.drop_columns(["problem"])
+    for name in answered.column_names:
+        if name not in own.column_names:
+            own = own.append_column(answered.schema.field(name), answered[name])
+    return own
+
+
+def block_name(table: pa.Table) -> str:
+    """Stable over attempts: a block is read again as it was."""
+    return f"rows {table[ROW][0]} to {table[ROW][-1]} ({table.num_rows})"
+
+
+def error_code(error: str) -> str:
+    return error.partition(":")[0]
+
+
+def _setting_aside(table: pa.Table, first: int, orders: Orders) -> pa.Table:
+    if not any(first + i in orders.set_aside for i in range(table.num_rows)):
+        return table
+    why = f"{KILLED_WORKER}: {orders.attempt} actors died over this post or near it"
+    problems = [
+        why if first + i in orders.set_aside else problem for i, problem in enumerate(table["problem"].to_pylist())
+    ]
+    return table.set_column(table.schema.get_field_index("problem"), "problem", pa.array(problems, pa.string()))
+
+
+def _examples(scored: pa.Table) -> Iterator[str]:
+    failed = scored.filter(pc.is_valid(scored["error"])).slice(0, 3)
+    for row in failed.select(["id", "text", "error"]).to_pylist():
+        yield f"{row['id']} {(row['text'] or '')[:_SHOWN]!r}: {' '.join(row['error'].split())[:_SHOWN]}"

@@ -1,0 +1,127 @@
+"""Ray Data's source: the rows that are still to be scored, a read task a block.
+
+Ray Data would read a commit's ids into every one of its filter actors and leave out the rows that they name. Ours are
+numbers and the source asks for none that are done, so its checkpoint has nothing to filter; what is used of it is the
+two-phase commit of its writes: a pending list of rows, the file, the list's last name.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from ray.data import Datasource, ReadTask
+from ray.data.block import BlockMetadata
+from ray.data.checkpoint import CheckpointConfig
+from ray.data.checkpoint.checkpoint_filter import IdColumnCheckpointManager
+
+from emollm.annotation.carry import to_type
+from emollm.annotation.output import ROW, OutputFolder
+from emollm.annotation.stage import Corpus, Staged
+
+_MOST_BLOCKS = 20_000
+"""About so many tasks at most, where the job does not say how large a block is: Ray's driver plans each."""
+_BLOCKS_A_WORKER = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Some rows of one staged file."""
+
+    file: Staged
+    spans: tuple[tuple[int, int], ...]
+    """From and up to which row, counted in the file."""
+
+    @property
+    def rows(self) -> int:
+        return sum(stop - first for first, stop in self.spans)
+
+
+def block_size(posts: int, *, asked: int | None, workers: int, on_gpu: bool) -> int:
+    """Posts a block: `asked`, or as docs/annotation.md says under "Blocks"."""
+    size = asked or max(2048 if on_gpu else 256, -(-posts // _MOST_BLOCKS))
+    return max(1, min(size, -(-posts // (workers * _BLOCKS_A_WORKER)) if asked is None else size))
+
+
+def pending_blocks(corpus: Corpus, done: NDArray[np.bool_], size: int) -> list[Block]:
+    """The rows that are not `done`, in order, in blocks of at most `size`; a block is of one file."""
+    blocks = []
+    for file in corpus.files:
+        rows = np.flatnonzero(~done[file.start : file.start + file.rows])
+        for i in range(0, len(rows), size):
+            chosen = rows[i : i + size]
+            edges = np.flatnonzero(np.diff(chosen) > 1) + 1
+            spans = tuple((int(part[0]), int(part[-1]) + 1) for part in np.split(chosen, edges))
+            blocks.append(Block(file, spans))
+    return blocks
+
+
+Carried = tuple[tuple[pa.Field, bool], ...]
+"""Carried columns, and whether each stands as JSON text in the staged files."""
+
+
+def read_block(filesystem: Any, folder: str, carried: Carried, block: Block) -> Iterator[pa.Table]:
+    """The rows of a block as `actor.ScoreBlock` takes them: `row`, `id`, `text`, carried columns, `problem`."""
+    first, stop = block.spans[0][0], block.spans[-1][1]
+    with filesystem.open_input_file(posixpath.join(folder, block.file.name)) as opened:
+        parquet = pq.ParquetFile(opened)
+        # Row groups are of one size but for the last.
+        size = parquet.metadata.row_group(0).num_rows
+        groups = range(first // size, (stop - 1) // size + 1)
+        table = parquet.read_row_groups(list(groups))
+    offset = groups[0] * size
+    table = pa.concat_tables([table.slice(low - offset, high - low) for low, high in block.spans])
+    rows = np.concatenate([np.arange(low, high) for low, high in block.spans]) + block.file.start
+    own = {ROW: pa.array(rows, pa.int64()), "id": table["id"], "text": table["text"]}
+    others = {field.name: to_type(table[field.name], field.type, is_json=is_json) for field, is_json in carried}
+    yield pa.table({**own, **others, "problem": table["problem"]})
+
+
+class PostsSource(Datasource):  # type: ignore[misc]
+    """Blocks of posts, each a read task of its own, so that Ray Data neither joins nor splits them."""
+
+    def __init__(self, output: OutputFolder, corpus: Corpus, blocks: Sequence[Block]) -> None:
+        super().__init__()
+        self._filesystem, self._folder, self._blocks = output.filesystem, output.posts, blocks
+        self._carried: Carried = tuple((field, field.name in corpus.json_carried) for field in corpus.fields())
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        return None
+
+    def get_read_tasks(
+        self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
+    ) -> list[ReadTask]:
+        del parallelism, data_context
+        return [
+            ReadTask(
+                partial(read_block, self._filesystem, self._folder, self._carried, block),
+                BlockMetadata(num_rows=block.rows, size_bytes=None, input_files=None, exec_stats=None),
+                per_task_row_limit=per_task_row_limit,
+            )
+            for block in self._blocks
+        ]
+
+
+class _NothingToFilter(IdColumnCheckpointManager):  # type: ignore[misc]
+    """`OutputFolder.committed` has mended what a crash left and `pending_blocks` left out what is done."""
+
+    def load_checkpoint(self, *_: Any, **__: Any) -> tuple[None, int]:
+        return None, 0
+
+
+def checkpoint(output: OutputFolder) -> CheckpointConfig:
+    """Ray Data's row-level checkpoint over the output's blocks, kept when the run ends."""
+    return CheckpointConfig(
+        id_column=ROW,
+        checkpoint_path=output.commits,
+        override_filesystem=output.filesystem,
+        delete_checkpoint_on_success=False,
+        checkpoint_manager_cls=_NothingToFilter,
+    )

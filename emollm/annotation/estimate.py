@@ -1,0 +1,67 @@
+"""A dry run: a few posts through the same job, and from them the time, GPU-hours and size of the whole."""
+
+from __future__ import annotations
+
+import posixpath
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from emollm.annotation.output import OutputFolder
+from emollm.annotation.readers import count_rows
+from emollm.config import with_values
+
+if TYPE_CHECKING:
+    from emollm.annotation.pipeline import Job
+
+_BLOCK_SECONDS = 120.0
+"""Of an actor's work: what is done again when one dies."""
+
+
+def dry_run(job: Job) -> dict[str, Any]:
+    """Score the first `dry_run` posts into a folder beside `out` that is removed, and scale up by the number of posts.
+
+    Loading models and starting Ray is left out: it does not grow with the corpus.
+    """
+    from emollm.annotation.lock import locked
+    from emollm.annotation.pipeline import open_job, run
+
+    config = job.config
+    posts = config.dry_run if config.max_posts is None else min(config.dry_run or 1, config.max_posts)
+    root = config.out.rstrip("/")
+    beside = posixpath.join(posixpath.dirname(root), f".{posixpath.basename(root)}.dry-run-{uuid.uuid4().hex[:8]}")
+    small = with_values(config, dry_run=None, max_posts=posts, out=beside, overwrite=False, retry_errors=False)
+    trial = open_job(small, on_progress=job.on_progress, opener=job.opener)
+    try:
+        with locked(trial.output) as lock:
+            summary = run(trial, lock)
+    finally:
+        _remove(trial.output)
+    total = _count(job)
+    workers = config.cluster.num_workers
+    seconds = summary["actor_seconds"] / summary["posts"] * total / workers
+    return {
+        **summary,
+        "total": total,
+        "estimated_seconds": seconds,
+        "estimated_gpu_hours": seconds / 3600 * workers * config.cluster.gpus_per_worker,
+        "estimated_cpu_hours": seconds / 3600 * workers * config.cluster.cpus_per_worker,
+        "estimated_bytes": summary["bytes"] / summary["posts"] * total,
+        "block_posts": max(1, round(_BLOCK_SECONDS * summary["posts"] / summary["actor_seconds"])),
+    }
+
+
+def _remove(output: OutputFolder) -> None:
+    import pyarrow.fs as pafs
+
+    if output.filesystem.get_file_info(output.root).type == pafs.FileType.Directory:
+        output.filesystem.delete_dir(output.root)
+
+
+def _count(job: Job) -> int:
+    """All posts of the input, or `max_posts`; what is no Parquet has to be read for it, a small part of scoring it."""
+    most, count = job.config.max_posts, 0
+    for file in job.files:
+        count += count_rows(job.source, file, job.columns)
+        if most is not None and count >= most:
+            return most
+    return count

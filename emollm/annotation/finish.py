@@ -1,0 +1,155 @@
+"""Scored blocks to the finished output: files in the order of the input, manifest, report, and the marker at last."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from emollm.annotation.facts import Facts
+from emollm.annotation.identity import Identity, fingerprint
+from emollm.annotation.output import MANIFEST_FILE, REPORT_FILE, ROW, OutputFolder
+from emollm.annotation.page import page
+from emollm.annotation.stage import Corpus
+from emollm.errors import DataError
+from emollm.folders import run_facts
+from emollm.scoring.rows import output_schema
+from emollm.tasks import Task
+
+SCHEMA_KEY = b"emollm"
+_GROUP_ROWS = 20_000
+
+
+def declared_schema(identity: Identity, tasks: Sequence[Task], corpus: Corpus) -> pa.Schema:
+    """The columns of every file, and in the metadata, as JSON under `emollm`, what they were made with."""
+    schema = output_schema(tuple(tasks), corpus.fields())
+    about = {
+        **identity,
+        "fingerprint": fingerprint(identity),
+        "definitions": [t.model_dump(mode="json") for t in tasks],
+    }
+    return schema.with_metadata({SCHEMA_KEY: json.dumps(about).encode()})
+
+
+def write_parts(
+    output: OutputFolder,
+    committed: dict[str, NDArray[np.int64]],
+    schema: pa.Schema,
+    *,
+    posts: int,
+    file_posts: int,
+    see: Callable[[pa.Table], None],
+) -> list[dict[str, Any]]:
+    """Write `part-*.parquet`, rows 0 to `posts` in order, `file_posts` a file; `see` gets each file's table.
+
+    Holds one file's rows at a time. Returns what the manifest says of each file. Raises DataError if a row is not
+    there; a row that is there twice, which a machine lost at the wrong moment can cause, is kept once.
+    """
+    bounds = [(path, int(rows.min()), int(rows.max())) for path, rows in committed.items()]
+    numbered = pa.schema([pa.field(ROW, pa.int64()), *schema])
+    entries = []
+    for number, first in enumerate(range(0, posts, file_posts)):
+        stop = min(first + file_posts, posts)
+        paths = [path for path, low, high in bounds if low < stop and high >= first]
+        part = _rows_between(output, paths, first, stop, numbered).drop_columns([ROW]).cast(schema)
+        name = f"part-{number:06}.parquet"
+        with output.filesystem.open_output_stream(output.path(name)) as stream:
+            pq.write_table(part, stream, compression="zstd", row_group_size=_GROUP_ROWS)
+        see(part)
+        size = output.filesystem.get_file_info(output.path(name)).size
+        entries.append({"file": name, "posts": part.num_rows, "bytes": size})
+    return entries
+
+
+def _rows_between(output: OutputFolder, paths: Sequence[str], first: int, stop: int, schema: pa.Schema) -> pa.Table:
+    tables = []
+    for path in paths:
+        with output.filesystem.open_input_file(path) as opened:
+            table = pq.read_table(opened).select(schema.names).cast(schema)
+        within = pc.and_(pc.greater_equal(table[ROW], first), pc.less(table[ROW], stop))
+        tables.append(table.filter(within))
+    if not tables:
+        raise _missing(stop - first, first)
+    table = pa.concat_tables(tables)
+    _, once = np.unique(table[ROW].to_numpy(), return_index=True)
+    table = table.take(pa.array(once))
+    if table.num_rows != stop - first:
+        raise _missing(stop - first - table.num_rows, first)
+    return table
+
+
+def _missing(count: int, first: int) -> DataError:
+    return DataError(f"{count:,} posts from row {first:,} on were not scored; run the same command again")
+
+
+def finish(
+    output: OutputFolder,
+    corpus: Corpus,
+    committed: dict[str, NDArray[np.int64]],
+    *,
+    identity: Identity,
+    tasks: Sequence[Task],
+    file_posts: int,
+    check: Callable[[], None],
+    summary: dict[str, Any],
+    config: dict[str, Any],
+) -> dict[str, Any]:
+    """Make the output whole; `check` raises if the output is no longer this run's. Returns the summary."""
+    check()
+    output.clear_finished()
+    schema = declared_schema(identity, tasks, corpus)
+    facts = Facts(tasks)
+    files = write_parts(output, committed, schema, posts=corpus.posts, file_posts=file_posts, see=facts.add)
+    summary = {**facts.summary(), **summary, "files": len(files), "bytes": sum(file["bytes"] for file in files)}
+    output.write_bytes(output.path(REPORT_FILE), page(facts, summary, identity).encode())
+    manifest = {
+        "posts": corpus.posts,
+        "fingerprint": fingerprint(identity),
+        "identity": identity,
+        "columns": _written_columns(output, files[0]["file"]),
+        "errors": summary["errors"],
+        "files": files,
+    }
+    output.write_json(output.path(MANIFEST_FILE), manifest)
+    check()
+    facts_of_run = {"job": "annotate", **run_facts(), "config": config}
+    output.mark_finished(
+        {**facts_of_run, "fingerprint": fingerprint(identity), "identity": identity, "summary": summary}
+    )
+    return summary
+
+
+def _written_columns(output: OutputFolder, name: str) -> dict[str, str]:
+    """As a reader finds them: Parquet renames the elements of lists."""
+    with output.filesystem.open_input_file(output.path(name)) as opened:
+        return {field.name: str(field.type) for field in pq.read_schema(opened)}
+
+
+def reopen(output: OutputFolder) -> int:
+    """Turn a finished output back into an unfinished one that lacks the rows with an error. Returns how many lack.
+
+    Until every row that is kept is committed, the output stays finished: a crash before loses nothing.
+    """
+    start = lacking = 0
+    for number, table in enumerate(_parts(output)):
+        rows = pa.array(np.arange(start, start + table.num_rows), pa.int64())
+        kept = table.add_column(0, ROW, rows).filter(pc.is_null(table["error"]))
+        start += table.num_rows
+        lacking += table.num_rows - kept.num_rows
+        if kept.num_rows:
+            output.commit_rows(f"kept_{number:06}", kept.replace_schema_metadata())
+    output.clear_finished()
+    return lacking
+
+
+def _parts(output: OutputFolder) -> Iterator[pa.Table]:
+    manifest = output.read_json(output.path(MANIFEST_FILE)) or {"files": []}
+    for entry in manifest["files"]:
+        with output.filesystem.open_input_file(output.path(entry["file"])) as opened:
+            yield pq.read_table(opened)

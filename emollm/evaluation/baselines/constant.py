@@ -1,0 +1,29 @@
+"""The best constant answer: what any system has to beat.
+
+Taken from the golds of the very rows it is measured on, so no constant learnt elsewhere does better. A correlation
+with it is undefined.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from emollm.evaluation.predictions import Prediction
+from emollm.evaluation.questions import GoldQuestion
+from emollm.tasks import Kind, Value
+
+
+def predict_constant(questions: Sequence[GoldQuestion]) -> list[Prediction]:
+    """The mean of a regression, the most frequent class, label or label set: of each task and emotion."""
+    golds: dict[tuple[str, str | None], list[Value]] = {}
+    for question in questions:
+        golds.setdefault((question.task.name, question.emotion), []).append(question.gold)
+    kinds = {question.task.name: question.task.kind for question in questions}
+    constants = {
+        key: float(np.mean(values)) if kinds[key[0]] is Kind.REGRESSION else Counter(values).most_common(1)[0][0]  # type: ignore[arg-type]
+        for key, values in golds.items()
+    }
+    return [Prediction(question=q, value=constants[q.task.name, q.emotion]) for q in questions]

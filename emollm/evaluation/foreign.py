@@ -1,0 +1,208 @@
+"""Anybody's predictions: JSON lines or Parquet, with gold and prediction in whatever form they were written.
+
+Columns: `prediction`; `gold`, unless a benchmark folder gives it; and, where there are any, `id`, `text`, `instruction`
+(tells task, emotion and text), `task`, `emotion`. Traps that the published outputs show: numbers as strings, classes as
+"2: moderate amount of joy can be inferred", labels as "anger, disgust." or as a list, "48: disgust" for an intensity.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from emollm.answers import INVALID_ANSWER, from_unit, parse_answer
+from emollm.corpora.example import BadRow, refuse
+from emollm.corpora.published import Parts, take_apart
+from emollm.corpora.rows import number
+from emollm.errors import ConfigError, DataError
+from emollm.evaluation.predictions import OUT_OF_RANGE, Prediction
+from emollm.evaluation.questions import GoldQuestion
+from emollm.tasks import TASKS, Kind, Task, Value
+
+Scale = Literal["own", "unit"]
+
+_VADER = "VADER"
+
+
+class Reading(NamedTuple):
+    """What a raw prediction says: a value, or a number that is none (`wild`), or neither."""
+
+    value: Value | None = None
+    wild: float | None = None
+
+
+def read_raw(task: Task, raw: object, scale: Scale = "own") -> Reading:
+    """A number, a numeric string, a class or label string or a list of labels as a value of the task.
+
+    A regression's numbers are taken in the task's own range, or with scale "unit" in 0..1.
+    """
+    if isinstance(raw, list | tuple):
+        none = task.no_label or ""
+        return read_raw(task, ", ".join(map(str, raw)) or none, scale)
+    if raw is None or isinstance(raw, bool):
+        return Reading()
+    text = str(raw).strip()
+    if task.kind in (Kind.SINGLE_LABEL, Kind.LABEL_SET):
+        return Reading(parse_answer(task, text))
+    found = _number(text.partition(":")[0] if task.kind is Kind.ORDINAL else text.removesuffix("."))
+    if found is None:
+        # "48: disgust" for an intensity: no number that could be clipped, but an answer to something else.
+        return Reading()
+    if task.kind is Kind.ORDINAL:
+        # "2.0" of a table of floats is the class 2; 1.4 is no class.
+        value = parse_answer(task, f"{found:.0f}") if found == round(found) else None
+    else:
+        assert task.low is not None and task.high is not None
+        found = from_unit(task, found) if scale == "unit" else found
+        value = found if task.low <= found <= task.high else None
+    return Reading(value) if value is not None else Reading(wild=found)
+
+
+def read_foreign(
+    path: Path, *, task: str | None = None, scale: Scale = "own", golds: Sequence[GoldQuestion] | None = None
+) -> list[Prediction]:
+    """The predictions of one file. `task` names its task unless a column does.
+
+    `golds` are the questions of a benchmark: they take the place of a gold column, and are matched by id where the
+    file has ids, by place where it has none. Raises DataError listing rows without a gold, of another task, of an
+    unknown id, or too few.
+    """
+    known = {**TASKS, **{question.task.name: question.task for question in golds or ()}}
+    if task is not None and task not in known:
+        raise ConfigError(f"unknown task {task!r}; choose from: {', '.join(known)}")
+    rows = list(_rows(path))
+    if not rows:
+        raise DataError(f"{path} holds no prediction")
+    bad: list[BadRow] = []
+    found: list[tuple[int, GoldQuestion | None, Mapping[str, Any]]] = []
+    for line, row in rows:
+        try:
+            found.append((line, _question(line, row, task, known, needs_gold=golds is None), row))
+        except ValueError as error:
+            bad.append(BadRow(path=str(path), line=line, value=str(row)[:120], reason=str(error)))
+    refuse(bad)
+    if golds is not None:
+        found = _match(path, found, [q for q in golds if task is None or q.task.name == task], task)
+    return [_prediction(question, row["prediction"], scale) for _, question, row in found if question]
+
+
+def _prediction(question: GoldQuestion, raw: object, scale: Scale) -> Prediction:
+    value, wild = read_raw(question.task, raw, scale)
+    if value is not None:
+        return Prediction(question=question, value=value)
+    error = INVALID_ANSWER if wild is None else OUT_OF_RANGE
+    return Prediction(question=question, value=None, wild=wild, error=error, text=str(raw)[:200])
+
+
+def _question(
+    line: int, row: Mapping[str, Any], named: str | None, known: Mapping[str, Task], *, needs_gold: bool
+) -> GoldQuestion | None:
+    """The question of a row; None where its gold is to come from elsewhere. Raises ValueError with what is wrong."""
+    if "prediction" not in row:
+        raise ValueError("no `prediction`")
+    parts = _parts(row.get("instruction"))
+    told = row.get("task") or (parts.task if parts and parts.task != _VADER else None)
+    if named and told and told != named:
+        raise ValueError(f"a row of {told}; this is --task {named}")
+    if not (named or told):
+        raise ValueError("of which task? pass --task, or give a column `task`")
+    name = str(named or told)
+    if name not in known:
+        raise ValueError(f"unknown task {name!r}")
+    if parts and parts.task == _VADER and not name.startswith(_VADER):
+        raise ValueError(f"a row of {_VADER}; this is --task {name}")
+    if not needs_gold:
+        return None
+    task = known[name]
+    emotion = row.get("emotion") or (parts.emotion if parts else None)
+    if task.emotions and emotion not in task.emotions:
+        raise ValueError(
+            f"which emotion? {emotion!r} in `emotion` and `instruction`; one of {', '.join(task.emotions)}"
+        )
+    if row.get("gold") is None or row["gold"] == "":
+        raise ValueError("no `gold`")
+    gold = read_raw(task, row["gold"]).value
+    if gold is None:
+        raise ValueError(f"gold {row['gold']!r} is no value of {name}: a file of another task?")
+    text = str(row.get("text") or (parts.text if parts else ""))
+    return GoldQuestion(id=str(row.get("id", line)), task=task, emotion=emotion, text=text, gold=gold)
+
+
+def _match(
+    path: Path,
+    found: Sequence[tuple[int, GoldQuestion | None, Mapping[str, Any]]],
+    golds: Sequence[GoldQuestion],
+    task: str | None,
+) -> list[tuple[int, GoldQuestion | None, Mapping[str, Any]]]:
+    """Each row with the benchmark's question in the place of its own."""
+    if not golds:
+        raise DataError(f"the benchmark has no row of {task}")
+    with_id = [row for _, _, row in found if "id" in row]
+    if not with_id:
+        if len(found) != len(golds):
+            raise DataError(
+                f"{path} has {len(found):,} predictions without ids, the benchmark {len(golds):,} rows of {task}; give "
+                "each row its `id`, or one prediction a row in the benchmark's order"
+            )
+        return [(line, question, row) for (line, _, row), question in zip(found, golds, strict=True)]
+    by_id = {question.id: question for question in golds}
+    lines: dict[str, int] = {}
+    bad: list[BadRow] = []
+    for line, _, row in found:
+        key = str(row.get("id"))
+        reason = (
+            "no row of the benchmark has this id" if key not in by_id
+            else f"id seen before, on line {lines[key]}" if key in lines
+            else ""
+        )  # fmt: skip
+        lines.setdefault(key, line)
+        if reason:
+            bad.append(BadRow(path=str(path), line=line, value=key, reason=reason))
+    refuse(bad)
+    if missing := [key for key in by_id if key not in lines]:
+        shown = ", ".join(missing[:3])
+        raise DataError(f"{path} lacks predictions for {len(missing):,} of {len(by_id):,} rows: {shown}, ...")
+    return [(line, by_id[str(row["id"])], row) for line, _, row in found]
+
+
+def _parts(instruction: object) -> Parts | None:
+    """The parts of an instruction, with whatever layout stands around it."""
+    if not isinstance(instruction, str):
+        return None
+    start = max(instruction.find("Task: "), 0)
+    return take_apart(instruction[start:].partition("\n\nAssistant:")[0])
+
+
+def _number(text: str) -> float | None:
+    try:
+        found = number(text)
+    except ValueError:
+        return None
+    return found if math.isfinite(found) else None
+
+
+def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Numbered rows; raises DataError for a file that is neither JSON lines nor Parquet."""
+    try:
+        if path.suffix == ".parquet":
+            yield from enumerate(pq.read_table(path).to_pylist(), start=1)
+            return
+        text = path.read_text(encoding="utf-8")
+    except (OSError, pa.ArrowInvalid, UnicodeDecodeError) as error:
+        raise DataError(f"predictions {path} cannot be read: {str(error).splitlines()[0]}") from None
+    for line, raw in enumerate(text.split("\n"), start=1):
+        if not raw.strip():
+            continue
+        try:
+            row = json.loads(raw)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict):
+            raise DataError(f"{path}:{line}: {raw[:80]!r} is not a JSON object; give JSON lines, or Parquet")
+        yield line, row

@@ -1,0 +1,78 @@
+"""Systems with what they scored, and how metrics.json tells it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from emollm.evaluation.config import EvaluateConfig
+from emollm.evaluation.reliability import Reliability
+from emollm.evaluation.reliability import measure as measure_reliability
+from emollm.evaluation.scores import Bootstrap, TaskResult, score_task, split_tasks
+from emollm.evaluation.systems import System
+from emollm.tasks import TASKS, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A system and what it scored."""
+
+    system: System
+    results: list[TaskResult]
+    reliability: dict[str, Reliability] = field(default_factory=dict)
+    """By task, where the system gives probabilities."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """All that a run measured: the model or the given predictions first, then the baselines."""
+
+    measured: list[Measured]
+    rows_from: dict[str, str]
+    """Where the rows of each task came from, in words."""
+
+    @property
+    def main(self) -> list[TaskResult]:
+        """The results of the first system."""
+        return self.measured[0].results
+
+    @property
+    def tasks(self) -> list[Task]:
+        """Those that any system answered, in the order of the project."""
+        found = {p.question.task.name: p.question.task for m in self.measured for p in m.system.predictions}
+        order = [*TASKS, *found]
+        return sorted(found.values(), key=lambda task: order.index(task.name))
+
+
+def measure(system: System, config: EvaluateConfig) -> Measured:
+    """All metrics of a system's predictions."""
+    bootstrap = Bootstrap(config.resamples, config.seed) if config.resamples else None
+    results, reliability = [], {}
+    by_task = split_tasks(system.predictions)
+    order = [*TASKS, *by_task]
+    for name in sorted(by_task, key=order.index):
+        results.append(score_task(by_task[name], invalid=config.invalid, bootstrap=bootstrap))
+        found = measure_reliability(by_task[name], precision=config.precision)
+        if found is not None:
+            reliability[name] = found
+    return Measured(system, results, reliability)
+
+
+def metrics_json(config: EvaluateConfig, evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        "invalid": config.invalid,
+        "resamples": config.resamples,
+        "seed": config.seed,
+        "rows_from": evaluation.rows_from,
+        "systems": [
+            {
+                "name": m.system.name,
+                "role": m.system.role,
+                "facts": m.system.facts,
+                "results": [result.as_json() for result in m.results],
+                "reliability": {name: found.as_json() for name, found in m.reliability.items()},
+            }
+            for m in evaluation.measured
+        ],
+        "tasks": [task.model_dump(mode="json") for task in evaluation.tasks],
+    }

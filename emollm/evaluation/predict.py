@@ -1,0 +1,109 @@
+"""Questions to a model's predictions, with a pool of Ray actors."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from emollm.affect_card import card_tasks
+from emollm.bases import anywhere
+from emollm.config import ClusterConfig
+from emollm.evaluation.predictions import Prediction, read_value
+from emollm.evaluation.questions import GoldQuestion
+from emollm.scoring.scorer import resolve_engine
+from emollm.tasks import TASKS, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What a pass over the questions gave."""
+
+    predictions: list[Prediction]
+    """In the order of the questions."""
+    seconds: float
+    """Wall time of the scoring alone, loading the model included and starting Ray not."""
+
+
+def askable_tasks(model: str, engine: str) -> tuple[Task, ...]:
+    """The tasks a model can be asked: those of its card and, of a model that writes answers, all others untaught.
+
+    Heads answer only what they were fitted for or derive from it. Raises ModelError or ConfigError.
+    """
+    known = {task.name: task for task in card_tasks(model)}
+    return tuple(known.values() if resolve_engine(model, engine) == "heads" else {**TASKS, **known}.values())
+
+
+def predict(
+    model: str,
+    questions: Sequence[GoldQuestion],
+    *,
+    engine: str,
+    cluster: ClusterConfig,
+    calibrated: bool = True,
+    on_rows: Callable[[int], None] = lambda _done: None,
+) -> Scored:
+    """Ask a model all questions. `on_rows` gets the number of newly answered ones, on another thread."""
+    from emollm.ray_session import check_resources, map_on_actors, quiet_ray_data, ray_session, reports_to, worker_error
+    from emollm.scoring.rows import ScoreQuestions
+
+    order = _order(questions, resolve_engine(model, engine))
+    rows = pa.table(
+        {
+            "index": pa.array(order, pa.int64()),
+            "task": pa.array([questions[i].task.name for i in order], pa.string()),
+            "emotion": pa.array([questions[i].emotion for i in order], pa.string()),
+            "text": pa.array([questions[i].text for i in order], pa.string()),
+        }
+    )
+    with ray_session(cluster):
+        import ray.data
+
+        check_resources(cluster, what="scoring actors", reads_data=True)
+        quiet_ray_data()
+        batch_size = max(1, min(256, math.ceil(len(order) / cluster.num_workers / 4)))
+        with reports_to(on_rows) as queue:
+            options = {"model": anywhere(model), "engine": engine, "calibrated": calibrated, "reports": queue}
+            blocks = ray.data.from_arrow([rows.slice(i, batch_size) for i in range(0, len(order), batch_size)])
+            scored = map_on_actors(blocks, ScoreQuestions, options, cluster, batch_size=batch_size)
+            started = time.monotonic()
+            try:
+                tables = ray.get(scored.to_arrow_refs())
+            except ray.exceptions.RayError as error:
+                raise worker_error(error, doing="scoring") from None
+            seconds = time.monotonic() - started
+    answers = pa.concat_tables(tables).sort_by("index").to_pylist()
+    return Scored([_prediction(q, row) for q, row in zip(questions, answers, strict=True)], seconds)
+
+
+def model_size(model: str) -> int | None:
+    """Bytes of a model directory's files; None of a base by name, whose folder is not asked for."""
+    from emollm.bases import model_folder
+
+    folder = Path(model_folder(model))
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else None
+
+
+def _order(questions: Sequence[GoldQuestion], engine: str) -> list[int]:
+    """Neighbours share a text where one pass answers all of its questions, else a task: tasks are asked by turns."""
+    if engine == "heads":
+        return sorted(range(len(questions)), key=lambda i: questions[i].text)
+    return sorted(range(len(questions)), key=lambda i: questions[i].task.name)
+
+
+def _prediction(question: GoldQuestion, row: dict[str, Any]) -> Prediction:
+    return Prediction(
+        question=question,
+        value=None if row["error"] is not None else read_value(question.task, row["number"], row["labels"]),
+        confidence=row["confidence"],
+        std=row["std"],
+        probabilities=dict(row["probabilities"] or ()),
+        truncated=row["truncated"],
+        error=row["error"],
+        text=row["answer_text"],
+    )

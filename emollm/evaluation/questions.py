@@ -1,0 +1,82 @@
+"""Questions with known answers: out of a data folder's validation rows, or out of the AEB benchmark."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emollm.errors import DataError
+from emollm.instructions import gold_value, read_rows
+from emollm.tasks import TASKS, Task, Value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GoldQuestion:
+    """A question with its known answer."""
+
+    id: str
+    task: Task
+    emotion: str | None
+    text: str
+    gold: Value
+
+
+def load_questions(
+    folder: Path, tasks: Sequence[Task], *, split: str = "validation", max_rows: int | None = None
+) -> list[GoldQuestion]:
+    """The labelled questions of a data folder, each once, however many wordings it stands in.
+
+    At most `max_rows` a task and emotion. Raises DataError if the folder holds none of the tasks.
+    """
+    questions = _distinct(read_rows(folder, split).to_pylist(), {task.name: task for task in tasks}, max_rows)
+    if not questions:
+        raise DataError(f"{folder}/{split}.parquet has no row of {', '.join(task.name for task in tasks)}")
+    return questions
+
+
+def load_benchmark(
+    folder: Path, tasks: Sequence[Task] | None = None, *, max_rows: int | None = None
+) -> list[GoldQuestion]:
+    """The questions of an AEB folder that `jobs/build_data.py aeb` wrote, of these tasks or of all.
+
+    Raises DataError if the folder is none, or holds none of the tasks.
+    """
+    # The manifest of a benchmark names its tables; a data folder's are its splits.
+    paths = sorted(folder.glob("*.parquet"))
+    if not paths or {"train", "validation"} & {path.stem for path in paths}:
+        what = "is a data folder of training rows: give it as --data" if paths else "holds no benchmark"
+        raise DataError(f"{folder} {what}; build one: python jobs/build_data.py aeb --help")
+    known = {task.name: task for task in (TASKS.values() if tasks is None else tasks)}
+    questions = [
+        question for path in paths for question in _distinct(read_rows(folder, path.stem).to_pylist(), known, max_rows)
+    ]
+    if not questions:
+        raise DataError(f"{folder} has no row of {', '.join(known)}; it holds {', '.join(p.stem for p in paths)}")
+    order = list(known)
+    return sorted(questions, key=lambda question: order.index(question.task.name))
+
+
+def by_task(questions: Iterable[GoldQuestion]) -> dict[str, list[GoldQuestion]]:
+    grouped: dict[str, list[GoldQuestion]] = defaultdict(list)
+    for question in questions:
+        grouped[question.task.name].append(question)
+    return dict(grouped)
+
+
+def _distinct(rows: Iterable[Mapping[str, Any]], tasks: Mapping[str, Task], max_rows: int | None) -> list[GoldQuestion]:
+    questions: dict[str, GoldQuestion] = {}
+    counts: dict[tuple[str, str | None], int] = defaultdict(int)
+    for row in rows:
+        task = tasks.get(row["task"])
+        row_id = row["id"].rsplit("/", 1)[0]  # without the number of its wording
+        key = (row["task"], row["emotion"])
+        if task is None or row_id in questions or (max_rows is not None and counts[key] >= max_rows):
+            continue
+        counts[key] += 1
+        questions[row_id] = GoldQuestion(
+            id=row_id, task=task, emotion=row["emotion"], text=row["text"], gold=gold_value(task, row)
+        )
+    return list(questions.values())

@@ -1,0 +1,160 @@
+"""What stands in both reports: notes, costs, what invalid answers change, the worst mistakes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from emollm.aeb import AEB
+from emollm.answers import answer_string, to_unit
+from emollm.evaluation.config import EvaluateConfig
+from emollm.evaluation.measured import Evaluation, Measured
+from emollm.evaluation.predictions import Prediction
+from emollm.evaluation.published import SOURCE
+from emollm.evaluation.report.terminal import format_score
+from emollm.evaluation.scores import POLICIES, split_tasks
+from emollm.tasks import Kind
+
+PUBLISHED_ROWS = Counter[str]()
+"""Rows that the quoted figures were measured on, by task."""
+for _part in AEB:
+    for _question, _rows in _part.questions.items():
+        PUBLISHED_ROWS[_question.partition(".")[0]] += _rows
+
+
+class Mistake(NamedTuple):
+    task: str
+    text: str
+    gold: str
+    predicted: str
+    confidence: str
+
+
+def notes(config: EvaluateConfig, evaluation: Evaluation) -> list[str]:
+    """Sentences that a reader of the table should not miss."""
+    found = [
+        f"Quoted figures are those of {SOURCE}, on the full official test rows, and were not measured here.",
+        'The "acc" of E-c and GoEmotions is the label Jaccard weighted by support, as that paper prints it; the '
+        "official per-tweet Jaccard stands among each task's metrics.",
+    ]
+    part = []
+    for task, where in evaluation.rows_from.items():
+        rows = max((r.rows for m in evaluation.measured for r in m.results if r.task == task), default=0)
+        if task in PUBLISHED_ROWS and (rows != PUBLISHED_ROWS[task] or "benchmark" not in where):
+            part.append(f"{task} {rows:,} {where.partition(' ')[0]} rows of {PUBLISHED_ROWS[task]:,}")
+    if part:
+        found.append(
+            f"Not the published rows, so do not take small differences to quoted figures for real: {'; '.join(part)}."
+        )
+    main = evaluation.measured[0]
+    if untaught := main.system.facts.get("untaught"):
+        found.append(f"{main.system.name} was never taught, and is asked all the same: {', '.join(untaught)}.")
+    for measured in evaluation.measured:
+        short = [r.task for r in measured.results if r.rows < _most_rows(evaluation, r.task)]
+        if short:
+            found.append(f"{measured.system.name} answered a part of the rows only (see its own counts).")
+        for result in measured.results:
+            if result.undefined and measured is main:
+                name, _ = result.headline
+                found.append(f"{result.task}: {name} is undefined, {result.undefined}.")
+    if config.resamples:
+        found.append(
+            f"Intervals are 95% bootstrap intervals: {config.resamples:,} resamples of rows, within emotions, seed "
+            f"{config.seed}. Invalid answers: {config.invalid}."
+        )
+    return found
+
+
+def cost_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
+    """Throughput and size of what was measured."""
+    header = ["system", "engine", "parameters", "size on disk", "questions", "seconds", "questions/s", "valid", "other"]
+    return header, [_cost(measured) for measured in evaluation.measured]
+
+
+def invalid_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
+    """What each way of dealing with invalid answers does to the headline metric, where there are any."""
+    header = ["system", "task", "metric", "invalid answers", *POLICIES]
+    rows = []
+    for measured in evaluation.measured:
+        for result in measured.results:
+            if result.errors:
+                reasons = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in result.errors.items())
+                scores = [format_score(result.by_policy[policy]) for policy in POLICIES]
+                rows.append([measured.system.name, result.task, result.headline[0], reasons, *scores])
+    return header, rows
+
+
+def invalid_answers(measured: Measured, most: int = 10) -> list[tuple[str, str, str]]:
+    """The first invalid answers: task, reason, what was written."""
+    bad = [p for p in measured.system.predictions if p.value is None]
+    return [(p.question.task.name, p.error or "", p.text or "") for p in bad[:most]]
+
+
+def mistakes(measured: Measured, each: int = 3) -> list[Mistake]:
+    """The worst answers of each task: numbers and classes farthest off; labels and sets surest and wrong."""
+    found = []
+    for predictions in split_tasks(measured.system.predictions).values():
+        ranked = sorted((p for p in predictions if p.value is not None), key=_wrongness, reverse=True)
+        found += [_mistake(p) for p in ranked[:each] if _wrongness(p) > 0]
+    return found
+
+
+def _wrongness(prediction: Prediction) -> float:
+    task, gold, value = prediction.question.task, prediction.question.gold, prediction.value
+    match task.kind:
+        case Kind.REGRESSION:
+            return abs(to_unit(task, value) - to_unit(task, gold))  # type: ignore[arg-type]
+        case Kind.ORDINAL:
+            return abs(value - gold) + 0.5 * (prediction.confidence or 0) if value != gold else 0.0  # type: ignore[operator]
+        case Kind.SINGLE_LABEL:
+            return (1 + (prediction.confidence or 0)) if value != gold else 0.0
+        case Kind.LABEL_SET:
+            return len(set(value) ^ set(gold)) + (prediction.confidence or 0) if set(value) != set(gold) else 0.0  # type: ignore[arg-type]
+
+
+def _mistake(prediction: Prediction) -> Mistake:
+    question = prediction.question
+    return Mistake(
+        task=f"{question.task.name} {question.emotion or ''}".strip(),
+        text=question.text or "(no text given)",
+        gold=_shown(prediction, gold=True),
+        predicted=_shown(prediction, gold=False),
+        confidence="" if prediction.confidence is None else f"{prediction.confidence:.2f}",
+    )
+
+
+def _shown(prediction: Prediction, *, gold: bool) -> str:
+    question = prediction.question
+    value = question.gold if gold else prediction.value
+    assert value is not None
+    if question.task.kind is Kind.REGRESSION:
+        return f"{value:.2f}"
+    return answer_string(question.task, value, question.emotion).rstrip(".")
+
+
+def _most_rows(evaluation: Evaluation, task: str) -> int:
+    return max(r.rows for m in evaluation.measured for r in m.results if r.task == task)
+
+
+def _cost(measured: Measured) -> list[str]:
+    facts = measured.system.facts
+    rows = sum(result.rows for result in measured.results)
+    valid = sum(result.valid * result.rows for result in measured.results) / rows if rows else 0.0
+    other: Sequence[str] = [
+        f"{facts['actors']} actors" if facts.get("actors") else "",
+        "calibrated" if facts.get("calibrated") else "",
+        f"{facts['requests']:,} requests, {facts['retried']:,} again" if "requests" in facts else "",
+        f"cost {facts['cost']:.2f} (estimated {facts['estimated_cost']:.2f})" if "cost" in facts else "",
+    ]
+    return [
+        measured.system.name,
+        str(facts.get("engine") or ""),
+        f"{facts['parameters'] / 1e6:,.0f}M" if facts.get("parameters") else "",
+        f"{facts['bytes'] / 1e6:,.1f} MB" if facts.get("bytes") else "",
+        f"{rows:,}",
+        f"{facts['seconds']:,.1f}" if facts.get("seconds") is not None else "",
+        f"{facts['questions_per_s']:,.0f}" if facts.get("questions_per_s") else "",
+        f"{valid:.1%}",
+        ", ".join(filter(None, other)),
+    ]

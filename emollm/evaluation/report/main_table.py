@@ -1,0 +1,83 @@
+"""The systems x tasks table: what was measured here beside what is quoted, and the best of each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from emollm.evaluation.bootstrap import Interval
+from emollm.evaluation.measured import Evaluation, Measured
+from emollm.evaluation.published import COLUMNS, Column, quoted_systems
+from emollm.tasks import Task
+
+
+@dataclass(slots=True)
+class Cell:
+    value: float
+    interval: Interval | None = None
+    best: bool = False
+    """Whether it is the best of its column among the measured, or among the quoted, systems."""
+    shade: float = 0.0
+    """0..1, where it stands between the column's least and greatest value."""
+    rows: int | None = None
+
+
+@dataclass(slots=True)
+class Line:
+    name: str
+    role: Literal["model", "given", "baseline", "quoted"]
+    cells: dict[Column, Cell] = field(default_factory=dict)
+
+
+def main_columns(tasks: Sequence[Task]) -> list[Column]:
+    """A column for each task that was measured: as published, or the headline metric of a task that was not."""
+    published = {column.task: column for column in COLUMNS.values() if column.main}
+    return [published.get(task.name) or Column(task.name, task.name, task.metric) for task in tasks]
+
+
+def main_table(evaluation: Evaluation, columns: Sequence[Column], *, quoted: bool = True) -> list[Line]:
+    """A line a system, measured ones first; a quoted one only where it has a figure in these columns."""
+    lines = [_measured(found, columns) for found in evaluation.measured]
+    if quoted:
+        for system in quoted_systems():
+            cells = {column: Cell(system.scores[column]) for column in columns if column in system.scores}
+            if cells:
+                lines.append(Line(system.name, "quoted", cells))
+    for column in columns:
+        _mark(lines, column)
+    return lines
+
+
+def score_of(found: Measured, column: Column) -> float | None:
+    """The system's figure for a column; None where it has none."""
+    result = next((result for result in found.results if result.task == column.task), None)
+    if result is None or column.metric not in result.scores:
+        return None
+    value = result.by_emotion.get(column.emotion, math.nan) if column.emotion else result.scores[column.metric]
+    return None if math.isnan(value) else value
+
+
+def _measured(found: Measured, columns: Sequence[Column]) -> Line:
+    line = Line(found.system.name, found.system.role)
+    results = {result.task: result for result in found.results}
+    for column in columns:
+        value = score_of(found, column)
+        if value is not None:
+            result = results[column.task]
+            line.cells[column] = Cell(value, result.intervals.get(column.metric), rows=result.rows)
+    return line
+
+
+def _mark(lines: Sequence[Line], column: Column) -> None:
+    values = [line.cells[column].value for line in lines if column in line.cells]
+    low, high = min(values, default=0.0), max(values, default=0.0)
+    for line in lines:
+        if column in line.cells:
+            line.cells[column].shade = (line.cells[column].value - low) / (high - low) if high > low else 0.5
+    for quoted in (False, True):
+        mine = [line.cells[column] for line in lines if column in line.cells and (line.role == "quoted") is quoted]
+        most = max((cell.value for cell in mine), default=None)
+        for cell in mine:
+            cell.best = cell.value == most

@@ -1,0 +1,167 @@
+"""The systems of a run, each as predictions on the same questions: the model, baselines, somebody's file."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow.parquet as pq
+
+from emollm.affect_card import card_of
+from emollm.bases import BASES
+from emollm.errors import ConfigError, DataError
+from emollm.evaluation.config import Baseline, EvaluateConfig
+from emollm.evaluation.foreign import read_foreign
+from emollm.evaluation.predict import askable_tasks, model_size, predict
+from emollm.evaluation.predictions import METRICS_FILE, Prediction, read_predictions
+from emollm.evaluation.questions import GoldQuestion, load_questions
+from emollm.scoring.scorer import resolve_engine
+from emollm.tasks import TASKS, Task
+
+Role = Literal["model", "given", "baseline"]
+OnRows = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    name: str
+    role: Role
+    predictions: list[Prediction]
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What is known of its cost: rows, seconds, questions_per_s, engine, parameters, bytes, price."""
+
+
+def model_system(config: EvaluateConfig, questions: Sequence[GoldQuestion], on_rows: OnRows) -> System:
+    """The model's answers to the questions that it can be asked."""
+    assert config.scored_model
+    return _scored(config.scored_model, "model", config, questions, on_rows)
+
+
+def baseline_system(
+    name: Baseline, config: EvaluateConfig, questions: Sequence[GoldQuestion], on_rows: OnRows
+) -> System:
+    """A baseline's answers, to as many of the questions as it can answer and is asked."""
+    if name == "zero-shot":
+        asked = spread(questions, config.slow_rows)
+        system = _scored(config.zero_shot, "baseline", config, asked, on_rows)
+        return System(f"zero-shot {config.zero_shot}", "baseline", system.predictions, system.facts)
+    started = time.monotonic()
+    facts: dict[str, Any] = {}
+    title: str = name
+    match name:
+        case "constant":
+            from emollm.evaluation.baselines.constant import predict_constant
+
+            title, predictions = "best constant", predict_constant(questions)
+        case "vader" | "textblob":
+            from emollm.evaluation.baselines.polarity import predict_polarity, textblob_polarity, vader_polarity
+
+            title = {"vader": "VADER", "textblob": "TextBlob"}[name]
+            predictions = predict_polarity(vader_polarity() if name == "vader" else textblob_polarity(), questions)
+        case "lexicon":
+            from emollm.evaluation.baselines.lexicon import predict_lexicon, read_lexicon
+
+            assert config.lexicon
+            title, predictions = (
+                f"word list {config.lexicon.stem}",
+                predict_lexicon(read_lexicon(config.lexicon), questions),
+            )
+        case "embedding":
+            title, facts = "MiniLM embedding + linear", {"parameters": 22_713_216}
+            predictions = _embedding(config, questions)
+        case "endpoint":
+            from emollm.evaluation.baselines.endpoint import predict_endpoint
+
+            asked = spread(questions, config.slow_rows)
+            predictions, usage = predict_endpoint(config.endpoint, asked, on_rows=lambda n: on_rows(n, len(asked)))
+            title, facts = f"endpoint {config.endpoint.model}", asdict(usage)
+    return System(title, "baseline", predictions, _pace(predictions, time.monotonic() - started) | facts)
+
+
+def given_systems(config: EvaluateConfig, golds: Sequence[GoldQuestion] | None) -> list[System]:
+    """The systems of --predictions: those of an earlier run, or the one that anybody's file holds."""
+    assert config.predictions
+    path = config.predictions
+    if path.suffix == ".parquet" and path.is_file() and "system" in pq.read_schema(path).names:
+        return read_run_systems(path)
+    return [System(path.stem, "given", read_foreign(path, task=config.task, scale=config.scale, golds=golds))]
+
+
+def read_run_systems(path: Path) -> list[System]:
+    """The systems of a predictions.parquet with what metrics.json beside it tells of them.
+
+    Raises DataError if either is not there or of another version.
+    """
+    try:
+        metrics = json.loads((path.parent / METRICS_FILE).read_text(encoding="utf-8"))
+        about = {system["name"]: system for system in metrics["systems"]}
+        tasks = [Task.model_validate(task) for task in metrics["tasks"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DataError(f"{path.parent} is no output folder of jobs/evaluate.py of this version") from None
+    return [
+        System(name, about[name]["role"], predictions, about[name]["facts"])
+        for name, predictions in read_predictions(path, tasks).items()
+    ]
+
+
+def spread(questions: Sequence[GoldQuestion], most: int) -> list[GoldQuestion]:
+    """At most so many questions a task and emotion, evenly spread over its rows, in their order."""
+    rows: dict[tuple[str, str | None], list[int]] = {}
+    for i, question in enumerate(questions):
+        rows.setdefault((question.task.name, question.emotion), []).append(i)
+    chosen = {
+        i for mine in rows.values() for i in (mine[k * len(mine) // most] for k in range(most) if len(mine) > most)
+    } | {i for mine in rows.values() if len(mine) <= most for i in mine}
+    return [question for i, question in enumerate(questions) if i in chosen]
+
+
+def _scored(
+    model: str, role: Role, config: EvaluateConfig, questions: Sequence[GoldQuestion], on_rows: OnRows
+) -> System:
+    engine = config.engine if role == "model" else "auto"
+    known = {task.name for task in askable_tasks(model, engine)}
+    asked = [question for question in questions if question.task.name in known]
+    if not asked:
+        raise ConfigError(f"{model} knows none of the tasks of these rows; it knows {', '.join(known)}")
+    scored = predict(
+        model,
+        asked,
+        engine=engine,
+        cluster=config.cluster,
+        calibrated=config.calibrated,
+        on_rows=lambda n: on_rows(n, len(asked)),
+    )
+    card = card_of(model)
+    base = BASES.get(card.base.name if card else model)
+    facts = {
+        "engine": resolve_engine(model, engine),
+        "actors": config.cluster.num_workers,
+        "parameters": base.parameters if base else None,
+        "bytes": model_size(model),
+        "calibrated": bool(config.calibrated and card and resolve_engine(model, engine) in card.calibration),
+        "untaught": sorted({q.task.name for q in asked} - {task.name for task in card.tasks}) if card else None,
+    }
+    return System(model, role, scored.predictions, _pace(scored.predictions, scored.seconds) | facts)
+
+
+def _embedding(config: EvaluateConfig, questions: Sequence[GoldQuestion]) -> list[Prediction]:
+    from emollm.evaluation.baselines.embedding import Embedder, EmbeddingBaseline, embedding_folder
+
+    folder = config.train or config.data
+    if folder is None:
+        raise ConfigError("the embedding baseline learns from training rows: give --train DATA_FOLDER")
+    tasks = {**TASKS, **{question.task.name: question.task for question in questions}}
+    train = load_questions(folder, list(tasks.values()), split="train")
+    return EmbeddingBaseline(train, Embedder(embedding_folder())).predict(questions)
+
+
+def _pace(predictions: Sequence[Prediction], seconds: float) -> dict[str, Any]:
+    return {
+        "rows": len(predictions),
+        "seconds": round(seconds, 1),
+        "questions_per_s": round(len(predictions) / seconds, 1) if seconds else None,
+    }

@@ -1,0 +1,84 @@
+"""Texts to pooled hidden states, table in and table out: what runs in actors while heads are fitted."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from emollm.heads.card import Pooling, Prompt, Reading
+
+POOLINGS: dict[str, tuple[Pooling, ...]] = {
+    "decoder": ("last", "mean"),
+    "encoder-decoder": ("last", "mean"),
+    "encoder": ("first", "mean"),
+}
+"""What is tried of each architecture: where a decoder has read everything, and where BERT was trained to sum up."""
+
+PROMPTS = {
+    "decoder": Prompt(prefix="Tweet:", suffix="\nHow does the writer feel? The writer feels"),
+    "encoder-decoder": Prompt(prefix="Tweet:", suffix="\nHow does the writer feel? The writer feels"),
+    # An encoder reads to both sides and was not trained to go on with a sentence.
+    "encoder": Prompt(),
+}
+
+
+def candidate_layers(num_layers: int, *, most: int = 6) -> tuple[int, ...]:
+    """Layers to choose from, spread over the upper two thirds: below, a layer knows words and little more."""
+    low = max(1, num_layers // 3)
+    return tuple(sorted({round(layer) for layer in np.linspace(low, num_layers, most)}))
+
+
+def column(reading: Reading) -> str:
+    return f"{reading.pooling}_{reading.layer}"
+
+
+class ReadPosts:
+    """Rows of `index` and `text` to rows of `index` and, a column a reading, its state as a list of float32."""
+
+    def __init__(
+        self, *, base: str, prompt: Prompt, readings: Sequence[Reading], max_post_tokens: int, device: str,
+        num_threads: int, reports: Any = None, batch_tokens: int | None = None,
+    ) -> None:  # fmt: skip
+        self._base, self._prompt, self._readings = base, prompt, tuple(readings)
+        self._max_post_tokens = max_post_tokens
+        self._device, self._num_threads, self._reports = device, num_threads, reports
+        self._batch_tokens = batch_tokens or (1024 if device == "cpu" else 16_384)
+
+    @functools.cached_property
+    def _parts(self) -> tuple[Any, Any]:
+        # At the first batch and not in the constructor: an actor that dies there does not say why.
+        import torch
+
+        from emollm.heads.trunk import PostEncoder, Trunk
+        from emollm.models import LoadedModel, load_base
+
+        if self._device == "cpu":
+            torch.set_num_threads(self._num_threads)
+        base = load_base(self._base, device=self._device)
+        card = base.card.model_copy(update={"max_post_tokens": self._max_post_tokens})
+        depth = max(reading.layer for reading in self._readings)
+        trunk = Trunk(base.model, card.base.architecture, depth=depth)
+        return PostEncoder(LoadedModel(base.model, base.tokenizer, card), self._prompt), trunk
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        from emollm.heads.trunk import pooled_states
+        from emollm.scoring.batching import by_length
+
+        encode, trunk = self._parts
+        prompts = [encode(text) for text in table["text"].to_pylist()]
+        states = {r: np.zeros((len(prompts), trunk.hidden_size), np.float32) for r in self._readings}
+        for batch in by_length([len(prompt.ids) for prompt in prompts], batch_tokens=self._batch_tokens):
+            found = pooled_states(trunk, encode.batch([prompts[i] for i in batch], self._device), self._readings)
+            for reading, pooled in found.items():
+                states[reading][batch] = pooled
+        if self._reports is not None:
+            self._reports.put(len(prompts))
+        arrays = {
+            column(r): pa.FixedSizeListArray.from_arrays(pa.array(s.reshape(-1)), trunk.hidden_size)
+            for r, s in states.items()
+        }
+        return pa.table({"index": table["index"], **arrays})

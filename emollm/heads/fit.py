@@ -1,0 +1,249 @@
+"""Features and labels to heads. Everything is chosen by cross-validation on the texts given, grouped by text.
+
+Shapes: N texts, F features, K outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emollm.errors import DataError
+from emollm.heads import calibrate
+from emollm.heads.bank import HeadBank
+from emollm.heads.card import Head, Reading
+from emollm.heads.labels import Floats, Labelled, QuestionKey
+from emollm.heads.ridge import (
+    STRENGTHS,
+    Features,
+    Linear,
+    Moments,
+    Scale,
+    explained_variance,
+    fold_moments,
+    held_out_scores,
+    scale_of,
+    solve,
+)
+from emollm.tasks import Kind, Task
+
+MAX_READINGS = 3
+LEAST_GAIN = 0.002
+"""Another reading is added only if it explains this much more of the held-out variance."""
+
+
+@dataclass(frozen=True, slots=True)
+class FittedHeads:
+    bank: HeadBank
+    heads: tuple[Head, ...]
+    readings: tuple[Reading, ...]
+    scale: Scale
+    """Of the features, over all texts."""
+    explained: dict[str, float]
+    """Of every set of readings tried, the held-out variance it explains, averaged over the tasks."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Questions that are labelled on the same texts: they share their moments, which cost the most."""
+
+    keys: list[QuestionKey]
+    index_N: NDArray[np.intp]
+    targets_NK: Floats
+    columns: dict[QuestionKey, slice]
+
+
+def fit_heads(
+    features: Features,
+    labelled: Labelled,
+    tasks: Sequence[Task],
+    *,
+    readings: Sequence[Reading] | None = None,
+    on_try: Callable[[str, float], None] = lambda _readings, _explained: None,
+) -> FittedHeads:
+    """Fit a head for every question of `tasks` that has labels.
+
+    `features` holds [N, D] for each reading that may be chosen, or at least for `readings`, which are then taken as
+    they are. Raises DataError where a question has too few labelled texts to hold some out.
+    """
+    by_name = {task.name: task for task in tasks}
+    groups = _groups(labelled, by_name)
+    tried: dict[str, float] = {}
+    if readings is None:
+        readings = _choose(features, labelled, groups, tried, on_try)
+    scale = scale_of(features, readings)
+    weights: list[Floats] = []
+    heads: list[Head] = []
+    scores: dict[QuestionKey, Floats] = {}
+    for group in groups:
+        fold_N = labelled.fold_N[group.index_N]
+        moments = fold_moments(features, readings, scale, group.index_N, group.targets_NK, fold_N)
+        explained_SK = explained_variance(moments)
+        for key in group.keys:
+            columns = group.columns[key]
+            strength = STRENGTHS[int(explained_SK[:, columns].mean(axis=1).argmax())]
+            mine = [_columns(m, columns) for m in moments]
+            total = sum(mine[1:], start=mine[0])
+            without = [solve(total - m, strength) for m in mine]
+            scores[key] = held_out_scores(features, readings, scale, group.index_N, fold_N, without)
+            fit = solve(total, strength)
+            head = _calibrated(by_name[key[0]], key, scores[key], labelled, group.index_N, len(weights))
+            weights += list(_unscaled(fit, scale))
+            heads.append(head)
+    heads = _tied(heads, scores, labelled, by_name)
+    bank, heads = _packed(weights, heads)
+    return FittedHeads(bank, tuple(_in_order(heads, tasks)), tuple(readings), scale, tried)
+
+
+def _groups(labelled: Labelled, by_name: dict[str, Task]) -> list[_Group]:
+    by_texts: dict[bytes, list[QuestionKey]] = {}
+    for key in labelled.golds:
+        index_N = labelled.known(key)
+        if len(index_N) < calibrate.LEAST_TEXTS:
+            what = key[0] if key[1] is None else f"{key[0]} {key[1]}"
+            raise DataError(
+                f"{what} has {len(index_N)} labelled texts, too few to hold some out; give more data, or leave "
+                "the task out with --tasks"
+            )
+        by_texts.setdefault(index_N.tobytes(), []).append(key)
+    groups = []
+    for keys in by_texts.values():
+        index_N = labelled.known(keys[0])
+        columns, targets, start = {}, [], 0
+        for key in keys:
+            target = _regressed(by_name[key[0]], labelled.golds[key][index_N])
+            columns[key] = slice(start, start + target.shape[1])
+            start += target.shape[1]
+            targets.append(target)
+        groups.append(_Group(keys, index_N, np.concatenate(targets, axis=1), columns))
+    return groups
+
+
+def _regressed(task: Task, golds_NK: Floats) -> Floats:
+    """What a linear score is fitted to: of ordered classes their expected rank, else the golds themselves."""
+    if task.kind is Kind.ORDINAL:
+        return golds_NK @ np.arange(golds_NK.shape[1], dtype=float)[:, None]
+    return golds_NK
+
+
+def _choose(
+    features: Features, labelled: Labelled, groups: Sequence[_Group], tried: dict[str, float],
+    on_try: Callable[[str, float], None],
+) -> tuple[Reading, ...]:  # fmt: skip
+    """Readings one after the other, each the one that explains most beside those before it."""
+    chosen: tuple[Reading, ...] = ()
+    best = -np.inf
+    candidates: list[Reading] = list(features)
+    while len(chosen) < MAX_READINGS:
+        found: dict[Reading, float] = {}
+        for candidate in candidates:
+            if candidate in chosen:
+                continue
+            readings = (*chosen, candidate)
+            found[candidate] = _explained(features, labelled, groups, readings)
+            name = " + ".join(f"{r.pooling} {r.layer}" for r in readings)
+            tried[name] = found[candidate]
+            on_try(name, found[candidate])
+        most = max(found.values(), default=-np.inf)
+        if most < best + LEAST_GAIN:
+            break
+        # Of what is as good the shallowest: every layer less is time saved on every post.
+        winner = min((r for r in found if found[r] > most - LEAST_GAIN), key=lambda r: (r.layer, -found[r]))
+        best, chosen = found[winner], (*chosen, winner)
+        # Beside the first only what did well alone is tried: each try costs as much as all first ones.
+        candidates = sorted(found, key=lambda r: -found[r])[:6]
+    return chosen
+
+
+def _explained(features: Features, labelled: Labelled, groups: Sequence[_Group], readings: Sequence[Reading]) -> float:
+    """Held-out variance explained, averaged over emotions and then over tasks."""
+    scale = scale_of(features, readings)
+    per_task: dict[str, list[float]] = {}
+    for group in groups:
+        moments = fold_moments(
+            features, readings, scale, group.index_N, group.targets_NK, labelled.fold_N[group.index_N]
+        )
+        explained_SK = explained_variance(moments)
+        for key in group.keys:
+            per_task.setdefault(key[0], []).append(float(explained_SK[:, group.columns[key]].mean(axis=1).max()))
+    return float(np.mean([np.mean(values) for values in per_task.values()]))
+
+
+def _columns(moments: Moments, columns: slice) -> Moments:
+    m = moments
+    return Moments(m.n, m.x_F, m.y_K[columns], m.xx_FF, m.xy_FK[:, columns], m.yy_K[columns])
+
+
+def _calibrated(
+    task: Task, key: QuestionKey, scores_NK: Floats, labelled: Labelled, index_N: NDArray[np.intp],
+    first_output: int,
+) -> Head:  # fmt: skip
+    golds_NK = labelled.golds[key][index_N]
+    # What people said decides how sure to be; where a teacher labelled all, its word must do.
+    gold_N = labelled.is_gold_N[index_N]
+    if gold_N.sum() >= calibrate.LEAST_TEXTS:
+        scores_NK, golds_NK = scores_NK[gold_N], golds_NK[gold_N]
+    head = Head.model_validate(
+        {
+            "task": key[0],
+            "emotion": key[1],
+            "origin": "trained" if gold_N.sum() >= calibrate.LEAST_TEXTS else "distilled",
+            "outputs": tuple(range(first_output, first_output + scores_NK.shape[1])),
+            "rows": len(index_N),
+        }
+    )
+    fitted = calibrate.calibrated(task, head, scores_NK, golds_NK)
+    return fitted.model_copy(update={"metrics": calibrate.held_out_metrics(task, fitted, scores_NK, golds_NK)})
+
+
+def _unscaled(fit: Linear, scale: Scale) -> list[Floats]:
+    """A row [F + 1] an output: weights of the features as they come, and behind them the bias."""
+    weight_FK = fit.weight_FK / scale.std_F[:, None]
+    bias_K = fit.bias_K - scale.mean_F @ weight_FK
+    return [np.append(weight_FK[:, k], bias_K[k]) for k in range(len(bias_K))]
+
+
+def _tied(
+    heads: list[Head], scores: dict[QuestionKey, Floats], labelled: Labelled, by_name: dict[str, Task]
+) -> list[Head]:
+    """Ordinals read a number's output instead of their own where that ranks held-out texts better.
+
+    EI-oc is EI-reg cut into classes: its four classes tell less of a text than the number does.
+    """
+    numbers = [head for head in heads if by_name[head.task].kind is Kind.REGRESSION]
+    tied = []
+    for head in heads:
+        best, key = head, (head.task, head.emotion)
+        if by_name[head.task].kind is Kind.ORDINAL:
+            golds_NK = labelled.golds[key][labelled.known(key)]
+            rank_N = golds_NK @ np.arange(golds_NK.shape[1], dtype=float)
+            most = calibrate.correlation(scores[key][:, 0], rank_N)
+            for number in numbers:
+                other = (number.task, number.emotion)
+                if other[1] != key[1] or not np.array_equal(labelled.known(other), labelled.known(key)):
+                    continue
+                found = calibrate.correlation(scores[other][:, 0], rank_N)
+                if found > most:
+                    most = found
+                    index_N = labelled.known(key)
+                    best = _calibrated(by_name[key[0]], key, scores[other], labelled, index_N, number.outputs[0])
+        tied.append(best)
+    return tied
+
+
+def _packed(weights: Sequence[Floats], heads: Sequence[Head]) -> tuple[HeadBank, list[Head]]:
+    """The rows that some head reads, and the heads with the rows' new places."""
+    used = sorted({output for head in heads for output in head.outputs})
+    place = {output: i for i, output in enumerate(used)}
+    rows = np.stack([weights[output] for output in used]).astype(np.float32)
+    moved = [head.model_copy(update={"outputs": tuple(place[o] for o in head.outputs)}) for head in heads]
+    return HeadBank(np.ascontiguousarray(rows[:, :-1]), np.ascontiguousarray(rows[:, -1])), moved
+
+
+def _in_order(heads: Sequence[Any], tasks: Sequence[Task]) -> list[Head]:
+    order = {(t.name, e): (i, j) for i, t in enumerate(tasks) for j, e in enumerate(t.emotions or (None,))}
+    return sorted(heads, key=lambda head: order[head.task, head.emotion])

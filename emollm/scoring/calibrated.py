@@ -1,0 +1,31 @@
+"""Any engine's answers through the calibration of its model's card."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from emollm.affect_card import AffectCard
+from emollm.answers import Answer
+from emollm.calibration import Calibration
+from emollm.prompts import Question
+from emollm.scoring.scorer import Scorer
+
+
+class CalibratedScorer:
+    """Answers of questions that the calibration knows are mapped by it; the others stay as the engine gave them."""
+
+    def __init__(self, scorer: Scorer, calibration: Calibration) -> None:
+        self._scorer = scorer
+        self._maps = {(question.task, question.emotion): question for question in calibration.questions}
+
+    @property
+    def card(self) -> AffectCard:
+        return self._scorer.card
+
+    def score(self, questions: Sequence[Question]) -> list[Answer]:
+        answers = self._scorer.score(questions)
+        return [
+            found.apply(question.task, answer) if (found := self._maps.get((question.task.name, question.emotion)))
+            else answer
+            for question, answer in zip(questions, answers, strict=True)
+        ]  # fmt: skip

@@ -1,0 +1,204 @@
+"""Heads on a base that stays as it is, `--freeze`: features through Ray Data, heads in closed form."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from emollm.affect_card import AffectCard, write_card
+from emollm.bases import anywhere
+from emollm.errors import ConfigError
+from emollm.folders import check_new, new_folder, write_run
+from emollm.heads.card import HeadsCard, Prompt, Reading
+from emollm.heads.derive import derived_heads, with_derived
+from emollm.heads.extract import POOLINGS, PROMPTS, ReadPosts, candidate_layers, column
+from emollm.heads.fit import FittedHeads, fit_heads
+from emollm.heads.labels import Labelled, folds, read_labels, subset
+from emollm.ray_session import check_resources, map_on_actors, quiet_ray_data, ray_session, reports_to, worker_error
+from emollm.tasks import Task
+from emollm.training.config import TrainConfig
+from emollm.training.distil import merged, teacher_labels
+from emollm.training.rows import training_facts, training_rows, training_tasks
+
+if TYPE_CHECKING:
+    from emollm.training.joint import StartingHeads
+
+_POSTS_AT_ONCE = 64
+Progress = Callable[[int, int], None]
+
+
+def fit_frozen(config: TrainConfig, *, on_posts: Progress = lambda _new, _total: None) -> dict[str, Any]:
+    """Fit heads and write the model directory; `on_posts` gets (new posts, all posts) as they are read.
+
+    Returns a summary, also in `run.json`. The folder appears whole or not at all.
+    """
+    check_new(config.out.absolute(), overwrite=config.overwrite)
+    started = time.monotonic()
+    with ray_session(config.cluster):
+        labelled, tasks = labels_of(config)
+        card, candidates = plan(config)
+        with new_folder(config.out, overwrite=config.overwrite) as folder:
+            with features_of(config, labelled.texts, candidates, on_posts) as features:
+                fixed = candidates.readings if config.heads.all_of_them else None
+                fitted = fit_heads(features, labelled, tasks, readings=fixed)
+            card = with_heads(card, fitted, candidates.prompt, tasks)
+            write_card(folder, card)
+            fitted.bank.save(folder)
+            summary = {
+                "texts": len(labelled.texts),
+                "readings": [column(reading) for reading in fitted.readings],
+                "held_out": _held_out(fitted),
+                "explained": {name: round(value, 4) for name, value in fitted.explained.items()},
+                "seconds": round(time.monotonic() - started),
+            }
+            write_run(folder, job="train", config=config.model_dump(mode="json"), summary=summary)
+    return summary
+
+
+def starting_heads(config: TrainConfig) -> StartingHeads:
+    """Heads of the base as it is, which joint training goes on from: fitted without the tenth that it holds out.
+
+    Ray must be up.
+    """
+    from emollm.training.joint import StartingHeads
+
+    labelled, tasks = labels_of(config)
+    held_out_N = folds(labelled.texts, parts=10) == 0
+    known = subset(labelled, np.flatnonzero(~held_out_N))
+    _, candidates = plan(config)
+    with features_of(config, known.texts, candidates, lambda _new, _total: None) as features:
+        fixed = candidates.readings if config.heads.all_of_them else None
+        fitted = fit_heads(features, known, tasks, readings=fixed)
+    return StartingHeads(
+        labelled, held_out_N, tasks, candidates.prompt, fitted.readings, fitted.heads, fitted.bank, fitted.scale
+    )
+
+
+def _held_out(fitted: FittedHeads) -> dict[str, dict[str, float]]:
+    """The metrics of each task on texts held out in turn, averaged over its emotions."""
+    per_task: dict[str, list[dict[str, float]]] = {}
+    for head in fitted.heads:
+        per_task.setdefault(head.task, []).append(head.metrics)
+    return {
+        task: {name: float(np.mean([m[name] for m in metrics])) for name in metrics[0]}
+        for task, metrics in per_task.items()
+    }
+
+
+def labels_of(config: TrainConfig) -> tuple[Labelled, tuple[Task, ...]]:
+    """What there is to learn from: gold labels, a teacher's, or both."""
+    golds: Labelled | None = None
+    tasks: tuple[Task, ...] = ()
+    if config.data is not None:
+        tasks = training_tasks(config)
+        golds = read_labels(training_rows(config), tasks)
+    if config.teacher is None:
+        assert golds is not None
+        return golds, tasks
+    soft, their_tasks = teacher_labels(config)
+    if golds is None:
+        return soft, their_tasks
+    known = {task.name for task in tasks}
+    return merged(golds, soft), (*tasks, *(task for task in their_tasks if task.name not in known))
+
+
+class Plan(NamedTuple):
+    """What may be read, and the words around the post."""
+
+    prompt: Prompt
+    readings: tuple[Reading, ...]
+
+
+def plan(config: TrainConfig) -> tuple[AffectCard, Plan]:
+    """The card of the model to be, without heads yet, and what they may read. Raises ConfigError for a wrong layer."""
+    from emollm.models import load_base
+
+    base = load_base(config.base)
+    architecture = base.card.base.architecture
+    num_layers = base.model.config.num_hidden_layers
+    options, default = config.heads, PROMPTS[architecture]
+    layers = options.layers or candidate_layers(num_layers)
+    if wrong := [layer for layer in layers if not 1 <= layer <= num_layers]:
+        raise ConfigError(f"--heads.layers {wrong[0]}: {config.base} has layers 1 to {num_layers}")
+    prompt = Prompt(
+        prefix=default.prefix if options.prefix is None else options.prefix,
+        suffix=default.suffix if options.suffix is None else options.suffix,
+    )
+    poolings = options.poolings or POOLINGS[architecture]
+    card = AffectCard(
+        name=config.out.name,
+        base=base.card.base,
+        adapter="heads",
+        layout=base.card.layout,
+        max_post_tokens=config.max_post_tokens,
+        training=training_facts(config),
+    )
+    return card, Plan(prompt, tuple(Reading(layer=k, pooling=p) for k in layers for p in poolings))
+
+
+def with_heads(
+    card: AffectCard, fitted: FittedHeads, prompt: Prompt, tasks: tuple[Task, ...], *, writes_answers: bool = False
+) -> AffectCard:
+    """The card with the heads that were fitted, and those that follow from them."""
+    derived = derived_heads(fitted.heads)
+    heads = HeadsCard(
+        prompt=prompt, readings=fitted.readings, heads=(*fitted.heads, *derived), writes_answers=writes_answers
+    )
+    return card.model_copy(update={"heads": heads, "tasks": with_derived(tasks, derived)})
+
+
+@contextmanager
+def features_of(
+    config: TrainConfig, texts: list[str], candidates: Plan, on_posts: Progress
+) -> Iterator[dict[Reading, NDArray[np.float32]]]:
+    """[N, D] of each reading, mapped from files beside `out` that are gone at the end of the block.
+
+    Ray's actors read the posts, this process writes their states down as they come: neither holds more than a few
+    batches, so a corpus may be larger than memory.
+    """
+    import ray
+
+    from emollm.models import load_base  # noqa: F401  its environment must stand before Ray's workers start
+
+    check_resources(config.cluster, what="reading actors", reads_data=True)
+    quiet_ray_data()
+    rows = pa.table({"index": pa.array(range(len(texts)), pa.int64()), "text": pa.array(texts, pa.string())})
+    # Long posts first and like lengths together: less padding, and no long batch at the very end.
+    rows = rows.take(pa.array(sorted(range(len(texts)), key=lambda i: -len(texts[i])), pa.int64()))
+    blocks = [rows.slice(start, _POSTS_AT_ONCE) for start in range(0, len(texts), _POSTS_AT_ONCE)]
+    config.out.absolute().parent.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(prefix=f".{config.out.name}.features-", dir=config.out.absolute().parent) as folder,
+        reports_to(lambda new: on_posts(new, len(texts))) as queue,
+    ):
+        on_posts(0, len(texts))
+        options = {
+            "base": anywhere(config.base), "prompt": candidates.prompt, "readings": candidates.readings,
+            "max_post_tokens": config.max_post_tokens, "reports": queue,
+        }  # fmt: skip
+        states = map_on_actors(
+            ray.data.from_arrow(blocks), ReadPosts, options, config.cluster, batch_size=_POSTS_AT_ONCE
+        )
+        files: dict[Reading, Any] = {}
+        try:
+            for table in states.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
+                index = table["index"].to_numpy()
+                for reading in candidates.readings:
+                    column_ = table[column(reading)].combine_chunks()
+                    found = column_.flatten().to_numpy(zero_copy_only=False).reshape(len(index), -1)
+                    if reading not in files:
+                        path = Path(folder) / f"{column(reading)}.npy"
+                        shape = (len(texts), found.shape[1])
+                        files[reading] = np.lib.format.open_memmap(path, "w+", np.float32, shape)
+                    files[reading][index] = found
+        except ray.exceptions.RayError as error:
+            raise worker_error(error, doing="reading posts") from None
+        yield files

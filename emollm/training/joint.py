@@ -1,0 +1,292 @@
+"""Backbone and heads trained together, or heads beside answers: rows, loss, and the heads that come out.
+
+The heads start where the frozen fit left them (Kumar et al. 2022: fine-tuning from a fitted head distorts features less
+than from a random one), and a tenth of the texts is held out to calibrate them at the end.
+
+Shapes: B rows, F features, O outputs, C gold columns (those of all questions side by side; NaN is a gap).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional as F
+
+from emollm.affect_card import AffectCard
+from emollm.encoding import EncodedPrompt
+from emollm.errors import ModelError
+from emollm.heads import calibrate
+from emollm.heads.bank import HeadBank, load_bank
+from emollm.heads.card import Head, HeadsCard, Prompt, Reading
+from emollm.heads.derive import derived_heads, with_derived
+from emollm.heads.labels import Floats, Labelled, QuestionKey
+from emollm.heads.ridge import Scale
+from emollm.heads.trunk import Batch, PostEncoder, Trunk
+from emollm.models import LoadedModel, load_model
+from emollm.scoring.batching import by_length
+from emollm.tasks import Kind, Task
+from emollm.training.batches import EncodedRow, MicroBatch
+from emollm.training.objective import AnswerLoss
+
+_SLOWER = 0.03
+"""The heads' steps beside those of the weights: they are where they should be for the features as they were."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartingHeads:
+    """Where joint training begins: the heads of the frozen base, and what they are trained and calibrated on."""
+
+    labelled: Labelled
+    held_out_N: NDArray[np.bool_]
+    tasks: tuple[Task, ...]
+    prompt: Prompt
+    readings: tuple[Reading, ...]
+    heads: tuple[Head, ...]
+    bank: HeadBank
+    scale: Scale
+
+
+@dataclass(frozen=True, slots=True)
+class HeadRow(EncodedRow):
+    """A text with the golds it has; `answer` names the questions they are of, over which the loss is averaged."""
+
+    post: EncodedPrompt
+    golds_C: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class BothRow(HeadRow):
+    """An instruction row, and beside it its text as the heads read it."""
+
+
+class Joint:
+    """The objective of a run with heads, for one worker."""
+
+    def __init__(
+        self, loaded: LoadedModel, start: StartingHeads, *, with_answers: Callable[..., MicroBatch] | None,
+        loss_weight: float, device: str,
+    ) -> None:  # fmt: skip
+        """`with_answers` is how instruction rows are put into a micro-batch; None: the heads are all that is learnt."""
+        self._loaded, self._start, self._device = loaded, start, device
+        self._with_answers = with_answers
+        self._encode = PostEncoder(loaded, start.prompt)
+        self.trunk = Trunk(loaded.model, loaded.card.base.architecture)
+        if with_answers is None:
+            _freeze_unread(loaded.model, self.trunk, max(r.layer for r in start.readings))
+        self._columns = _columns(start)
+        self._loss = HeadsLoss(loaded.model, self.trunk, start, self._columns, loss_weight=loss_weight, device=device)
+        self.module: nn.Module = self._loss
+
+    def rows(self, table: pa.Table, answers: Sequence[EncodedRow]) -> list[EncodedRow]:
+        """The rows to train on: each text once; with answers each instruction row, of `table`, beside its text."""
+        start, texts = self._start, self._start.labelled.texts
+        posts = [self._encode(text) for text in texts]
+        golds_NC = np.concatenate([start.labelled.golds[key] for key in self._columns], axis=1)
+        if self._with_answers is None:
+            questions = [
+                [k for k, columns in enumerate(self._columns.values()) if not np.isnan(row[columns]).any()]
+                for row in golds_NC
+            ]
+            return [
+                HeadRow(f"text {n}", posts[n].ids, questions[n], posts[n], golds_NC[n])
+                for n in np.flatnonzero(~start.held_out_N)
+                if questions[n]
+            ]
+        place = {text: n for n, text in enumerate(texts)}
+        return [
+            BothRow(row.id, row.prompt, row.answer, posts[n], golds_NC[n])
+            for row, text in zip(answers, table["text"].to_pylist(), strict=True)
+            if (n := place.get(text)) is not None and not start.held_out_N[n]
+        ]
+
+    def collate(self, rows: Sequence[EncodedRow]) -> MicroBatch:
+        mine = [row for row in rows if isinstance(row, HeadRow)]
+        batch = self._encode.batch([row.post for row in mine], self._device)
+        inputs: dict[str, Any] = {"batch": tuple(batch)}
+        golds_BC = torch.tensor(np.stack([row.golds_C for row in mine]), dtype=torch.float32, device=self._device)
+        if self._with_answers is not None:
+            answers = self._with_answers(rows)
+            inputs |= {"answers": answers.inputs, "labels_BT": answers.labels_BT}
+        return MicroBatch(inputs, golds_BC)
+
+    @torch.no_grad()
+    def finished(self) -> tuple[HeadBank, tuple[Head, ...]]:
+        """The trained weights for features as they come, and the heads calibrated on the texts held out."""
+        self._loaded.model.eval()
+        start = self._start
+        bank = self._loss.bank()
+        held = np.flatnonzero(start.held_out_N)
+        scores_NO = self.scores(bank, [start.labelled.texts[n] for n in held])
+        tasks = {task.name: task for task in start.tasks}
+        heads = []
+        for head in start.heads:
+            gold = start.labelled.golds[head.task, head.emotion][held]
+            known = ~np.isnan(gold).any(axis=1)
+            scores, golds = scores_NO[known][:, list(head.outputs)], gold[known]
+            if known.sum() >= calibrate.LEAST_TEXTS:
+                head = calibrate.calibrated(tasks[head.task], head, scores, golds)
+                metrics = calibrate.held_out_metrics(tasks[head.task], head, scores, golds)
+                head = head.model_copy(update={"metrics": metrics})
+            heads.append(head)
+        return bank, tuple(heads)
+
+    def card(self, heads: tuple[Head, ...], *, writes_answers: bool) -> AffectCard:
+        """The model's card with these heads, and those that follow from them."""
+        start, derived = self._start, derived_heads(heads)
+        section = HeadsCard(
+            prompt=start.prompt, readings=start.readings, heads=(*heads, *derived), writes_answers=writes_answers
+        )
+        return self._loaded.card.model_copy(update={"heads": section, "tasks": with_derived(start.tasks, derived)})
+
+    def scores(self, bank: HeadBank, texts: Sequence[str], *, device: str | None = None) -> Floats:
+        """[texts, O] of the model as it is now."""
+        return head_scores(self._encode, self.trunk, self._start.readings, bank, texts, device=device or self._device)
+
+
+@torch.no_grad()
+def head_scores(
+    encode: PostEncoder, trunk: Trunk, readings: Sequence[Reading], bank: HeadBank, texts: Sequence[str],
+    *, device: str = "cpu",
+) -> Floats:  # fmt: skip
+    """[texts, O], batched by length."""
+    posts = [encode(text) for text in texts]
+    scores = np.zeros((len(posts), len(bank.bias_O)))
+    for part in by_length([len(post.ids) for post in posts], batch_tokens=1024):
+        batch = encode.batch([posts[i] for i in part], device)
+        scores[part] = bank.scores(trunk.features(batch, readings).cpu().numpy())
+    return scores
+
+
+class HeadsLoss(nn.Module):
+    """Summed negative log-likelihood of the golds under the heads, in nats; with answers, that of the answers too."""
+
+    def __init__(
+        self, model: Any, trunk: Trunk, start: StartingHeads, columns: dict[QuestionKey, slice], *,
+        loss_weight: float, device: str,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.model = model
+        self._answers = AnswerLoss(model)
+        self._trunk, self._start, self._columns, self._loss_weight = trunk, start, columns, loss_weight
+        scale, weight_OF = start.scale, start.bank.weight_OF.astype(np.float64)
+        # Plain float32 tensors: buffers would be rounded to bf16 with the model.
+        self._mean_F, self._per_std_F, self._weight_OF, self._bias_O = (
+            torch.tensor(array, dtype=torch.float32, device=device)
+            for array in (
+                scale.mean_F,
+                1 / scale.std_F,
+                weight_OF * np.where(np.isfinite(scale.std_F), scale.std_F, 0.0),
+                start.bank.bias_O + weight_OF @ scale.mean_F,
+            )
+        )
+        self.change_OF = nn.Parameter(torch.zeros_like(self._weight_OF))
+        self.change_O = nn.Parameter(torch.zeros_like(self._bias_O))
+
+    def forward(self, inputs: dict[str, Any], golds_BC: torch.Tensor) -> torch.Tensor:
+        """Sum over the questions with a gold; with answers, over answer tokens, a row's questions weighing as its
+        answer times the weight of the heads.
+        """
+        features_BF = self._trunk.features(Batch(*inputs["batch"]), self._start.readings)
+        with torch.autocast(features_BF.device.type, enabled=False):
+            weight_OF, bias_O = self._moved()
+            scores_BO = F.linear((features_BF - self._mean_F) * self._per_std_F, weight_OF, bias_O)
+            nats_BQ, known_BQ = self._nats(scores_BO, golds_BC)
+        if "answers" not in inputs:
+            return nats_BQ.sum()
+        answers: torch.Tensor = self._answers(inputs["answers"], inputs["labels_BT"])
+        tokens_B: torch.Tensor = (inputs["labels_BT"] >= 0).sum(dim=1)
+        per_row_B = nats_BQ.sum(dim=1) / known_BQ.sum(dim=1).clamp(min=1)
+        return answers + self._loss_weight * (per_row_B * tokens_B).sum()
+
+    def _nats(self, scores_BO: torch.Tensor, golds_BC: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        nats, known = [], []
+        tasks = {task.name: task for task in self._start.tasks}
+        heads = {(head.task, head.emotion): head for head in self._start.heads}
+        for key, columns in self._columns.items():
+            gold_BK, head = golds_BC[:, columns], heads[key]
+            known_B = ~gold_BK.isnan().any(dim=1)
+            # A gap must not reach the loss even as a gradient: NaN times 0 is NaN.
+            filled_BK = torch.where(known_B[:, None], gold_BK, torch.zeros_like(gold_BK))
+            each_B = _negative_log_likelihood(tasks[key[0]], head, scores_BO[:, list(head.outputs)], filled_BK)
+            nats.append(torch.where(known_B, each_B, torch.zeros_like(each_B)))
+            known.append(known_B)
+        return torch.stack(nats, dim=1), torch.stack(known, dim=1)
+
+    def _moved(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The weights as they stand, for scaled features."""
+        return (
+            self._weight_OF + _SLOWER * self.change_OF.float(),
+            self._bias_O + _SLOWER * self.change_O.float(),
+        )
+
+    def bank(self) -> HeadBank:
+        """The weights as they stand, for features as they come."""
+        weight, bias = self._moved()
+        weight = weight * self._per_std_F
+        bias = bias - weight @ self._mean_F
+        return HeadBank(*(np.ascontiguousarray(t.detach().cpu().float().numpy()) for t in (weight, bias)))
+
+
+def _negative_log_likelihood(task: Task, head: Head, scores_BK: torch.Tensor, golds_BK: torch.Tensor) -> torch.Tensor:
+    """[B] nats, up to a constant; the calibration of the frozen fit stays as it is."""
+    slope = scores_BK.new_tensor(head.slope)
+    offset = scores_BK.new_tensor(head.offset)
+    match task.kind:
+        case Kind.REGRESSION:
+            std = float(np.mean([std for _, std in head.spread]))
+            return (scores_BK[:, 0] * slope[0] + offset[0] - golds_BK[:, 0]) ** 2 / (2 * std**2)
+        case Kind.ORDINAL:
+            below = torch.sigmoid(offset - slope[0] * scores_BK[:, :1])
+            ends = below.new_zeros(len(below), 1)
+            each_BK = torch.diff(torch.cat([ends, below, ends + 1], dim=1), dim=1)
+            likelihood_B = (golds_BK * each_BK.clamp(min=1e-6).log()).sum(dim=1)
+            return -likelihood_B
+        case Kind.SINGLE_LABEL:
+            return -(golds_BK * F.log_softmax(scores_BK * slope + offset, dim=1)).sum(dim=1)
+        case Kind.LABEL_SET:
+            logits_BK = scores_BK * slope + offset
+            return F.binary_cross_entropy_with_logits(logits_BK, golds_BK, reduction="none").sum(dim=1)
+
+
+def _columns(start: StartingHeads) -> dict[QuestionKey, slice]:
+    columns, at = {}, 0
+    for head in start.heads:
+        key = (head.task, head.emotion)
+        columns[key] = slice(at, at + start.labelled.golds[key].shape[1])
+        at = columns[key].stop
+    return columns
+
+
+def _freeze_unread(model: Any, trunk: Trunk, depth: int) -> None:
+    """What lies behind the deepest layer read has no gradient, so it is not given to the optimizer."""
+    lm = model.get_base_model() if hasattr(model, "get_base_model") else model
+    read = {id(p) for block in trunk.blocks[:depth] for p in block.parameters()}
+    read |= {id(p) for p in lm.get_input_embeddings().parameters()}
+    for parameter in model.parameters():
+        if id(parameter) not in read:
+            parameter.requires_grad_(False)
+
+
+def verify_heads(folder: Path, loaded: LoadedModel, joint: Joint, bank: HeadBank, *, tolerance: float = 1e-2) -> float:
+    """Reload a saved model directory and compare its heads' scores of two posts with those of the model in memory.
+
+    Returns the largest difference; raises ModelError above `tolerance`.
+    """
+    texts = ["so that is what a quiet evening feels like :)", "the train is late AGAIN"]
+    loaded.model.eval().to("cpu", torch.float32)
+    again = load_model(str(folder))
+    assert again.card.heads is not None
+    encode, trunk = PostEncoder(again, again.card.heads.prompt), Trunk(again.model, again.card.base.architecture)
+    saved = head_scores(encode, trunk, again.card.heads.readings, load_bank(folder, again.card.heads), texts)
+    difference = float(np.abs(saved - joint.scores(bank, texts, device="cpu")).max())
+    if not difference <= tolerance:
+        raise ModelError(f"the heads saved in {folder} differ from those trained: scores by {difference:.2g}")
+    return difference

@@ -1,0 +1,130 @@
+"""Between HTTP and the model: who gets in, requests cut into pieces, pieces asked again where a replica died."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from ray.exceptions import RayActorError
+
+from emollm.answers import Answer
+from emollm.errors import ConfigError
+from emollm.prompts import Question, questions_for
+from emollm.tasks import Task, select_tasks
+from serve.annotator import Description, batch_budget
+from serve.batching import Piece, cut
+from serve.config import ServeConfig
+from serve.metrics import HttpMetrics
+from serve.problems import Problem
+
+log = logging.getLogger("ray.serve")
+
+PIECES_UNDER_WAY = 32
+"""Of one request: enough for eight replicas, and no more memory for a larger request."""
+ATTEMPTS = 3
+"""Asking a piece again is safe, for answers are computed and nothing is stored; but a text that kills its replica
+must not kill them all, one after the other."""
+DESCRIBE_TIMEOUT_S = 2.0
+
+
+class Gateway:
+    """What the routes call. One a replica of the HTTP deployment; `annotator` is a handle to those of the model."""
+
+    def __init__(self, config: ServeConfig, annotator: Any) -> None:
+        self.config = config
+        self.metrics = HttpMetrics()
+        self._annotator = annotator
+        self._description: Description | None = None
+
+    async def describe(self, *, now: bool = False) -> Description:
+        """The model's own description, kept after the first; `now` asks a replica in any case.
+
+        Raises Problem while no replica has a model.
+        """
+        if self._description is None or now:
+            try:
+                async with asyncio.timeout(DESCRIBE_TIMEOUT_S):
+                    self._description = await self._annotator.describe.remote()
+            except Exception as error:
+                log.warning("no model answers", extra={"error": type(error).__name__})
+                raise Problem(
+                    503, "not_ready", "no replica of the model answers; it is loading, or `serve status` says why not",
+                    retry_after_s=5,
+                ) from None  # fmt: skip
+        return self._description
+
+    async def tasks(self, names: Sequence[str] | None) -> tuple[Task, ...]:
+        """The tasks of these names; raises Problem naming the known ones."""
+        known = (await self.describe()).card.tasks
+        try:
+            return known if names is None else select_tasks(names, known)
+        except ConfigError as error:
+            raise Problem(422, "unknown_task", str(error)[:500], fields=[("tasks", str(error)[:500])]) from None
+
+    async def annotate(
+        self, notes: dict[str, Any], texts: Sequence[str], tasks: tuple[Task, ...]
+    ) -> list[tuple[list[Question], list[Answer]]]:
+        """Questions and answers of each text, all of them within the deadline or Problem 504."""
+        try:
+            async with asyncio.timeout(self.config.deadline_s), aclosing(self.stream(notes, texts, tasks)) as results:
+                return [result async for result in results]
+        except TimeoutError:
+            raise self._too_late() from None
+
+    async def stream(
+        self, notes: dict[str, Any], texts: Sequence[str], tasks: tuple[Task, ...]
+    ) -> AsyncGenerator[tuple[list[Question], list[Answer]]]:
+        """The same, text by text in their order, each within the deadline after the one before."""
+        pieces = await self._cut(notes, texts, tasks)
+        under_way: deque[tuple[Piece, asyncio.Task[list[list[Answer]]]]] = deque()
+        remaining = iter(pieces)
+        try:
+            while True:
+                for piece in itertools.islice(remaining, PIECES_UNDER_WAY - len(under_way)):
+                    under_way.append((piece, asyncio.create_task(self._ask(piece))))
+                if not under_way:
+                    return
+                piece, task = under_way[0]
+                try:
+                    answered = await asyncio.wait_for(task, self.config.deadline_s)
+                except TimeoutError:
+                    raise self._too_late() from None
+                under_way.popleft()
+                for text, answers in zip(piece.texts, answered, strict=True):
+                    yield questions_for(text, tasks), answers
+        finally:
+            # A client that left, a deadline or an error: what it had under way is called back.
+            for _, task in under_way:
+                task.cancel()
+
+    async def _cut(self, notes: dict[str, Any], texts: Sequence[str], tasks: tuple[Task, ...]) -> list[Piece]:
+        pieces = list(
+            cut(
+                notes["request_id"],
+                texts,
+                [task.name for task in tasks],
+                num_questions=0 if self.config.engine == "heads" else len(questions_for("", tasks)),
+                max_post_tokens=(await self.describe()).card.max_post_tokens,
+                batch_tokens=batch_budget(self.config),
+            )
+        )
+        notes["texts"], notes["tokens"] = len(texts), sum(piece.tokens for piece in pieces)
+        return pieces
+
+    async def _ask(self, piece: Piece) -> list[list[Answer]]:
+        for attempt in range(ATTEMPTS):
+            try:
+                answers: list[list[Answer]] = await self._annotator.answer.remote(piece)
+                return answers
+            except RayActorError:
+                self.metrics.lost()
+                log.warning("a replica of the model died; asking again", extra={"attempt": attempt + 1})
+        raise Problem(503, "model_lost", "replicas of the model died with this request; try it again", retry_after_s=5)
+
+    def _too_late(self) -> Problem:
+        return Problem(504, "deadline", f"not answered within {self.config.deadline_s:g} s; send fewer texts at once")

@@ -1,0 +1,227 @@
+"""Around every route, from outside in: log line and security headers, who asks, how many, how much is sent."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import ray.serve
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve.auth import is_loopback, key_name
+from serve.metrics import HttpMetrics
+from serve.problems import Problem
+
+# Serve's own logger: it writes JSON and knows the request's id.
+log = logging.getLogger("ray.serve")
+
+OPEN_PATHS = ("/", "/docs", "/openapi.json", "/healthz", "/readyz")
+"""No key is asked for here: nothing of a model's answers can be had from them."""
+OPEN_FOLDER = "/page/"
+COUNTED_FOLDER = "/v1/annotate"
+QUIET_PATHS = ("/healthz", "/readyz")
+"""Asked every few seconds by load balancers: counted, not logged."""
+
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'none'; "
+    "object-src 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+def local_path(scope: Scope) -> str:
+    """The path below the application's route prefix, which servers leave in it."""
+    root: str = scope.get("root_path", "").rstrip("/")
+    path: str = scope["path"]
+    return path[len(root) :] or "/" if root and path.startswith(root) else path
+
+
+class Record:
+    """Outermost: an id and a log line for each request, headers on each answer, and no error beyond it."""
+
+    def __init__(self, app: ASGIApp, metrics: HttpMetrics, *, log_errors: bool) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._log_errors = log_errors
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        notes: dict[str, Any] = {"request_id": ray.serve.context._get_serve_request_context().request_id}
+        scope["emollm"] = notes
+        status = 499  # of a client that went away before there was an answer
+        started = time.perf_counter()
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers.update(HEADERS)
+                if local_path(scope).startswith("/v1/"):
+                    headers["Cache-Control"] = "no-store"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except Exception as error:
+            self._report(error)
+            if status != 499:  # the answer has begun: all that is left is to break it off
+                raise ConnectionError("the answer broke off") from None
+            problem = Problem(500, "internal", "this is our mistake; tell us the request_id")
+            await problem.response(notes["request_id"])(scope, receive, send_with_headers)
+        finally:
+            self._write(scope, notes, status, time.perf_counter() - started)
+
+    def _report(self, error: Exception) -> None:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        # Only where it happened: what an exception says may quote a text.
+        log.error(
+            "unexpected error",
+            extra={"error": type(error).__name__, "where": f"{frame.filename}:{frame.lineno}"},
+            exc_info=error if self._log_errors else None,
+        )
+
+    def _write(self, scope: Scope, notes: Mapping[str, Any], status: int, seconds: float) -> None:
+        # The route's pattern, not the path: paths that strangers make up must not become metric labels.
+        route = getattr(scope.get("route"), "path", "other")
+        key, texts = notes.get("key", ""), notes.get("texts", 0)
+        self._metrics.request(route=route, status=status, key=key, seconds=seconds, texts=texts)
+        if local_path(scope) not in QUIET_PATHS:
+            said = {"method": scope["method"], "path": route, "status": status, "ms": round(seconds * 1000, 1)}
+            log.info("request", extra={**said, "key": key, "texts": texts, "tokens": notes.get("tokens", 0)})
+
+
+class AskForKey:
+    """Who may ask: holders of a key; where there are no keys, this machine alone."""
+
+    def __init__(self, app: ASGIApp, keys: Mapping[str, str], *, open_access: bool) -> None:
+        self._app = app
+        self._keys = keys
+        self._open_access = open_access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (problem := self._refusal(scope)):
+            await problem.response(scope["emollm"]["request_id"])(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> Problem | None:
+        path = local_path(scope)
+        if self._open_access or path in QUIET_PATHS:
+            return None
+        if not self._keys:
+            host = (scope.get("client") or ("",))[0]
+            if is_loopback(host):
+                return None
+            # However the server was started: `serve run --host` is not ours to check beforehand.
+            return Problem(403, "no_keys", "this endpoint has no API keys, so it answers its own machine alone")
+        if path in OPEN_PATHS or path.startswith(OPEN_FOLDER):
+            return None
+        headers = Headers(scope=scope)
+        sent = headers.get("authorization", "").removeprefix("Bearer ") or headers.get("x-api-key", "")
+        name = key_name(sent, self._keys)
+        if name is None:
+            what = "is not known" if sent else "is missing"
+            return Problem(401, "unauthorized", f"the API key {what}; send it as `Authorization: Bearer KEY`")
+        scope["emollm"]["key"] = name
+        return None
+
+
+class Admit:
+    """Bounds the requests at work or waiting. It counts until the answer's last byte, or until its client has left."""
+
+    def __init__(self, app: ASGIApp, metrics: HttpMetrics, *, most: int, patience_s: float) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._most = most
+        self._patience_s = patience_s
+        self._at_work = 0
+        self._mean_seconds = 1.0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not local_path(scope).startswith(COUNTED_FOLDER):
+            await self._app(scope, receive, send)
+            return
+        if self._at_work >= self._most:
+            # By then as many will have been answered as there are places.
+            wait = min(self._mean_seconds, self._patience_s)
+            message = f"{self._at_work} requests are at work or waiting; come back later"
+            problem = Problem(429, "queue_full", message, retry_after_s=wait)
+            await problem.response(scope["emollm"]["request_id"])(scope, receive, send)
+            return
+        self._count(1)
+        started = time.perf_counter()
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._count(-1)
+            self._mean_seconds += 0.1 * (time.perf_counter() - started - self._mean_seconds)
+
+    def _count(self, by: int) -> None:
+        self._at_work += by
+        self._metrics.at_work(self._at_work)
+
+
+class LimitBody:
+    """Refuses a body by its announced length, or as soon as it has grown too long."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        announced = Headers(scope=scope).get("content-length", "")
+        if announced.isdecimal() and int(announced) > self._max_bytes:
+            await self._refuse(scope, receive, send)
+            return
+        body = await self._read(receive)
+        if body is None:
+            await self._refuse(scope, receive, send)
+            return
+        await self._app(scope, _replayed(body, receive), send)
+
+    async def _read(self, receive: Receive) -> bytes | None:
+        parts: list[bytes] = []
+        size, more = 0, True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                break
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > self._max_bytes:
+                return None
+            more = message.get("more_body", False)
+        return b"".join(parts)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        message = f"a body may have {self._max_bytes:,} bytes; send the texts in several requests"
+        problem = Problem(413, "too_large", message, fields=[("body", "too large")])
+        await problem.response(scope["emollm"]["request_id"])(scope, receive, send)
+
+
+def _replayed(body: bytes, receive: Receive) -> Callable[[], Awaitable[Message]]:
+    first = True
+
+    async def again() -> Message:
+        nonlocal first
+        if first:
+            first = False
+            return {"type": "http.request", "body": body, "more_body": False}
+        return await receive()
+
+    return again

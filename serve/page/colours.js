@@ -1,0 +1,15 @@
+// A colour for each emotion: never the only carrier of a meaning.
+
+const KNOWN = {
+  anger: "red", annoyance: "red", disgust: "olive", fear: "violet", nervousness: "violet", joy: "amber",
+  amusement: "amber", excitement: "amber", sadness: "blue", grief: "blue", love: "pink", caring: "pink",
+  optimism: "orange", pessimism: "slate", anticipation: "teal", surprise: "cyan", trust: "green", gratitude: "green",
+};
+const OTHERS = ["teal", "orange", "blue", "pink", "green", "violet", "cyan", "red", "amber", "olive"];
+
+/** A CSS value; a label that is not known gets one of ten by its letters, always the same. */
+export function colour(label) {
+  const name = label.toLowerCase();
+  const letters = [...name].reduce((sum, c) => (sum * 31 + c.codePointAt(0)) % 9973, 0);
+  return `var(--${KNOWN[name] ?? OTHERS[letters % OTHERS.length]})`;
+}

@@ -1,0 +1,37 @@
+"""Deploy the endpoint to the Ray that is up."""
+
+from __future__ import annotations
+
+import re
+
+from emollm import errors
+from emollm.errors import EmollmError, ResourceError
+from serve.config import ServeConfig
+
+_OWN_ERROR = re.compile(r"emollm\.errors\.(\w+): (.*)")
+
+
+def deploy(config: ServeConfig, *, name: str = "emollm", route_prefix: str = "/") -> None:
+    """Returns when it answers. Raises what kept the model from loading, as its replica raised it."""
+    from ray import serve
+
+    from serve.app import build
+
+    try:
+        serve.run(build(config.model_dump()), name=name, route_prefix=route_prefix)
+    except RuntimeError as error:
+        raise _cause(name, error) from None
+
+
+def _cause(name: str, error: RuntimeError) -> EmollmError:
+    # Serve raises only the names of deployments; why stands in their state.
+    from ray import serve
+
+    application = serve.status().applications.get(name)
+    told = [state.message for state in application.deployments.values() if state.message] if application else []
+    for message in told:
+        if found := _OWN_ERROR.findall(message):
+            kind: type[EmollmError] = getattr(errors, found[-1][0])
+            return kind(found[-1][1])
+    lines = [line for line in "\n".join([str(error), *told]).splitlines() if line.strip()]
+    return ResourceError(f"the endpoint did not start: {lines[-1]}")

@@ -1,0 +1,62 @@
+"""A scorer without a model, for what is around a scorer: `annotate_corpus(..., opener=cheap_scorer)`.
+
+Its answers depend on the text alone. It writes each text it scores to the file that EMOLLM_TEST_SCORED names, sleeps
+EMOLLM_TEST_SLEEP seconds a post, raises over posts that hold RAISE, and kills its process over those that hold KILL.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from emollm.affect_card import AffectCard, BaseModelInfo
+from emollm.answers import EMPTY_TEXT, Answer, from_unit
+from emollm.prompts import Question
+from emollm.tasks import Kind
+
+CARD = AffectCard(name="cheap", base=BaseModelInfo(name="none", architecture="decoder", licence="", fingerprint=""))
+
+
+class CheapScorer:
+    card = CARD
+
+    def score(self, questions: Sequence[Question]) -> list[Answer]:
+        posts = list(dict.fromkeys(q.text for q in questions))
+        if any("RAISE" in text for text in posts):
+            raise RuntimeError("told to raise")
+        if any("KILL" in text for text in posts):
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(float(os.environ.get("EMOLLM_TEST_SLEEP", 0)) * len(posts))
+        if log := os.environ.get("EMOLLM_TEST_SCORED"):
+            with Path(log).open("a") as file:  # one write: lines of several actors do not mix
+                file.write("".join(f"{text}\n" for text in posts))
+        return [_answer(question) for question in questions]
+
+
+def cheap_scorer(model: str, **_: Any) -> CheapScorer:
+    return CheapScorer()
+
+
+def _answer(question: Question) -> Answer:
+    if not question.text.strip():
+        return Answer(value=None, error=EMPTY_TEXT)
+    task, unit = question.task, zlib.crc32(f"{question.column} {question.text}".encode()) / 2**32
+    match task.kind:
+        case Kind.REGRESSION:
+            return Answer(value=from_unit(task, unit), unit=unit, std=0.1, confidence=unit)
+        case Kind.LABEL_SET:
+            shares = {label: (unit * (i + 3)) % 1 for i, label in enumerate(task.labels)}
+            named = tuple(label for label, share in shares.items() if share > 0.5)
+            return Answer(value=named, confidence=unit, probabilities=shares)
+        case _:
+            space = [c.value for c in task.classes] or list(task.labels)
+            chosen = space[int(unit * len(space))]
+            rest = (1 - unit) / (len(space) - 1)
+            return Answer(
+                value=chosen, confidence=unit, probabilities={str(v): unit if v == chosen else rest for v in space}
+            )

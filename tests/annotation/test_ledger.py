@@ -1,0 +1,81 @@
+"""The bookkeeping of attempts, deaths and errors."""
+
+from __future__ import annotations
+
+import re
+
+from emollm.annotation.ledger import MAX_DEATHS, MIN_POSTS, Ledger, Orders, Portion
+
+
+def ledger(rate: float = 0.5) -> Ledger:
+    return Ledger(max_error_rate=rate, num_workers=1)
+
+
+def test_a_post_that_always_kills_is_cornered_and_set_aside() -> None:
+    book, killer, deaths = ledger(), 37, 0
+    while True:
+        orders = book.begin("b")
+        low, high = orders.suspects or (100, 100)
+        portions = [(i, i + 1) if low <= i < high else (i, i + 10) for i in range(0, 100, 10) if not low <= i < high]
+        portions = sorted([*portions, *((i, i + 1) for i in range(low, high))])
+        for first, stop in portions:
+            book.fly("b", first, stop)
+            if first <= killer < stop and killer not in orders.set_aside:
+                deaths += 1
+                break
+            book.land("b", Portion(posts=stop - first))
+        else:
+            break
+    book.end("b")
+    assert deaths == 3 and orders.set_aside == {killer}
+    totals = book.totals()
+    assert (totals.posts, totals.deaths, totals.set_aside) == (100, 3, 1)
+    assert totals.lost == 30 + 37 + 37  # what each dead attempt had scored
+
+
+def test_one_death_alone_in_flight_sets_no_post_aside() -> None:
+    book = ledger()
+    for flight in ((0, 4), (2, 3), (0, 1)):
+        book.begin("b")
+        book.fly("b", *flight)
+    assert book.begin("b") == Orders(attempt=3, suspects=(0, 4))
+
+
+def test_actors_that_die_again_and_again_end_the_run() -> None:
+    book = ledger()
+    for _ in range(MAX_DEATHS):
+        book.begin("rows 0 to 9 (10)")
+        book.fly("rows 0 to 9 (10)", 0, 10)
+        assert book.stop is None
+    book.begin("rows 0 to 9 (10)")
+    assert book.stop is not None and "rows 0 to 9" in book.stop and "--batch-size" in book.stop
+
+
+def test_actors_that_never_load_their_model_end_the_run() -> None:
+    book = ledger()
+    assert [book.load() is None for _ in range(7)] == [True] * 6 + [False]
+    book = ledger()
+    book.load()
+    book.loaded()
+    assert all(book.load() is None for _ in range(20))
+
+
+def test_too_many_errors_stop_the_run_with_examples() -> None:
+    book = ledger(0.1)
+    book.begin("b")
+    few = Portion(posts=MIN_POSTS - 1, errors={"empty_text": 50}, examples=("a '': empty_text",))
+    assert book.land("b", few) is None
+    stop = book.land("b", Portion(posts=1))
+    assert stop and re.search(r"50 of the first 200 posts.*50 empty_text.*--max-error-rate 0\.1.*a ''", stop)
+    assert book.fly("b", 0, 1) == stop  # every actor hears it
+    calm = ledger(0.25)
+    calm.begin("b")
+    assert calm.land("b", Portion(posts=200, errors={"empty_text": 50})) is None
+
+
+def test_a_block_that_ray_has_scored_again_after_its_end_is_no_death() -> None:
+    book = ledger()
+    book.begin("b")
+    book.land("b", Portion(posts=3))
+    book.end("b")
+    assert book.begin("b") == Orders(attempt=0)

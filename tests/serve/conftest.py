@@ -1,0 +1,50 @@
+"""An endpoint on a real Ray Serve, shared by the tests of a module."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+Deploy = Callable[..., httpx.Client]
+"""Options of the endpoint to a client of it; deploying again replaces it."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def serve_url(local_ray: None) -> Iterator[str]:
+    from ray import serve
+
+    port = free_port()
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    yield f"http://127.0.0.1:{port}"
+    serve.shutdown()
+
+
+@pytest.fixture(scope="module")
+def deploy(serve_url: str, model_directory: Path) -> Iterator[Deploy]:
+    from ray import serve
+
+    from serve.app import build
+
+    clients: list[httpx.Client] = []
+
+    def deploy_with(**options: Any) -> httpx.Client:
+        settings = {"model": str(model_directory), "precision": "float32", **options}
+        serve.run(build(settings), name="emollm", route_prefix="/")
+        clients.append(httpx.Client(base_url=serve_url, timeout=60))
+        return clients[-1]
+
+    yield deploy_with
+    for client in clients:
+        client.close()
+    serve.delete("emollm")

@@ -1,0 +1,132 @@
+"""Replicas that come and go: redeployed, killed, or unable to load their model."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from tests.serve.conftest import Deploy
+
+
+@pytest.fixture(scope="module")
+def client(deploy: Deploy) -> httpx.Client:
+    return deploy()
+
+
+def ask(client: httpx.Client, text: str) -> httpx.Response:
+    return client.post("/v1/annotate", json={"texts": [text], "tasks": ["V-reg", "V-oc", "EI-oc"]})
+
+
+def values(response: httpx.Response) -> Any:
+    return [(a["task"], a["emotion"], a["value"]) for a in response.json()["results"][0]["answers"]]
+
+
+@contextmanager
+def steady_requests(client: httpx.Client, text: str) -> Iterator[list[httpx.Response]]:
+    """Four clients that ask without a pause while the block runs."""
+    stop = threading.Event()
+    answers: list[httpx.Response] = []
+
+    def go() -> None:
+        while not stop.is_set():
+            answers.append(ask(client, text))
+
+    with ThreadPoolExecutor(4) as threads:
+        running = [threads.submit(go) for _ in range(4)]
+        try:
+            yield answers
+        finally:
+            stop.set()
+        for one in running:
+            one.result()
+
+
+def replica_pids() -> set[int]:
+    """Processes that hold the model, among this process's own children."""
+    found = set()
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # gone, or a zombie
+            if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::ServeReplica:emollm:Annotator"):
+                found.add(process.pid)
+    return found
+
+
+def assert_all_right(answers: list[httpx.Response], expected: Any) -> None:
+    assert {response.status_code for response in answers} == {200}
+    for response in answers:
+        for (task, emotion, value), (_, _, right) in zip(values(response), expected, strict=True):
+            assert value == pytest.approx(right, abs=1e-6), (task, emotion)
+
+
+@pytest.mark.ray
+def test_a_redeployment_loses_no_request(deploy: Deploy, client: httpx.Client) -> None:
+    expected = values(ask(client, "a fine day"))
+    before = replica_pids()
+    with steady_requests(client, "a fine day") as answers:
+        deploy(batch_tokens=512)
+        deadline = time.monotonic() + 60
+        while before & replica_pids() and time.monotonic() < deadline:
+            time.sleep(0.5)
+    assert not before & replica_pids(), "the old replica has drained and gone"
+    assert len(answers) > 10
+    assert_all_right(answers, expected)
+
+
+@pytest.mark.ray
+def test_a_killed_replica_is_replaced_and_no_answer_is_wrong_or_lost(client: httpx.Client) -> None:
+    expected = values(ask(client, "a fine day"))
+    (victim,) = replica_pids()
+    with steady_requests(client, "a fine day") as answers:
+        os.kill(victim, signal.SIGKILL)
+        deadline = time.monotonic() + 90
+        while not (replica_pids() - {victim}) and time.monotonic() < deadline:
+            time.sleep(0.5)
+        seen = len(answers)
+        while len(answers) < seen + 8 and time.monotonic() < deadline:
+            time.sleep(0.2)
+    assert len(answers) >= seen + 8
+    assert_all_right(answers, expected)
+
+
+@pytest.mark.ray
+def test_a_model_that_does_not_load_says_why_and_is_not_tried_for_ever(
+    serve_url: str, model_directory: Path, tmp_path: Path, deploy: Deploy, client: httpx.Client
+) -> None:
+    from ray import serve
+
+    from emollm.errors import ModelError
+    from serve.config import ServeConfig
+    from serve.start import deploy as start
+
+    broken = tmp_path / "broken"
+    shutil.copytree(model_directory, broken)
+    (broken / "model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(ModelError, match=f"cannot load {broken}"):
+        start(ServeConfig(model=str(broken)), name="broken", route_prefix="/broken")
+
+    def deployment() -> Any:
+        return serve.status().applications["broken"].deployments["Annotator"]
+
+    assert serve.status().applications["broken"].status == "DEPLOY_FAILED"
+    assert "cannot load" in deployment().message
+    time.sleep(5)
+    assert serve.status().applications["broken"].status == "DEPLOY_FAILED"
+    assert not deployment().replica_states.get("STARTING")
+    ready = httpx.get(f"{serve_url}/broken/readyz", timeout=30)
+    assert (ready.status_code, ready.json()["error"]["code"]) == (503, "not_ready")
+    assert httpx.get(f"{serve_url}/broken/healthz").status_code == 200
+    # The endpoint beside it does not mind.
+    assert ask(client, "a fine day").status_code == 200
+    serve.delete("broken")

@@ -1,0 +1,129 @@
+"""Heads on a frozen base, the whole road on a real Ray: fit, evaluate, annotate, and a teacher's labels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from emollm.affect_card import read_card
+from emollm.annotation.pipeline import AnnotateConfig, annotate_corpus
+from emollm.build import SAMPLES
+from emollm.errors import ConfigError
+from emollm.folders import read_run
+from emollm.posts import read_table
+from emollm.prompts import questions_for
+from emollm.scoring.scorer import open_scorer
+from emollm.tasks import select_tasks
+from emollm.training.config import TrainConfig
+from emollm.training.frozen import fit_frozen
+from tests.tiny import tiny_model
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def model(local_ray: None, tmp_path_factory: pytest.TempPathFactory, sample_data: Path) -> Path:
+    """Heads on a tiny random BERT: it knows nothing, but lets words through."""
+    folder = tmp_path_factory.mktemp("frozen")
+    base = tiny_model("bert", folder / "base")
+    config = TrainConfig(data=sample_data, out=folder / "model", base=str(base), objective="heads", freeze=True)
+    seen: list[int] = []
+    summary = fit_frozen(config, on_posts=lambda new, _total: seen.append(new))
+    assert sum(seen) == summary["texts"]
+    assert {p.name for p in folder.iterdir()} == {"base", "model"}
+    return folder / "model"
+
+
+def test_the_folder_is_small_and_tells_all(model: Path) -> None:
+    assert {p.name for p in model.iterdir()} == {"affect.json", "heads.safetensors", "run.json"}
+    card = read_card(model)
+    assert card.adapter == "heads" and card.base.architecture == "encoder" and card.heads is not None
+    origins = card.heads.origins()
+    assert {t for t, o in origins.items() if o == "trained"} == {"EI-reg", "EI-oc", "V-reg", "V-oc", "E-c"}
+    assert origins["SST"] == origins["GoEmotions"] == "derived"
+    assert {task.name for task in card.tasks} == set(origins)
+    # A random BERT on the sample corpus: words alone tell the emotions of its posts well above chance.
+    assert card.heads.head("V-reg", None).metrics["pearson"] > 0.3  # type: ignore[union-attr]
+    run = read_run(model)
+    assert run is not None and run["summary"]["held_out"]["V-reg"]["pearson"] > 0.3
+
+
+def test_annotated_offline_and_asked_here_a_post_has_the_same_answers(model: Path, tmp_path: Path) -> None:
+    posts = SAMPLES / "posts.jsonl"
+    annotate_corpus(AnnotateConfig(model=str(model), input=posts, out=tmp_path / "out", max_posts=40, batch_size=16))
+    rows = {row["id"]: row for row in pq.read_table(tmp_path / "out").to_pylist()}
+    texts = read_table(posts).slice(0, 40).to_pylist()
+    scorer = open_scorer(str(model))
+    for post in texts[:10]:
+        valence, emotions = scorer.score(questions_for(post["text"], select_tasks(["V-reg", "E-c"])))
+        row = rows[post["id"]]
+        assert row["v_reg"] == pytest.approx(valence.value, abs=1e-6)
+        assert tuple(row["e_c"]) == emotions.value
+        assert row["e_c_probabilities"] == pytest.approx(emotions.probabilities, abs=1e-6)
+
+
+def test_a_teacher_labels_posts_and_a_student_learns_them(model: Path, tmp_path: Path) -> None:
+    student = tmp_path / "student"
+    options = {
+        "out": student, "base": str(tiny_model("llama", tmp_path / "base")), "objective": "heads", "freeze": True,
+        "teacher": str(model), "unlabelled": SAMPLES / "posts.jsonl", "tasks": ("V-reg", "EI-oc", "E-c"),
+    }  # fmt: skip
+    fit_frozen(TrainConfig.model_validate(options))
+    card = read_card(student)
+    assert card.heads is not None
+    origins = card.heads.origins()
+    assert (origins["V-reg"], origins["E-c"], origins["SST"]) == ("distilled", "distilled", "derived")
+    # It follows its teacher on posts held out from it.
+    assert card.heads.head("V-reg", None).metrics["pearson"] > 0.2  # type: ignore[union-attr]
+    # Asked again with other options, the teacher has nothing left to do.
+    before = (tmp_path / "student-teacher" / "_run.json").stat().st_mtime_ns
+    fit_frozen(TrainConfig.model_validate({**options, "out": student, "overwrite": True, "heads": {"layers": [2]}}))
+    assert (tmp_path / "student-teacher" / "_run.json").stat().st_mtime_ns == before
+    assert {r.layer for r in read_card(student).heads.readings} == {2}  # type: ignore[union-attr]
+
+
+def test_gold_labels_and_a_teachers_together(model: Path, tmp_path: Path, sample_data: Path) -> None:
+    config = TrainConfig.model_validate(
+        {
+            "data": sample_data, "out": tmp_path / "both", "base": str(tiny_model("bert", tmp_path / "base")),
+            "objective": "heads", "freeze": True, "teacher": str(model), "unlabelled": SAMPLES / "posts.jsonl",
+            "max_unlabelled": 100, "tasks": ("V-reg",), "heads": {"layers": [1], "poolings": ["mean"]},
+        }
+    )  # fmt: skip
+    summary = fit_frozen(config)
+    assert summary["texts"] > 100
+    head = read_card(tmp_path / "both").heads.head("V-reg", None)  # type: ignore[union-attr]
+    assert head is not None and head.origin == "trained" and head.rows > 100
+
+
+def test_a_layer_that_is_not_there_is_refused_and_nothing_is_left(
+    local_ray: None, tmp_path: Path, sample_data: Path, tiny_base: Path
+) -> None:
+    config = TrainConfig.model_validate(
+        {"data": sample_data, "out": tmp_path / "m", "base": str(tiny_base), "objective": "heads", "freeze": True,
+         "heads": {"layers": [2, 9]}}
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match=r"--heads.layers 9: .* has layers 1 to 2"):
+        fit_frozen(config)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"freeze": True}, "add --objective heads"),
+        ({"teacher": "t", "objective": "heads", "freeze": True}, "--teacher and --unlabelled belong together"),
+        ({"teacher": "t", "unlabelled": "u"}, "add --objective heads --freeze"),
+        ({"data": None}, "--data is required"),
+    ],
+)
+def test_options_that_do_not_go_together_are_one_line(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainConfig.model_validate({"data": "d", "out": "o", **options})
+
+
+def test_json_is_plain(model: Path) -> None:
+    assert json.loads((model / "affect.json").read_text())["heads"]["readings"]

@@ -1,0 +1,138 @@
+"""Heads trained with their backbone: the loss and its masks, and whole runs on two real workers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from emollm.affect_card import read_card
+from emollm.build import SAMPLES
+from emollm.errors import ModelError
+from emollm.heads.card import Reading
+from emollm.heads.labels import Labelled, folds
+from emollm.heads.ridge import scale_of
+from emollm.posts import read_table
+from emollm.prompts import questions_for
+from emollm.scoring.scorer import open_scorer
+from emollm.tasks import PROFILE, select_tasks
+from emollm.training.config import TrainConfig
+from emollm.training.fit import fit
+from emollm.training.joint import Joint, StartingHeads
+from emollm.training.loop import StepReport
+from tests.heads.conftest import Load, random_heads
+from tests.heads.conftest import backbone as backbone
+from tests.tiny import Encoder, Family, tiny_model
+
+READINGS = (Reading(layer=1, pooling="last"), Reading(layer=2, pooling="mean"))
+TEXTS = ["What a day!", "the train is late AGAIN", "so so", "I love this :)", "no", "my cat is ill and I fear for her"]
+
+
+def a_joint(backbone: Load, family: str, *, gaps: bool) -> Joint:
+    loaded, bank = random_heads(backbone(family), READINGS)
+    assert loaded.card.heads is not None
+    tasks, heads = select_tasks(PROFILE), tuple(h for h in loaded.card.heads.heads if h.origin == "trained")
+    rng = np.random.default_rng(0)
+    golds = {}
+    for head in heads:
+        task = next(t for t in tasks if t.name == head.task)
+        wide = len(task.classes) or len(task.labels) or 1
+        gold = rng.random((len(TEXTS), wide))
+        if task.classes:
+            gold = np.eye(wide)[gold.argmax(axis=1)]
+        if gaps:
+            gold[:3] = np.nan
+        golds[head.task, head.emotion] = gold
+    labelled = Labelled(TEXTS, golds, folds(TEXTS), np.ones(len(TEXTS), dtype=bool))
+    features = {r: rng.normal(size=(50, 32)).astype(np.float32) for r in READINGS}
+    start = StartingHeads(
+        labelled, np.zeros(len(TEXTS), dtype=bool), tasks, loaded.card.heads.prompt, READINGS, heads, bank,
+        scale_of(features, READINGS),
+    )  # fmt: skip
+    return Joint(loaded, start, with_answers=None, loss_weight=1.0, device="cpu")
+
+
+@pytest.mark.parametrize("family", ["llama", "bloom", "t5", "bert"])
+def test_the_loss_is_a_sum_over_texts_and_a_gap_adds_nothing(backbone: Load, family: str) -> None:
+    joint = a_joint(backbone, family, gaps=False)
+    rows = joint.rows(None, [])  # type: ignore[arg-type]
+    assert [len(row.answer) for row in rows] == [11] * len(TEXTS)
+
+    def loss(which: Joint, mine: list) -> torch.Tensor:  # type: ignore[type-arg]
+        micro = which.collate(mine)
+        return which.module(micro.inputs, micro.labels_BT)  # type: ignore[no-any-return]
+
+    whole = loss(joint, rows)
+    assert float(whole) == pytest.approx(sum(float(loss(joint, [row])) for row in rows), rel=1e-4)
+    with_gaps = a_joint(backbone, family, gaps=True)
+    labelled_rows = with_gaps.rows(None, [])  # type: ignore[arg-type]
+    assert len(labelled_rows) == 3  # a text without any gold is no row
+    assert float(loss(with_gaps, labelled_rows)) == pytest.approx(float(loss(joint, rows[3:])), rel=1e-4)
+    loss(with_gaps, labelled_rows).backward()
+    gradients = [p.grad for p in with_gaps.module.parameters() if p.grad is not None]
+    assert gradients and all(torch.isfinite(g).all() for g in gradients)
+
+
+def test_a_text_with_one_gold_moves_no_other_head(backbone: Load) -> None:
+    joint = a_joint(backbone, "llama", gaps=False)
+    [row] = [row for row in joint.rows(None, []) if row.id == "text 1"]  # type: ignore[arg-type]
+    micro = joint.collate([row])
+    golds = torch.full_like(micro.labels_BT, float("nan"))
+    golds[:, 0] = 0.5  # EI-reg anger alone
+    joint.module(micro.inputs, golds).backward()
+    change = joint.module.change_OF.grad
+    assert isinstance(change, torch.Tensor)
+    assert [bool(row.abs().sum() > 0) for row in change] == [True] + [False] * (len(change) - 1)
+
+
+@pytest.mark.slow
+def test_heads_start_where_they_were_and_gradient_steps_lower_the_loss(backbone: Load) -> None:
+    joint = a_joint(backbone, "bert", gaps=False)
+    assert joint.scores(joint._loss.bank(), TEXTS) == pytest.approx(joint.scores(joint._start.bank, TEXTS), abs=1e-4)
+    micro = joint.collate(joint.rows(None, []))  # type: ignore[arg-type]
+    optimizer = torch.optim.AdamW([p for p in joint.module.parameters() if p.requires_grad], lr=3e-3)
+    losses = []
+    for _ in range(12):
+        loss = joint.module(micro.inputs, micro.labels_BT)
+        losses.append(float(loss))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(("family", "method", "objective"), [("llama", "lora", "both"), ("roberta", "full", "heads")])
+def test_a_run_on_two_workers(
+    local_ray: None, tmp_path: Path, sample_data: Path, family: Family | Encoder, method: str, objective: str
+) -> None:
+    base, model = tiny_model(family, tmp_path / "base"), tmp_path / "model"
+    steps: list[StepReport] = []
+    options = {
+        "data": sample_data, "out": model, "base": str(base), "method": method, "objective": objective,
+        "num_wordings": 1, "global_batch_size": 32, "micro_batch_size": 16, "learning_rate": 3e-3, "epochs": 0.2,
+        "tasks": ("V-reg", "E-c"), "heads": {"layers": [2], "poolings": ["mean"], "all_of_them": True},
+        "cluster": {"num_workers": 2},
+    }  # fmt: skip
+    summary = fit(TrainConfig.model_validate(options), on_step=steps.append)
+    assert len(steps) >= 3 and summary["reload_difference"] < 1e-2
+    card = read_card(model)
+    assert card.heads is not None and card.heads.writes_answers == (objective == "both")
+    assert card.adapter == ("lora" if method == "lora" else None)
+    texts = read_table(SAMPLES / "posts.jsonl")["text"].to_pylist()[:5]
+    questions = [q for text in texts for q in questions_for(text, select_tasks(["V-reg", "E-c"]))]
+    for engine in ("auto", "constrained") if objective == "both" else ("heads",):
+        answers = open_scorer(str(model), engine=engine).score(questions)
+        assert [a.error for a in answers] == [None] * 10
+    # Every task has a gap somewhere, and none of them reached a weight.
+    assert all(np.isfinite(step.loss) for step in steps)
+
+
+@pytest.mark.ray
+def test_an_encoder_is_not_taught_to_write(local_ray: None, tmp_path: Path, sample_data: Path) -> None:
+    base = tiny_model("bert", tmp_path / "base")
+    config = TrainConfig(data=sample_data, out=tmp_path / "m", base=str(base), max_rows=64)
+    with pytest.raises(ModelError, match="writes no answers; train it with --objective heads"):
+        fit(config)
