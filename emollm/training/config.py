@@ -125,8 +125,6 @@ class TrainConfig(Config):
     """Saved states kept beside the best one."""
     max_failures: int = Field(3, ge=0)
     """Times that workers which died (a lost node, a killed process) are started again, from the last saved state."""
-    tracking: str | None = None
-    """MLflow tracking URI, such as sqlite:///runs/mlflow.db, to log options and metrics to. None: no tracking."""
     gpu_memory_gib: float = Field(80.0, gt=0)
     """Memory of a GPU, for --plan."""
     seed: int = 123
@@ -189,7 +187,7 @@ class TrainConfig(Config):
 
 FREE_TO_CHANGE = frozenset(
     ("micro_batch_size", "zero_stage", "offload", "precision", "gradient_checkpointing", "checkpoint_minutes",
-     "checkpoint_steps", "keep_checkpoints", "max_failures", "merge", "plan", "tracking", "gpu_memory_gib", "overwrite",
+     "checkpoint_steps", "keep_checkpoints", "max_failures", "merge", "plan", "gpu_memory_gib", "overwrite",
      "cluster", "out", "recipe")
 )  # fmt: skip
 """Options that a stopped run may be continued with in another way: they change where and how fast, not what."""
