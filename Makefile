@@ -10,12 +10,17 @@ STAMP  := $(VENV)/.installed
 MODEL  ?= smollm2-135m-heads
 DATA   ?= runs/quickstart/data
 PORT   ?= 8000
+# Of submit-*: the dashboard as this machine reaches it (docs/cluster.md), and the size of the cluster.
+ADDRESS ?= http://127.0.0.1:8265
+PROFILE ?= a100x2
+SUBMIT  := RAY_AUTH_MODE=token $(BIN)/ray job submit --address $(ADDRESS) --working-dir . --
 
 .DEFAULT_GOAL := help
-.PHONY: help install venv quickstart test test-fast check format serve train evaluate annotate
+.PHONY: help install venv quickstart test test-fast check format serve train evaluate annotate \
+        doctor submit-train submit-annotate submit-serve
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
 
 install: $(STAMP)  ## make the virtual environment (once; again when the pins change)
 
@@ -61,3 +66,15 @@ evaluate: $(STAMP)  ## evaluate (MODEL=, DATA=, ARGS=)
 
 annotate: $(STAMP)  ## annotate (MODEL=, INPUT=, OUT=, ARGS=)
 	@$(BIN)/python jobs/annotate.py --model $(MODEL) --input $(INPUT) --out $(OUT) $(ARGS)
+
+doctor: $(STAMP)  ## check a cluster before a long run (PROFILE=, ARGS="--model ...")
+	@$(SUBMIT) python -m cluster.doctor --cluster.profile $(PROFILE) $(ARGS)
+
+submit-train: $(STAMP)  ## fine-tune on a cluster (ADDRESS=, PROFILE=, DATA=, OUT=, ARGS=)
+	@$(SUBMIT) python jobs/train.py --cluster.profile $(PROFILE) --data $(DATA) --out $(OUT) $(ARGS)
+
+submit-annotate: $(STAMP)  ## annotate on a cluster (ADDRESS=, PROFILE=, MODEL=, INPUT=, OUT=, ARGS=)
+	@$(SUBMIT) python jobs/annotate.py --cluster.profile $(PROFILE) --model $(MODEL) --input $(INPUT) --out $(OUT) $(ARGS)
+
+submit-serve: $(STAMP)  ## the endpoint on a cluster, on its head's loopback (ADDRESS=, MODEL=, ARGS="replicas=8")
+	@$(SUBMIT) serve run serve.app:build model=$(MODEL) $(ARGS)

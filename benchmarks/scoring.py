@@ -28,12 +28,16 @@ WAYS: dict[str, str] = {
     "generate": "--engine generate: greedy, batches of one task and like length",
     "constrained": "--engine constrained",
     "constrained-quick": "--engine constrained with SearchOptions(exact=False): answers read as far as they differ",
+    "heads": "--engine heads, on --heads-model and ten times the posts: one pass a post for all questions",
+    "heads-int8": "the same with torch's dynamic int8 quantisation of the linear layers; an experiment, no option",
+    "heads-ray": "the same as the actors of an annotation job do it, through Ray Data: CPU seconds of the actor",
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").strip())
     parser.add_argument("--model", required=True, help="model directory, best a fine-tuned one (see jobs/train.py)")
+    parser.add_argument("--heads-model", default="smollm2-135m-heads", help="model directory with heads")
     parser.add_argument("--posts", type=Path, default=SAMPLE_POSTS, help="JSON lines with a field `text`, or .gz of it")
     parser.add_argument("--num-posts", type=int, default=24, help="posts to score, eleven questions each")
     parser.add_argument("--precision", choices=("float32", "bf16"), default="float32")
@@ -73,6 +77,11 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     random.seed(0)
     dtype = torch.bfloat16 if args.precision == "bf16" else torch.float32
     peaks = [matmul_flops_s(dtype)]
+    if args.one.startswith("heads"):
+        args.num_posts *= 10
+        args.model = args.heads_model
+    if args.one == "heads-ray":
+        return through_ray(args)
     loaded = load_model(args.model, dtype=dtype)
     tasks = select_tasks(["profile"], loaded.card.tasks)
     questions = [q for post in read_posts(args.posts, args.num_posts) for q in questions_for(post, tasks)]
@@ -200,12 +209,69 @@ def constrained(loaded: Any, *, exact: bool = True) -> Score:
     return lambda questions: [answer.value for answer in scorer.score(questions)]
 
 
+def heads(loaded: Any, *, int8: bool = False) -> Score:
+    import torch
+
+    from emollm.scoring.heads import HeadsScorer
+
+    scorer = HeadsScorer(loaded)
+    if int8:
+        torch.ao.quantization.quantize_dynamic(loaded.model, {torch.nn.Linear}, dtype=torch.qint8, inplace=True)
+    return lambda questions: [answer.value for answer in scorer.score(questions)]
+
+
+def through_ray(args: argparse.Namespace) -> dict[str, float]:
+    """As `measure`, through Ray Data with one actor: its CPU seconds from its first batch's end to its last."""
+    import pyarrow as pa
+    import ray
+
+    from emollm.config import ClusterConfig
+    from emollm.ray_session import map_on_actors, quiet_ray_data, ray_session
+
+    cluster, size = ClusterConfig(num_workers=1), 64
+    texts = read_posts(args.posts, args.num_posts + size)
+    with ray_session(cluster):
+        quiet_ray_data()
+        rows = pa.table({"id": [str(i) for i in range(len(texts))], "text": texts})
+        blocks = ray.data.from_arrow([rows.slice(i, size) for i in range(0, len(texts), size)])
+        options = {"model": args.model, "engine": "heads", "tasks": ("EI-reg", "EI-oc", "V-reg", "V-oc", "E-c")}
+        table = pa.concat_tables(
+            ray.get(map_on_actors(blocks, TimedPosts, options, cluster, batch_size=size).to_arrow_refs())
+        )
+    seconds, posts = table["seconds"].to_pylist(), table["posts"].to_pylist()
+    # The first batch loads the model.
+    first = min(range(len(seconds)), key=lambda i: seconds[i])
+    took, done = max(seconds) - seconds[first], sum(posts) - posts[first]
+    nothing = float("nan")
+    return {
+        "posts_s": done / took, "prompts_s": 11 * done / took, "tokens_s": nothing, "valid": 1.0, "peak": nothing,
+        "mib": nothing,
+    }  # fmt: skip
+
+
+class TimedPosts:
+    """The annotating actor, which tells its CPU time at the end of each batch."""
+
+    def __init__(self, **options: Any) -> None:
+        from emollm.scoring.rows import AnnotatePosts
+
+        self._annotate = AnnotatePosts(**options)
+
+    def __call__(self, table: Any) -> Any:
+        import pyarrow as pa
+
+        self._annotate(table)
+        return pa.table({"seconds": [time.process_time()], "posts": [table.num_rows]})
+
+
 SCORERS: dict[str, Callable[[Any], Score]] = {
     "released-loop": released_loop,
     "pipeline": pipeline,
     "generate": generate,
     "constrained": constrained,
     "constrained-quick": lambda loaded: constrained(loaded, exact=False),
+    "heads": heads,
+    "heads-int8": lambda loaded: heads(loaded, int8=True),
 }
 
 if __name__ == "__main__":

@@ -102,10 +102,7 @@ def check_placement(
     """Room for each worker on one node, and for what feeds them."""
     # A worker cannot be spread over nodes, so what counts is how many whole ones each node can take.
     fits = sum(
-        min(
-            int(node.resources.get("CPU", 0) / cpus),
-            int(node.resources.get("GPU", 0) / gpus) if gpus else workers,
-        )
+        min(_times(node.resources.get("CPU", 0), cpus), _times(node.resources.get("GPU", 0), gpus) if gpus else workers)
         for node in nodes
     )
     total = sum(node.resources.get("CPU", 0) for node in nodes)
@@ -249,6 +246,11 @@ def _by_value(values: Mapping[str, str | None]) -> dict[str | None, list[str]]:
     for node, value in values.items():
         nodes.setdefault(value, []).append(node)
     return nodes
+
+
+def _times(have: float, each: float) -> int:
+    """How often `each` goes into `have`; three tenths hold a tenth three times, whatever floats say."""
+    return int(have / each + 1e-9)
 
 
 def _count(nodes: Sequence[NodeFacts]) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emollm.bases import DEFAULT_MODEL
 from emollm.errors import ConfigError, DataError
 from emollm.posts import read_table
 from emollm.prompts import Question, column_name, questions_for
@@ -39,7 +40,8 @@ def annotate(
     `texts` is a string, a list of strings, a pandas Series or DataFrame (its `text_column`; its other columns and
     index are kept), or a `Path` of a .jsonl, .csv, .parquet or .txt file. `tasks` are names of tasks that the model
     knows; "profile" is the eleven questions of SemEval-2018. `model` is a model directory, a base by name, or an
-    open scorer to use again; None: $EMOLLM_MODEL. `options` go to `emollm.scoring.scorer.open_scorer`.
+    open scorer to use again; None: $EMOLLM_MODEL, else the model in the box. `options` go to
+    `emollm.scoring.scorer.open_scorer`.
 
     Columns: `text`, then `ei_reg_joy`, `v_reg`, `e_c`, ..., named as in an annotated corpus, in the tasks' own
     ranges. `details` adds to each its `_confidence`, `_error`, `_probabilities` and, of a regression, `_std`,
@@ -132,10 +134,7 @@ def _text(value: Any) -> str:
 
 
 def _model(model: str | Path | None) -> str:
-    chosen = model or os.environ.get("EMOLLM_MODEL")
-    if not chosen:
-        raise ConfigError("no model named: pass model=DIR (see jobs/train.py), or set EMOLLM_MODEL")
-    return str(chosen)
+    return str(model or os.environ.get("EMOLLM_MODEL") or DEFAULT_MODEL)
 
 
 @functools.lru_cache(maxsize=1)

@@ -43,8 +43,12 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
     # One clear report of our own instead of each worker's log lines; those stay in Ray's session folder.
     try:
         ray.init(**settings)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:
         reason = str(error).strip().split("\n")[0]
+        if "timed out during startup" in reason:  # a plain Exception after 30 s, which no option changes
+            raise ResourceError(
+                "Ray did not start in 30 s: this machine is too busy; run the same command again"
+            ) from None
         raise ResourceError(
             f"cannot connect to Ray at {address}: {reason}; is it up (`ray status`), "
             "and is RAY_AUTH_MODE=token set here if it asks for a token?"

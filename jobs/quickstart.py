@@ -131,8 +131,8 @@ def _show(config: QuickstartConfig, before: list[Any], after: list[Any], seconds
     console.print(posts_table(pq.read_table(config.out / "annotated").slice(0, 10), title="Annotated posts"))
     took = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
     console.print(f"[dim]{took}[/dim]\n\nEverything is in [bold]{config.out}[/bold]. Next:")
-    console.print("  make serve                                           ask it over HTTP: 127.0.0.1:8000/docs")
-    console.print("  make annotate INPUT=posts.jsonl OUT=runs/mine        your own posts into Parquet")
+    console.print(f"  make serve MODEL={config.out}/model                  ask it over HTTP: 127.0.0.1:8000/docs")
+    console.print("  make annotate INPUT=posts.jsonl OUT=runs/mine        your posts, by the model in the box")
     console.print("  make train OUT=runs/better ARGS='--num-wordings 1'   all tasks, all 3,222 rows")
     # rich would have the picture fetch its font from a server.
     picture = re.sub(r"@font-face \{.*?\}", "", console.export_svg(title="make quickstart"), flags=re.DOTALL)

@@ -100,7 +100,10 @@ def make_api(gateway: Gateway, keys: Mapping[str, str]) -> FastAPI:
     @api.get("/v1/tasks", responses={401: ERRORS[401]})
     async def tasks() -> list[TaskMessage]:
         """What can be asked, on which scale or over which labels."""
-        return [TaskMessage.of(task) for task in (await gateway.describe()).card.tasks]
+        described = await gateway.describe()
+        card = described.card
+        origins = card.heads.origins() if card.heads and described.engine == "heads" else {}
+        return [TaskMessage.of(task, origins.get(task.name)) for task in card.tasks]
 
     @api.get("/v1/model", responses={401: ERRORS[401]})
     async def model() -> ModelMessage:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from emollm.bases import DEFAULT_MODEL
 from emollm.config import Config
 from emollm.scoring.scorer import Engine
 
@@ -14,8 +15,8 @@ from emollm.scoring.scorer import Engine
 class ServeConfig(Config):
     """Serve a model directory over HTTP with Ray Serve."""
 
-    model: str
-    """Model directory, or a base model by its registry name."""
+    model: str = DEFAULT_MODEL
+    """Model directory, the model in the box by name, or a base model by its registry name."""
     engine: Engine = "auto"
     """How answers are had from the model; auto: its heads where it has some, else constrained."""
     precision: Literal["auto", "float32", "bf16"] = "auto"

@@ -130,9 +130,11 @@ class TaskMessage(_Message):
     no_label: str | None
     """What an empty label set is called."""
     source: str
+    origin: str | None
+    """Of heads: `trained`, `distilled`, or `derived` from another task's answer. Null where words are the answer."""
 
     @classmethod
-    def of(cls, task: Task) -> TaskMessage:
+    def of(cls, task: Task, origin: str | None = None) -> TaskMessage:
         return cls(
             name=task.name,
             title=task.title,
@@ -144,6 +146,7 @@ class TaskMessage(_Message):
             emotions=list(task.emotions),
             no_label=task.no_label,
             source=task.source,
+            origin=origin,
         )
 
 

@@ -39,7 +39,12 @@ def files(*folders: str) -> list[Path]:
 
 @pytest.mark.parametrize(
     ("folders", "forbidden"),
-    [(("emollm",), {"jobs", "serve", "tests"}), (("jobs",), {"serve"}), (("serve",), {"jobs"})],
+    [
+        (("emollm",), {"jobs", "serve", "cluster", "tests"}),
+        (("jobs",), {"serve", "cluster"}),
+        (("serve",), {"jobs", "cluster"}),
+        (("cluster",), {"jobs", "serve", "tests"}),
+    ],
 )
 def test_packages_depend_one_way(folders: tuple[str, ...], forbidden: set[str]) -> None:
     assert {str(p): i & forbidden for p in files(*folders) if (i := imports(p)) & forbidden} == {}

@@ -7,6 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from emollm.bases import DEFAULT_MODEL
 from emollm.config import ClusterConfig, Config
 from emollm.scoring.scorer import Engine
 
@@ -20,8 +21,8 @@ class AnnotateConfig(Config):
     A job that died is continued by running it again; one that has finished is left alone.
     """
 
-    model: str
-    """Model directory, or a base model by its registry name."""
+    model: str = DEFAULT_MODEL
+    """Model directory, the model in the box by name, or a base model by its registry name."""
     input: Location
     """Posts: a file, a folder, or a pattern such as 'posts/**/*.parquet'; local, s3:// or gs://. Parquet, JSON lines,
     CSV or plain text (a post a line); .gz is read too."""
@@ -55,7 +56,7 @@ class AnnotateConfig(Config):
     dry_run: int | None = Field(None, ge=1)
     """Score only so many posts, keep nothing, and estimate time, GPU-hours and size of the whole."""
     overwrite: bool = False
-    """Replace an output folder of another annotation job, or start this one over."""
+    """Replace the output of another annotation job, or of this one if it is finished."""
     cluster: ClusterConfig = ClusterConfig()
     """Scoring actors, their CPUs and GPUs."""
 

@@ -34,6 +34,7 @@ class Lock:
         self._output = output
         self._token = uuid.uuid4().hex
         self._file: int | None = None
+        self._has_system_lock = False
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
@@ -55,8 +56,8 @@ class Lock:
         self._thread.start()
 
     def _is_alive(self, holder: dict[str, Any]) -> bool:
-        if self._file is not None and holder.get("host") == socket.gethostname():
-            return False  # we hold the system's lock, so that process is gone
+        if self._has_system_lock and holder.get("host") == socket.gethostname():
+            return False  # that process is gone, or we would not have its lock
         return time.time() - float(holder.get("beat", 0)) < STALE_S
 
     def _lock_file(self, path: Path) -> int:
@@ -72,6 +73,7 @@ class Lock:
             # The holder before may have removed the file between our opening and locking it.
             with contextlib.suppress(FileNotFoundError):
                 if path.stat().st_ino == os.fstat(file).st_ino:
+                    self._has_system_lock = True
                     return file
             os.close(file)
 

@@ -90,23 +90,24 @@ class OutputFolder:
         self._remove(_WORK)
 
     def open_job(self, identity: Identity, *, overwrite: bool) -> None:
-        """Make the folder this job's. Raises DataError if it holds anything else and `overwrite` is off."""
+        """Make the folder this job's, and continue what it holds of it.
+
+        `overwrite` removes another job's output, or this one's if it is finished. Raises DataError if the folder holds
+        anything else, or another job's output and `overwrite` is off.
+        """
         before = self._identity()
         names = [info.base_name for info in self._list(self.root) if info.base_name != "_lock.json"]
-        if names and before is None and overwrite:
-            raise DataError(
-                f"{self.location} was not written by this job, so --overwrite leaves it; choose another --out"
-            )
         if names and before is None:
-            raise DataError(f"{self.location} exists and holds other files; choose another --out")
-        if before is not None and overwrite:
-            for name in names:
-                self._remove(name)
-        elif before is not None and before != identity:
+            why = "was not written by emollm, so --overwrite leaves it" if overwrite else "exists and holds other files"
+            raise DataError(f"{self.location} {why}; choose another --out")
+        if before is not None and before != identity and not overwrite:
             raise DataError(
                 f"{self.location} holds the output of another job: what differs is {differences(before, identity)}; "
                 "choose another --out, or pass --overwrite to replace it"
             )
+        if overwrite and before is not None and (before != identity or self.finished()):
+            for name in names:
+                self._remove(name)
         for folder in (self.posts, self.blocks, self.commits):
             self.filesystem.create_dir(folder, recursive=True)
         self.write_json(self._at(_WORK, "job.json"), {"identity": identity})

@@ -62,12 +62,13 @@ def _tiles(facts: Facts, summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _panel(column: Column) -> str:
     labels, counts = _answers(column)
-    draw = columns if column.is_number else bars
+    series = [_series(column.name, counts, column.answered)]
+    answers = columns(labels, series) if column.is_number else bars(labels, series, width=300, label_width=118)
     mean = f", mean {column.total / column.answered:.3f}" if column.answered and column.task.low is not None else ""
     edges = [f"{i / CONFIDENCE_BINS:.1f}" for i in range(CONFIDENCE_BINS)]
     return (
         f'<div class="panel"><h3>{escape(column.name)} <span>{column.answered:,}{mean}</span></h3>'
-        f"{draw(labels, [_series(column.name, counts, column.answered)])}<p>confidence</p>"
+        f"{answers}<p>confidence</p>"
         f"{columns(edges, [_series('confidence', column.confidence.tolist(), column.answered)], height=44)}</div>"
     )
 

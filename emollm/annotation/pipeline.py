@@ -92,7 +92,7 @@ def open_job(
     engine = "none" if opener else resolve_engine(config.model, config.engine)
     source, files = find_files(config.input)
     columns = choose_columns(config, tasks, source, files[0])
-    name = f"{opener.__module__}.{opener.__qualname__}" if opener else None
+    name = f"{opener.__module__}.{getattr(opener, '__qualname__', type(opener).__qualname__)}" if opener else None
     identity = identify(config, files, tasks, engine=engine, scorer=name)
     output = OutputFolder(config.out)
     return Job(config, tasks, engine, source, files, columns, output, identity, opener, on_progress)

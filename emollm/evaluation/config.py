@@ -24,7 +24,7 @@ class EvaluateConfig(Config):
 
     model: str | None = None
     """Model directory, the model in the box by name, or an untrained base: its registry name, or base:FOLDER. None:
-    the model in the box, or none where --predictions are given."""
+    the model in the box, or none where --predictions or --beside are given."""
     data: Path | None = None
     """Data folder that jobs/build_data.py wrote: its validation rows."""
     aeb: Path | None = None
@@ -40,7 +40,7 @@ class EvaluateConfig(Config):
     """What an answer that is no value counts as. clip: a number is clipped to the range, the rest is wrong. drop: its
     row is left out. worst: it is wrong. The report shows all three."""
     tasks: tuple[str, ...] | None = None
-    """Tasks to measure; `profile` is all five of SemEval-2018. None: every task that the model and the rows share."""
+    """Tasks to measure, comma-separated; `profile` is all five of SemEval-2018. None: all that there are rows of."""
     max_rows: int | None = Field(None, ge=1)
     """At most so many questions a task and emotion, the first ones. None: all."""
     engine: Engine = "auto"
@@ -48,9 +48,12 @@ class EvaluateConfig(Config):
     calibrated: bool = True
     """Put the model's answers through its calibration, if it has one."""
     baselines: tuple[Baseline | Literal["local"], ...] = ()
-    """Systems to compare with, on the same rows; `local` is constant, vader, textblob and embedding."""
+    """Systems to compare with, on the same rows, comma-separated; `local` is constant, vader, textblob, embedding."""
     train: Path | None = None
     """Data folder whose training rows teach the embedding baseline. None: --data."""
+    beside: tuple[Path, ...] = ()
+    """Output folders of earlier runs on the same rows, comma-separated: their systems are measured again and stand
+    beside this run's, without being scored again."""
     lexicon: Path | None = None
     """Emotion word list for the lexicon baseline, in the form of the NRC lexicon, or JSON."""
     zero_shot: str = DEFAULT_BASE
@@ -75,8 +78,8 @@ class EvaluateConfig(Config):
 
     @model_validator(mode="after")
     def _has_rows(self) -> Self:
-        if not (self.data or self.aeb or self.predictions):
-            raise ValueError("give rows to measure on: --data, --aeb or --predictions")
+        if not (self.data or self.aeb or self.predictions or self.beside):
+            raise ValueError("give rows to measure on: --data, --aeb, --predictions or --beside")
         if self.task and not self.predictions:
             raise ValueError("--task names the task of --predictions; to choose tasks, use --tasks")
         if "lexicon" in self.baselines and not self.lexicon:
@@ -86,7 +89,7 @@ class EvaluateConfig(Config):
     @property
     def scored_model(self) -> str | None:
         """The model to score, if any."""
-        return self.model if self.model or self.predictions else DEFAULT_MODEL
+        return self.model if self.model or self.predictions or self.beside else DEFAULT_MODEL
 
     @property
     def chosen_baselines(self) -> tuple[Baseline, ...]:

@@ -143,7 +143,7 @@ def kappa_of(gold: Sequence[int], predicted: Sequence[int]) -> Resampled:
     apart_KK = (values_K[:, None] - values_K[None, :]) ** 2
 
     def of(counts_BN: Floats) -> Floats:
-        seen_BKK = (counts_BN @ cells_NS).reshape(-1, size, size)
+        seen_BKK = (counts_BN @ cells_NS).reshape(len(counts_BN), size, size)
         expected_B = np.einsum("bi,ij,bj->b", seen_BKK.sum(axis=2), apart_KK, seen_BKK.sum(axis=1))
         observed_B = (seen_BKK * apart_KK).sum(axis=(1, 2)) * seen_BKK.sum(axis=(1, 2))
         return 1 - _ratio(observed_B, expected_B)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -15,7 +17,7 @@ from emollm.evaluation.predictions import METRICS_FILE, PREDICTIONS_FILE, predic
 from emollm.evaluation.questions import GoldQuestion, load_benchmark, load_questions
 from emollm.evaluation.report.html import page
 from emollm.evaluation.report.markdown import markdown
-from emollm.evaluation.systems import System, baseline_system, given_systems, model_system
+from emollm.evaluation.systems import System, baseline_system, given_systems, model_system, read_run
 from emollm.folders import check_new, new_folder, write_json, write_run
 from emollm.tasks import TASKS, Task, select_tasks
 
@@ -38,16 +40,19 @@ def evaluate(
         systems.append(model_system(config, questions, on_rows))
     if config.predictions:
         systems += given_systems(config, questions or None)
-        if not questions:
-            questions = list(
-                {(p.question.task.name, p.question.id): p.question for p in systems[0].predictions}.values()
-            )
-            rows_from = {question.task.name: config.predictions.name for question in questions}
+        rows_from = {p.question.task.name: config.predictions.name for p in systems[-1].predictions} | rows_from
+    for folder in config.beside:
+        earlier = read_run(folder)
+        systems += earlier.systems
+        rows_from = earlier.rows_from | rows_from
+    if not questions:
+        found = {(p.question.task.name, p.question.id): p.question for s in systems for p in s.predictions}
+        questions = list(found.values())
     for name in config.chosen_baselines:
         on_system(name)
-        found = baseline_system(name, config, questions, on_rows)
-        systems += [found] if found.predictions else []
-    evaluation = Evaluation([measure(system, config) for system in systems], rows_from)
+        baseline = baseline_system(name, config, questions, on_rows)
+        systems += [baseline] if baseline.predictions else []
+    evaluation = Evaluation([measure(system, config) for system in _named_apart(systems)], rows_from)
     if config.out:
         write_evaluation(config, evaluation, config.out)
     return evaluation
@@ -92,6 +97,17 @@ def _questions(config: EvaluateConfig) -> tuple[list[GoldQuestion], dict[str, st
         raise ConfigError(f"no row of {', '.join(missing)} in --aeb or --data; there are {', '.join(rows_from)}")
     order = [task.name for task in tasks]
     return sorted(questions, key=lambda question: order.index(question.task.name)), rows_from
+
+
+def _named_apart(systems: Sequence[System]) -> list[System]:
+    """Systems of one name, as of two runs of a model, get a number."""
+    seen: Counter[str] = Counter()
+    found = []
+    for system in systems:
+        seen[system.name] += 1
+        number = seen[system.name]
+        found.append(system if number == 1 else replace(system, name=f"{system.name} ({number})"))
+    return found
 
 
 def _only(questions: Sequence[GoldQuestion], tasks: Sequence[Task]) -> list[GoldQuestion]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pyarrow.parquet as pq
 
@@ -17,7 +17,7 @@ from emollm.errors import ConfigError, DataError
 from emollm.evaluation.config import Baseline, EvaluateConfig
 from emollm.evaluation.foreign import read_foreign
 from emollm.evaluation.predict import askable_tasks, model_size, predict
-from emollm.evaluation.predictions import METRICS_FILE, Prediction, read_predictions
+from emollm.evaluation.predictions import METRICS_FILE, PREDICTIONS_FILE, Prediction, read_predictions
 from emollm.evaluation.questions import GoldQuestion, load_questions
 from emollm.scoring.scorer import resolve_engine
 from emollm.tasks import TASKS, Task
@@ -87,25 +87,33 @@ def given_systems(config: EvaluateConfig, golds: Sequence[GoldQuestion] | None) 
     assert config.predictions
     path = config.predictions
     if path.suffix == ".parquet" and path.is_file() and "system" in pq.read_schema(path).names:
-        return read_run_systems(path)
+        return read_run(path.parent).systems
     return [System(path.stem, "given", read_foreign(path, task=config.task, scale=config.scale, golds=golds))]
 
 
-def read_run_systems(path: Path) -> list[System]:
-    """The systems of a predictions.parquet with what metrics.json beside it tells of them.
+class Run(NamedTuple):
+    """What an earlier run left."""
+
+    systems: list[System]
+    rows_from: dict[str, str]
+
+
+def read_run(folder: Path) -> Run:
+    """The systems of an output folder of jobs/evaluate.py: predictions, and what metrics.json tells of them.
 
     Raises DataError if either is not there or of another version.
     """
     try:
-        metrics = json.loads((path.parent / METRICS_FILE).read_text(encoding="utf-8"))
+        metrics = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
         about = {system["name"]: system for system in metrics["systems"]}
         tasks = [Task.model_validate(task) for task in metrics["tasks"]]
+        rows_from = dict(metrics["rows_from"])
     except (OSError, ValueError, KeyError, TypeError):
-        raise DataError(f"{path.parent} is no output folder of jobs/evaluate.py of this version") from None
-    return [
-        System(name, about[name]["role"], predictions, about[name]["facts"])
-        for name, predictions in read_predictions(path, tasks).items()
-    ]
+        raise DataError(f"{folder} is no output folder of jobs/evaluate.py of this version") from None
+    predictions = read_predictions(folder / PREDICTIONS_FILE, tasks)
+    return Run(
+        [System(name, about[name]["role"], p, about[name]["facts"]) for name, p in predictions.items()], rows_from
+    )
 
 
 def spread(questions: Sequence[GoldQuestion], most: int) -> list[GoldQuestion]:
@@ -150,12 +158,15 @@ def _scored(
 
 def _embedding(config: EvaluateConfig, questions: Sequence[GoldQuestion]) -> list[Prediction]:
     from emollm.evaluation.baselines.embedding import Embedder, EmbeddingBaseline, embedding_folder
+    from emollm.heads.derive import DERIVATIONS
 
     folder = config.train or config.data
     if folder is None:
         raise ConfigError("the embedding baseline learns from training rows: give --train DATA_FOLDER")
-    tasks = {**TASKS, **{question.task.name: question.task for question in questions}}
-    train = load_questions(folder, list(tasks.values()), split="train")
+    asked = {question.task.name: question.task for question in questions}
+    sources = {DERIVATIONS[name].source for name in asked if name in DERIVATIONS}
+    wanted = [*asked.values(), *(TASKS[name] for name in sources if name not in asked)]
+    train = load_questions(folder, wanted, split="train")
     return EmbeddingBaseline(train, Embedder(embedding_folder())).predict(questions)
 
 

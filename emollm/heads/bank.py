@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from emollm.answers import Answer
 from emollm.errors import ModelError
@@ -37,7 +37,8 @@ class HeadBank:
         return np.stack([weight @ row + bias for row in features_NF.astype(np.float64)])
 
     def save(self, folder: Path) -> None:
-        save_file({"weight": self.weight_OF, "bias": self.bias_O}, folder / HEADS_FILE)
+        # Not save_file, which makes a file that nobody else may read.
+        (folder / HEADS_FILE).write_bytes(save({"weight": self.weight_OF, "bias": self.bias_O}))
 
 
 def load_bank(folder: Path, card: HeadsCard) -> HeadBank:

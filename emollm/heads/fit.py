@@ -34,6 +34,10 @@ from emollm.tasks import Kind, Task
 MAX_READINGS = 3
 LEAST_GAIN = 0.002
 """Another reading is added only if it explains this much more of the held-out variance."""
+MOST_BESIDE = 6
+"""So many of the best are tried beside a first one."""
+WORTH_DEPTH = 0.005
+"""A deeper pass must explain so much more than a shallower one: every layer less is time saved on every post."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +155,12 @@ def _choose(
         most = max(found.values(), default=-np.inf)
         if most < best + LEAST_GAIN:
             break
-        # Of what is as good the shallowest: every layer less is time saved on every post.
-        winner = min((r for r in found if found[r] > most - LEAST_GAIN), key=lambda r: (r.layer, -found[r]))
+        depth = max((r.layer for r in chosen), default=0)
+        enough = max(most - WORTH_DEPTH, best + LEAST_GAIN)
+        winner = min((r for r in found if found[r] >= enough), key=lambda r: (max(depth, r.layer), -found[r]))
         best, chosen = found[winner], (*chosen, winner)
         # Beside the first only what did well alone is tried: each try costs as much as all first ones.
-        candidates = sorted(found, key=lambda r: -found[r])[:6]
+        candidates = sorted(found, key=lambda r: -found[r])[:MOST_BESIDE]
     return chosen
 
 

@@ -1,7 +1,7 @@
-"""A scorer without a model, for what is around a scorer: `annotate_corpus(..., opener=cheap_scorer)`.
+"""A scorer without a model, for what is around a scorer: `annotate_corpus(..., opener=CheapOpener(...))`.
 
-Its answers depend on the text alone. It writes each text it scores to the file that EMOLLM_TEST_SCORED names, sleeps
-EMOLLM_TEST_SLEEP seconds a post, raises over posts that hold RAISE, and kills its process over those that hold KILL.
+Its answers depend on the text alone. It raises over posts that hold RAISE, and kills its process over those that hold
+KILL.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import signal
 import time
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,16 @@ from emollm.tasks import Kind
 CARD = AffectCard(name="cheap", base=BaseModelInfo(name="none", architecture="decoder", licence="", fingerprint=""))
 
 
+@dataclass(frozen=True)
 class CheapScorer:
-    card = CARD
+    log: Path | None = None
+    """Gets a line a post that is scored: the process and the text."""
+    seconds: float = 0.0
+    """To sleep, a post."""
+
+    @property
+    def card(self) -> AffectCard:
+        return CARD
 
     def score(self, questions: Sequence[Question]) -> list[Answer]:
         posts = list(dict.fromkeys(q.text for q in questions))
@@ -31,15 +40,28 @@ class CheapScorer:
             raise RuntimeError("told to raise")
         if any("KILL" in text for text in posts):
             os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(float(os.environ.get("EMOLLM_TEST_SLEEP", 0)) * len(posts))
-        if log := os.environ.get("EMOLLM_TEST_SCORED"):
-            with Path(log).open("a") as file:  # one write: lines of several actors do not mix
-                file.write("".join(f"{text}\n" for text in posts))
+        time.sleep(self.seconds * len(posts))
+        if self.log:
+            with self.log.open("a") as file:  # one write: lines of several actors do not mix
+                file.write("".join(f"{os.getpid()} {text}\n" for text in posts))
         return [_answer(question) for question in questions]
 
 
-def cheap_scorer(model: str, **_: Any) -> CheapScorer:
-    return CheapScorer()
+@dataclass(frozen=True)
+class CheapOpener:
+    log: Path | None = None
+    seconds: float = 0.0
+
+    def __call__(self, *_: Any, **__: Any) -> CheapScorer:
+        return CheapScorer(self.log, self.seconds)
+
+    def lines(self) -> list[str]:
+        """The log, whole lines only."""
+        assert self.log is not None
+        return self.log.read_text().splitlines() if self.log.exists() else []
+
+
+cheap_scorer = CheapOpener()
 
 
 def _answer(question: Question) -> Answer:

@@ -12,6 +12,7 @@ import yaml
 from cluster.finding import Finding, all_passed
 from cluster.launcher import check_launcher
 from emollm.config import read_profile
+from emollm.errors import ConfigError
 from tests.conftest import ROOT
 
 CLUSTER = ROOT / "cluster.yaml"
@@ -150,3 +151,21 @@ def test_rays_own_launcher_starts_it_on_an_emulated_aws(aws: dict[str, Any]) -> 
         assert "InstanceLifecycle" not in instance  # not spot
     # Ray made no group of its own: that one would let all the world try port 22.
     assert not [g for g in ec2.describe_security_groups()["SecurityGroups"] if "ray" in g["GroupName"]]
+
+
+def test_what_is_not_known_of_another_cloud_is_not_judged(tmp_path: Path, home: Path) -> None:
+    cluster = filled_in()
+    cluster["provider"] = {"type": "gcp", "region": "us-west1", "project_id": "mine"}
+    path = tmp_path / "cluster.yaml"
+    path.write_text(yaml.safe_dump(cluster))
+    (firewall,) = [f for f in check_launcher(path, home=home) if f.check == "firewall"]
+    assert firewall.status == "skipped"
+
+
+def test_a_file_that_is_none_is_one_line(tmp_path: Path) -> None:
+    for text in (None, "a: [", "- 1"):
+        path = tmp_path / "c.yaml"
+        if text is not None:
+            path.write_text(text)
+        with pytest.raises(ConfigError, match=r"--file .*c\.yaml"):
+            check_launcher(path)

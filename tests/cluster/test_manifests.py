@@ -112,7 +112,7 @@ def test_the_image_installs_from_the_pins_and_nothing_newer() -> None:
     assert f"emollm:ray-{PINS['ray']} ." in text
     assert re.search(r"^FROM python:3\.11\.\d+-slim-\w+$", text, re.MULTILINE)
     installs = re.findall(r"pip install [^\n]*", text)
-    assert len(installs) == 2
+    assert len(installs) == 3
     assert all("--constraint constraints.txt" in line for line in installs)
     for word in ("nightly", "latest", "--pre", "git+"):
         assert word not in text

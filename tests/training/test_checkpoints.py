@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from emollm.config import with_values
 from emollm.errors import TrainingError
 from emollm.training.checkpoints import Position, damage, finished_folders, read_checkpoint
 from emollm.training.validation import evaluation_steps
@@ -75,7 +76,7 @@ def test_a_full_disk_stops_the_run_and_leaves_the_checkpoint_before(
     tiny_base: Path, sample_data: Path, tmp_path: Path
 ) -> None:
     config = options(tiny_base, sample_data, checkpoint_steps=2, max_rows=128)
-    run_training(options(tiny_base, sample_data, checkpoint_steps=1, max_rows=128), tmp_path)
+    run_training(with_values(config, keep_checkpoints=8), tmp_path)
     for path in finished_folders(tmp_path)[1:]:
         shutil.rmtree(path)
     (first,) = finished_folders(tmp_path)

@@ -50,8 +50,11 @@ class Embedder:
     """Texts to unit vectors [N, D]; each distinct text goes through the model once."""
 
     def __init__(self, folder: Path) -> None:
+        import torch
         from transformers import AutoModel, AutoTokenizer
 
+        # As in `open_scorer`: beside other busy processes two threads are many times slower than one.
+        torch.set_num_threads(1)
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
         self._model = AutoModel.from_pretrained(folder, use_safetensors=True).eval()
         self._known: dict[str, NDArray[np.float32]] = {}

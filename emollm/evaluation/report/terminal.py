@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
+from emollm.evaluation.calibrate import Gain
+from emollm.evaluation.compare import Comparison
 from emollm.evaluation.scores import TaskResult
 
 _SHOWN = 3
@@ -44,3 +46,55 @@ def format_score(score: float) -> str:
     if math.isnan(score):
         return "–"
     return f"{score:.3f}".replace("0.", ".", 1) if abs(score) < 1 else f"{score:.3f}"
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """One row a task: both scores, the difference with its interval, and what follows."""
+    table = Table(title=f"A: {comparison.a}\nB: {comparison.b}", title_justify="left")
+    for name in ("task", "metric", "rows", "A", "B", "B - A", "95% interval", "p (Holm)", ""):
+        table.add_column(name, justify="left" if name in ("task", "metric", "") else "right")
+    for found in comparison.tasks:
+        between = found.interval
+        table.add_row(
+            found.task,
+            found.metric,
+            f"{found.rows:,}",
+            format_score(found.a),
+            format_score(found.b),
+            format_score(found.difference),
+            f"{format_score(between.low)} to {format_score(between.high)}" if between else "–",
+            format_score(found.corrected),
+            found.verdict,
+        )
+    return table
+
+
+def gains_table(gains: Sequence[Gain], *, precision: float) -> Table:
+    """One row a task: how far its probabilities could be believed before and after calibration."""
+    table = Table(title="On texts that the maps were not fitted on, before and after", title_justify="left")
+    names = (
+        "task",
+        "events",
+        "ECE",
+        "Brier",
+        "MAE",
+        "90% interval holds",
+        f"abstain below, for {precision:.0%}",
+        "kept",
+    )
+    for name in names:
+        table.add_column(name, justify="left" if name == "task" else "right")
+    for gain in gains:
+        before, after = gain.before, gain.after
+        abstain = after.abstain
+        table.add_row(
+            gain.task,
+            f"{after.events:,}",
+            f"{format_score(before.ece)} → {format_score(after.ece)}",
+            f"{format_score(before.brier)} → {format_score(after.brier)}",
+            f"{gain.mae_before:.3f} → {gain.mae_after:.3f}" if gain.mae_before is not None else "",
+            f"{before.coverage['0.9']:.0%} → {after.coverage['0.9']:.0%}" if before.coverage else "",
+            f"{abstain.threshold:.2f}" if abstain else "not reached",
+            f"{abstain.coverage:.0%}" if abstain else "",
+        )
+    return table

@@ -1,0 +1,77 @@
+"""Fit a model's calibration on validation rows and put it into its card: what `jobs/calibrate.py` runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from emollm.affect_card import CARD_FILE, card_of, card_tasks, write_card
+from emollm.bases import model_folder
+from emollm.errors import ModelError
+from emollm.evaluation.config import CalibrateConfig
+from emollm.evaluation.fit_calibration import cross_fitted, fit_calibration
+from emollm.evaluation.predict import predict
+from emollm.evaluation.questions import load_questions
+from emollm.evaluation.reliability import Reliability
+from emollm.evaluation.reliability import measure as measure_reliability
+from emollm.evaluation.scores import score_task, split_tasks
+from emollm.scoring.scorer import resolve_engine
+from emollm.tasks import select_tasks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gain:
+    """What calibration does to one task, on texts that the maps were not fitted on."""
+
+    task: str
+    before: Reliability
+    after: Reliability
+    mae_before: float | None
+    """Regressions: mean absolute error, in the task's own unit."""
+    mae_after: float | None
+
+
+def calibrate_model(
+    config: CalibrateConfig, *, on_rows: Callable[[int, int], None] = lambda _done, _total: None
+) -> list[Gain]:
+    """Score the validation rows uncalibrated, fit, write the card.
+
+    Gains are cross-fitted over two halves of the texts; the card's maps are fitted on all rows. Raises ModelError for
+    a model without a folder that can be written.
+    """
+    folder = Path(model_folder(config.model))
+    card = card_of(config.model)
+    if card is None or not os.access(folder, os.W_OK):
+        raise ModelError(f"{config.model} has no card that can be written; copy the model directory and name the copy")
+    known = card_tasks(config.model)
+    tasks = known if config.tasks is None else select_tasks(config.tasks, known)
+    questions = load_questions(config.data, tasks, max_rows=config.max_rows)
+    scored = predict(
+        config.model,
+        questions,
+        engine=config.engine,
+        cluster=config.cluster,
+        calibrated=False,
+        on_rows=lambda n: on_rows(n, len(questions)),
+    )
+    about = {"data": config.data.name, "split": "validation", "rows": len(questions)}
+    calibration = fit_calibration(scored.predictions, fitted_on=about)
+    before, after = split_tasks(scored.predictions), split_tasks(cross_fitted(scored.predictions))
+    gains = []
+    for task in before:
+        measured = [measure_reliability(side[task], precision=config.precision) for side in (before, after)]
+        errors = [score_task(side[task]).scores.get("MAE") for side in (before, after)]
+        if measured[0] and measured[1]:
+            gains.append(
+                Gain(task=task, before=measured[0], after=measured[1], mae_before=errors[0], mae_after=errors[1])
+            )
+    engine = resolve_engine(config.model, config.engine)
+    partial = folder / f".{CARD_FILE}.partial"
+    partial.mkdir(exist_ok=True)
+    # Beside and then in place: a crash leaves the old card.
+    write_card(partial, card.model_copy(update={"calibration": {**card.calibration, engine: calibration}}))
+    (partial / CARD_FILE).replace(folder / CARD_FILE)
+    partial.rmdir()
+    return gains

@@ -1,0 +1,29 @@
+"""Audit a model for fairness: python jobs/audit.py --model DIR --eec FILE"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from emollm.config import read_config, run_job
+
+
+def main(argv: Sequence[str]) -> None:
+    from emollm.evaluation.config import AuditConfig
+
+    config = read_config(AuditConfig, argv, prog="audit")
+
+    from rich.console import Console
+
+    from emollm.evaluation.audit import audit
+    from emollm.evaluation.report.audit import audit_table
+    from emollm.progress import progress_bar
+
+    with progress_bar("auditing", None, "questions") as advance:
+        found = audit(config, on_rows=lambda new, total: advance(new, total=total))
+    Console().print(audit_table(found, alpha=config.alpha))
+    if config.out:
+        print(f"page: {config.out / 'audit.html'}")
+
+
+if __name__ == "__main__":
+    run_job(main)

@@ -1,0 +1,28 @@
+"""Calibrate a model: python jobs/calibrate.py --model DIR --data DIR"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from emollm.config import read_config, run_job
+
+
+def main(argv: Sequence[str]) -> None:
+    from emollm.evaluation.config import CalibrateConfig
+
+    config = read_config(CalibrateConfig, argv, prog="calibrate")
+
+    from rich.console import Console
+
+    from emollm.evaluation.calibrate import calibrate_model
+    from emollm.evaluation.report.terminal import gains_table
+    from emollm.progress import progress_bar
+
+    with progress_bar("calibrating", None, "questions") as advance:
+        gains = calibrate_model(config, on_rows=lambda new, total: advance(new, total=total))
+    Console().print(gains_table(gains, precision=config.precision))
+    print(f"{config.model}/affect.json now holds the calibration; every engine run that it was fitted for applies it")
+
+
+if __name__ == "__main__":
+    run_job(main)

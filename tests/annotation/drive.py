@@ -1,0 +1,63 @@
+"""A driver to be killed: python -m tests.annotation.drive JOB.json LOG [NODES]
+
+Annotates with the scorer without a model. With NODES, on a cluster of so many nodes in this process, the last of
+which is killed (SIGKILL to its raylet and all it started) once two blocks are committed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from emollm.annotation.config import AnnotateConfig
+from emollm.annotation.pipeline import annotate_corpus
+from emollm.config import run_job
+from tests.annotation.cheap import CheapOpener
+
+
+def commits(out: str | Path) -> list[Path]:
+    """The blocks that count, of an unfinished output."""
+    found = (Path(out) / "_unfinished" / "commits").glob("*.parquet")
+    return [path for path in found if not path.name.endswith(".pending.parquet")]
+
+
+def main(argv: Any) -> None:
+    config = AnnotateConfig.model_validate_json(Path(argv[0]).read_text())
+    with _nodes(int(argv[2]), config.out) if len(argv) > 2 else contextlib.nullcontext():
+        summary = annotate_corpus(config, opener=CheapOpener(Path(argv[1]), 0.02))
+    print(json.dumps(summary))
+
+
+@contextlib.contextmanager
+def _nodes(count: int, out: str) -> Any:
+    import ray
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(count - 1)]
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+
+    def kill_last() -> None:
+        while len(commits(out)) < 2:
+            time.sleep(0.2)
+        for process in nodes[-1].live_processes():
+            os.kill(process[1].pid, signal.SIGKILL)
+        print("node killed", file=sys.stderr, flush=True)
+
+    threading.Thread(target=kill_last, daemon=True).start()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+if __name__ == "__main__":
+    run_job(main)

@@ -1,0 +1,192 @@
+"""Which files a corpus is made of, and what their rows become."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from emollm.annotation.config import AnnotateConfig
+from emollm.annotation.ids import IdHashes, derive_ids, hash_ids
+from emollm.annotation.inputs import find_files, groups_of
+from emollm.annotation.pipeline import annotate_corpus, choose_columns
+from emollm.annotation.readers import Columns, column_names, count_rows, read_rows
+from emollm.errors import ConfigError, DataError
+
+ROWS = Columns(id="id", text="text")
+
+
+def table_of(path: Path, columns: Columns = ROWS) -> list[dict[str, object]]:
+    filesystem, (file,) = find_files(str(path))
+    tables = list(read_rows(filesystem, file, columns))
+    found = pa.concat_tables(tables).to_pylist()
+    assert count_rows(filesystem, file, columns) == len(found)
+    return found
+
+
+def texts(path: Path) -> list[tuple[object, ...]]:
+    return [(row["id"], row["text"], row["problem"]) for row in table_of(path)]
+
+
+def test_a_folder_a_pattern_and_a_uri_name_the_same_files(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "b/c.parquet", "b/d.csv.gz", "b/_skipped/e.csv", ".hidden.csv", "notes.md", "b/f[1].txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    every = ["a.jsonl", "b/c.parquet", "b/d.csv.gz", "b/f[1].txt"]
+
+    def names(where: str) -> list[str]:
+        return [file.name for file in find_files(where)[1]]
+
+    assert names(str(tmp_path)) == every == names(f"file://{tmp_path}")
+    assert names(f"{tmp_path}/**/*.parquet") == ["b/c.parquet"] == names(f"file://{tmp_path}/b*/*.parquet")[:1]
+    assert names(f"{tmp_path}/*.jsonl") == ["a.jsonl"] and names(f"{tmp_path}/b/[cd].*") == ["c.parquet", "d.csv.gz"]
+    assert names(f"{tmp_path}/b/f[1].txt") == ["f[1].txt"]  # a file of that name, before a pattern
+    for where, message in (("nowhere", "no input at"), ("*.md", "holds no file of posts"), ("notes.md", r"\.jsonl")):
+        with pytest.raises(DataError, match=message):
+            find_files(f"{tmp_path}/{where}")
+    with pytest.raises(DataError, match="cannot be resolved"):
+        find_files("ftp://host/x.csv")
+
+
+def test_small_files_are_read_together_and_large_ones_alone(tmp_path: Path) -> None:
+    for name, size in (("a", 3), ("b", 4), ("c", 50), ("d", 2)):
+        (tmp_path / f"{name}.txt").write_text("x" * size)
+    groups = groups_of(find_files(str(tmp_path))[1], group_bytes=10)
+    assert [[file.name[0] for file in group] for group in groups] == [["a", "b"], ["c"], ["d"]]
+
+
+def test_every_format_gives_the_same_rows(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": [7, 8], "text": ["one", "zwei ü"]}), tmp_path / "p.parquet")
+    as_dictionary = pa.table({"id": ["7", "8"], "text": pa.array(["one", "zwei ü"]).dictionary_encode()})
+    pq.write_table(as_dictionary, tmp_path / "q.parquet")
+    (tmp_path / "p.csv").write_text('id,text\n7,"one"\n8,zwei ü\n')
+    (tmp_path / "p.csv.gz").write_bytes(gzip.compress('text,id\n"one",7\nzwei ü,8\n'.encode()))
+    lines = b'{"id": 7, "text": "one"}\r\n\n{"id": "8", "text": "zwei \\u00fc"}'
+    (tmp_path / "p.jsonl").write_bytes(lines)
+    (tmp_path / "p.jsonl.gz").write_bytes(gzip.compress(lines))
+    for path in tmp_path.iterdir():
+        assert texts(path) == [("7", "one", None), ("8", "zwei ü", None)], path
+
+
+def test_a_line_ends_at_a_line_feed_and_nowhere_else(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_bytes("one\u2028still\x0bone\r\n\n  \ntwo ".encode() + b"\xff")
+    rows = table_of(tmp_path / "p.txt", Columns(id=None, text="text"))
+    assert [(row["place"], row["text"], row["problem"]) for row in rows] == [
+        (1, "one\u2028still\x0bone", None),
+        (4, "two \ufffd", "invalid_utf8"),
+    ]
+
+
+def test_what_a_row_holds_does_not_stop_the_file(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_bytes(
+        b'{"id": 1, "text": null}\n{"id": 2}\n{"id": 3, "text": 4.5}\n{"id": 4, "text": {"a": 1}}\n'
+        b'{"id": 5, "text": "\\ud83d"}\n{"id": 6, "text": "\xf0\x28"}\n[1, 2]\n{"id": 8, "te\n'
+        b'{"id": "\xff", "text": "ok"}\n{"id": 10, "text": "a real \xef\xbf\xbd"}\n' + b"[" * 100_000
+    )
+    assert texts(tmp_path / "p.jsonl") == [
+        ("1", None, None),
+        ("2", None, None),
+        ("3", "4.5", "not_text: float"),
+        ("4", '{"a": 1}', "not_text: dict"),
+        ("5", "?", None),
+        ("6", "\ufffd(", "invalid_utf8"),
+        ("p.jsonl:7", "[1, 2]", "malformed_row: not a JSON object"),
+        ("p.jsonl:8", '{"id": 8, "te', "malformed_row: not a JSON object"),
+        ("\ufffd", "ok", None),
+        ("10", "a real \ufffd", None),
+        ("p.jsonl:11", "[" * 100_000, "malformed_row: not a JSON object"),
+    ]
+    broken = pa.array([b"fine", b"\xff!", None], pa.binary())
+    unchecked = pa.StringArray.from_buffers(3, *broken.buffers()[1:], broken.buffers()[0])
+    pq.write_table(pa.table({"id": ["a", "b", None], "text": unchecked}), tmp_path / "p.parquet")
+    assert texts(tmp_path / "p.parquet") == [("a", "fine", None), ("b", "\ufffd!", "invalid_utf8"), (None, None, None)]
+    (tmp_path / "p.csv").write_bytes(b"id,text\n1,\xff\n2,\n")
+    assert texts(tmp_path / "p.csv") == [("1", "\ufffd", "invalid_utf8"), ("2", "", None)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("p.jsonl", b'{"id": 1, "text": \n', r"p\.jsonl cannot be read: line 1 is not a JSON object"),
+        ("p.jsonl.gz", b"no gzip at all", r"p\.jsonl\.gz cannot be read"),
+        ("p.parquet", b"PAR1 no", r"p\.parquet cannot be read"),
+        ("p.csv", b'id,text\n1,x\n2,y,z\n', r"p\.csv cannot be read: .*Expected 2 columns, got 3"),
+    ],
+)  # fmt: skip
+def test_a_broken_file_says_why(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    filesystem, (file,) = find_files(str(tmp_path / name))
+    with pytest.raises(DataError, match=message):
+        _ = column_names(filesystem, file), list(read_rows(filesystem, file, ROWS))
+
+
+def test_a_cut_off_gzip_file_says_why(tmp_path: Path) -> None:
+    whole = gzip.compress(b"".join(b'{"id": %d, "text": "x%d"}\n' % (i, i * 7919) for i in range(100_000)))
+    (tmp_path / "p.jsonl.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"p\.jsonl\.gz cannot be read"):
+        table_of(tmp_path / "p.jsonl.gz")
+
+
+def test_columns_are_chosen_by_name_and_a_wrong_one_lists_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"key": 1, "body": "x", "lang": "en", "truncated": true}\n')
+    filesystem, (file,) = find_files(str(path))
+
+    def chosen(**options: object) -> Columns:
+        settings = {"model": "m", "input": path, "out": tmp_path / "out", "text_column": "body"}
+        return choose_columns(AnnotateConfig.model_validate(settings | options), (), filesystem, file)
+
+    assert chosen() == Columns(id=None, text="body")
+    assert chosen(id_column="key", carry=("lang",)) == Columns(id="key", text="body", carry=("lang",))
+    for options, message in (
+        ({"text_column": "text"}, "no column 'text'; give --text-column, one of: key, body, lang, truncated"),
+        ({"id_column": "id"}, "no column 'id'; give --id-column"),
+        ({"carry": ("*",)}, "'truncated' cannot be carried: the output has one of that name"),
+    ):
+        with pytest.raises(DataError, match=message):
+            chosen(**options)
+
+
+def test_derived_ids_are_stable_and_differ() -> None:
+    table = pa.table({"place": [1, 2], "text": ["same", None]})
+    assert derive_ids("a/b.txt", table).to_pylist() == ["a/b.txt:1:5bf1936c", "a/b.txt:2:1271cf25"]
+    other = pa.table({"place": [1, 2], "text": ["else", None]})
+    first, second = derive_ids("a/b.txt", table).to_pylist(), derive_ids("a/b.txt", other).to_pylist()
+    assert first[0] != second[0] and first[1] == second[1]
+
+
+def test_repeated_ids_are_found_among_many() -> None:
+    ids = IdHashes()
+    for start in range(0, 10_000, 1000):
+        ids.add(hash_ids(pa.array([f"id-{i}" for i in range(start, start + 1000)])))
+    assert len(ids.repeated()) == 0
+    ids.add(hash_ids(pa.array(["id-77", "id-9999", "new"])))
+    assert ids.repeated().tolist() == sorted(hash_ids(pa.array(["id-77", "id-9999"])).tolist())
+
+
+def test_options_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
+    from emollm.config import read_config
+
+    base = ["--model", "m", "--input", "i", "--out", "o"]
+    for options, message in (
+        (["--overwrite", "--retry-errors"], "give one of them"),
+        (["--max-workers", "1", "--cluster.num-workers", "2"], "--max-workers 1 is less than"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            read_config(AnnotateConfig, [*base, *options], prog="annotate")
+
+
+def test_what_is_wrong_with_a_job_is_told_before_ray_starts(tmp_path: Path, model_directory: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"id": 1, "text": "x"}\n')
+    settings = {"model": model_directory, "input": path, "out": tmp_path / "out"}
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("x")
+    for overwrite in (False, True):
+        job = AnnotateConfig.model_validate({**settings, "model": str(model_directory), "overwrite": overwrite})
+        with pytest.raises(DataError, match="choose another --out"):
+            annotate_corpus(job)
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["mine.txt"]

@@ -1,0 +1,168 @@
+"""Anybody's predictions: every form that values come in, and every way a file can be wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from emollm.errors import ConfigError, DataError
+from emollm.evaluation.foreign import Reading, read_foreign, read_raw
+from emollm.evaluation.predictions import OUT_OF_RANGE, Prediction
+from emollm.evaluation.questions import GoldQuestion
+from emollm.prompts import Question, render
+from emollm.tasks import TASKS
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("task", "raw", "reading"),
+    [
+        ("EI-reg", 0.25, Reading(0.25)),
+        ("EI-reg", " 0.25. ", Reading(0.25)),
+        ("EI-reg", 48, Reading(wild=48.0)),
+        ("EI-reg", "48: disgust", Reading()),
+        ("EI-reg", "nan", Reading()),
+        ("EI-reg", True, Reading()),
+        ("VADER-NYT", "-3.5", Reading(-3.5)),
+        ("EI-oc", "2: moderate amount of joy can be inferred", Reading(2)),
+        ("EI-oc", 2.0, Reading(2)),
+        ("EI-oc", "2.4", Reading(wild=2.4)),
+        ("EI-oc", "48: disgust", Reading(wild=48.0)),
+        ("SST5", "1: negative", Reading(1)),
+        ("TDT", "-1", Reading(-1)),
+        ("E-c", "anger, disgust.", Reading(("anger", "disgust"))),
+        ("E-c", ["disgust", "anger"], Reading(("anger", "disgust"))),
+        ("E-c", [], Reading(())),
+        ("E-c", "neutral or no emotion.", Reading(())),
+        ("E-c", "anger, hope", Reading()),
+        ("E-c", None, Reading()),
+        ("GoEmotions", "Neutral", Reading(("neutral",))),
+    ],
+)
+def test_a_value_is_read_in_whatever_form_it_comes(task: str, raw: object, reading: Reading) -> None:
+    assert read_raw(TASKS[task], raw) == reading
+
+
+def test_numbers_in_0_to_1_are_mapped_when_they_are_said_to_be() -> None:
+    assert read_raw(TASKS["EmoBank-V"], "0.5", "unit") == Reading(3.0)
+    assert read_raw(TASKS["EmoBank-V"], "1.5", "unit") == Reading(wild=7.0)
+    assert read_raw(TASKS["EmoBank-V"], "0.5", "own") == Reading(wild=0.5)
+
+
+def test_the_emotion_is_read_from_instruction_or_column(tmp_path: Path) -> None:
+    asked = render(Question(TASKS["EI-reg"], "what a day", "joy")).text
+    rows = [
+        {"instruction": asked, "gold": 0.5, "prediction": "0.6"},
+        {"instruction": f"Human: \n{asked}\n\nAssistant:\n", "gold": "0.5", "prediction": 0.6},
+        {"emotion": "fear", "gold": 0.5, "prediction": 0.6},
+    ]
+    found = read_foreign(write(tmp_path / "p.jsonl", rows), task="EI-reg")
+    assert [p.question.emotion for p in found] == ["joy", "joy", "fear"]
+    assert found[0].question.text == found[1].question.text == "what a day."
+    assert [p.value for p in found] == [0.6] * 3
+    (by_itself,) = read_foreign(write(tmp_path / "q.jsonl", rows[:1]))
+    assert by_itself.question.task.name == "EI-reg"
+
+
+def test_parquet_and_a_task_column_are_read_too(tmp_path: Path) -> None:
+    table = pa.table({"task": ["E-c", "E-c"], "gold": [["joy"], []], "prediction": [["joy"], ["joy", "nonsense"]]})
+    pq.write_table(table, tmp_path / "p.parquet")
+    good, bad = read_foreign(tmp_path / "p.parquet")
+    assert (good.value, good.error) == (("joy",), None)
+    assert (bad.question.gold, bad.value, bad.error, bad.text) == ((), None, "invalid_answer", "['joy', 'nonsense']")
+
+
+def test_an_answer_out_of_range_keeps_its_number(tmp_path: Path) -> None:
+    (found,) = read_foreign(write(tmp_path / "p.jsonl", [{"gold": 0.5, "prediction": 48}]), task="V-reg")
+    assert (found.value, found.wild, found.error, found.text) == (None, 48.0, OUT_OF_RANGE, "48")
+
+
+@pytest.mark.parametrize(
+    ("rows", "task", "message"),
+    [
+        ([{"gold": 0.5}], "V-reg", r"p.jsonl:1: .*no `prediction`"),
+        ([{"prediction": 1}], "V-reg", r"p.jsonl:1: .*no `gold`"),
+        ([{"gold": 0.5, "prediction": 1}, {"gold": "", "prediction": 1}], "V-reg", r":2: .*no `gold`"),
+        ([{"gold": "2: moderate", "prediction": 1}], "V-reg", "is no value of V-reg: a file of another task"),
+        ([{"gold": 3.2, "prediction": 1}], "V-reg", "gold 3.2 is no value of V-reg"),
+        ([{"gold": 0.5, "prediction": 0.5}], "EI-reg", "which emotion"),
+        ([{"gold": 0.5, "prediction": 0.5}], None, "of which task"),
+        ([{"task": "V-oc", "gold": 1, "prediction": 1}], "V-reg", "a row of V-oc; this is --task V-reg"),
+        ([{"task": "mood", "gold": 1, "prediction": 1}], None, "unknown task 'mood'"),
+        ([], "V-reg", "holds no prediction"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_its_lines(
+    tmp_path: Path, rows: list[dict[str, Any]], task: str | None, message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        read_foreign(write(tmp_path / "p.jsonl", rows), task=task)
+
+
+def test_instructions_of_another_task_are_noticed(tmp_path: Path) -> None:
+    asked = render(Question(TASKS["V-oc"], "what a day")).text
+    with pytest.raises(DataError, match="a row of V-oc; this is --task V-reg"):
+        read_foreign(
+            write(tmp_path / "p.jsonl", [{"instruction": asked, "gold": 0.5, "prediction": 0.5}]), task="V-reg"
+        )
+
+
+def test_unreadable_files_and_names_are_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown task 'V-rge'; choose from"):
+        read_foreign(write(tmp_path / "p.jsonl", [{"gold": 1, "prediction": 1}]), task="V-rge")
+    (tmp_path / "p.jsonl").write_text('{"gold": 1}\nnot json\n')
+    with pytest.raises(DataError, match=r"p.jsonl:2: 'not json' is not a JSON object"):
+        read_foreign(tmp_path / "p.jsonl", task="V-reg")
+    (tmp_path / "p.parquet").write_text("no")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_foreign(tmp_path / "p.parquet", task="V-reg")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_foreign(tmp_path / "none.jsonl", task="V-reg")
+
+
+GOLDS = [
+    GoldQuestion(id=name, task=TASKS["V-reg"], emotion=None, text="t", gold=gold)
+    for name, gold in (("a", 0.1), ("b", 0.5), ("c", 0.9))
+]
+
+
+def values(found: list[Prediction]) -> dict[str, Any]:
+    return {p.question.id: p.value for p in found}
+
+
+def test_rows_in_another_order_are_matched_by_id(tmp_path: Path) -> None:
+    rows = [{"id": "c", "prediction": 0.8}, {"id": "a", "prediction": 0.2}, {"id": "b", "prediction": 0.4}]
+    found = read_foreign(write(tmp_path / "p.jsonl", rows), task="V-reg", golds=GOLDS)
+    assert values(found) == {"c": 0.8, "a": 0.2, "b": 0.4}
+    assert {p.question.id: p.question.gold for p in found} == {"a": 0.1, "b": 0.5, "c": 0.9}
+
+
+def test_rows_without_ids_are_matched_by_place_and_must_be_all(tmp_path: Path) -> None:
+    rows = [{"prediction": value} for value in (0.2, 0.4, 0.8)]
+    found = read_foreign(write(tmp_path / "p.jsonl", rows), task="V-reg", golds=GOLDS)
+    assert values(found) == {"a": 0.2, "b": 0.4, "c": 0.8}
+    with pytest.raises(DataError, match="2 predictions without ids, the benchmark 3 rows of V-reg"):
+        read_foreign(write(tmp_path / "p.jsonl", rows[:2]), task="V-reg", golds=GOLDS)
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (["a", "b"], "lacks predictions for 1 of 3 rows: c"),
+        (["a", "b", "z"], "'z': no row of the benchmark has this id"),
+        (["a", "b", "b"], "'b': id seen before, on line 2"),
+    ],
+)
+def test_ids_that_do_not_fit_are_listed(tmp_path: Path, ids: list[str], message: str) -> None:
+    rows = [{"id": name, "prediction": 0.5} for name in ids]
+    with pytest.raises(DataError, match=message):
+        read_foreign(write(tmp_path / "p.jsonl", rows), task="V-reg", golds=GOLDS)

@@ -1,0 +1,231 @@
+"""From rows to a report: the run, its folder, its pages, comparison and calibration."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from emollm.affect_card import read_card
+from emollm.errors import ConfigError, DataError, ModelError
+from emollm.evaluation.calibrate import calibrate_model
+from emollm.evaluation.compare import compare_runs
+from emollm.evaluation.config import CalibrateConfig, CompareConfig, EvaluateConfig
+from emollm.evaluation.predictions import read_predictions
+from emollm.evaluation.questions import load_questions
+from emollm.evaluation.report.terminal import comparison_table, gains_table
+from emollm.evaluation.run import evaluate
+from emollm.tasks import TASKS
+
+
+def given(folder: Path, name: str, rows: list[dict[str, Any]], **options: Any) -> Path:
+    """A run of somebody's predictions, written to `folder / name`."""
+    (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    config = {"predictions": folder / f"{name}.jsonl", "out": folder / name, "resamples": 200, **options}
+    evaluate(EvaluateConfig.model_validate(config))
+    return folder / name
+
+
+def classes(right: float, rows: int = 150) -> list[dict[str, Any]]:
+    """SST-5 answers of which this share is right."""
+    return [
+        {
+            "id": str(i),
+            "task": "SST5",
+            "gold": i % 5,
+            "prediction": i % 5 if (i * 7) % rows < right * rows else (i + 1) % 5,
+        }
+        for i in range(rows)
+    ]
+
+
+HOSTILE = "<script>alert(1)</script> | <img src=x> ✨"
+
+
+def test_a_run_writes_predictions_metrics_and_reports(tmp_path: Path) -> None:
+    rows = [
+        {"task": "E-c", "text": HOSTILE, "gold": ["joy"], "prediction": "anger, fear."},
+        {"task": "E-c", "text": "b", "gold": [], "prediction": "neutral or no emotion"},
+        {"task": "V-reg", "text": "c", "gold": 0.2, "prediction": 48},
+        {"task": "V-reg", "text": "d", "gold": 0.9, "prediction": HOSTILE},
+        {"task": "V-reg", "text": "e", "gold": 0.4, "prediction": 0.5},
+        {"task": "V-oc", "text": "f", "gold": -3, "prediction": 3},
+        {"task": "V-oc", "text": "g", "gold": 1, "prediction": 1},
+    ]
+    out = given(tmp_path, "mine", rows, baselines=("constant",))
+    assert {p.name for p in out.iterdir()} == {
+        "predictions.parquet", "metrics.json", "report.html", "report.md", "run.json",
+    }  # fmt: skip
+    table = pq.read_table(out / "predictions.parquet").to_pylist()
+    assert [row["system"] for row in table] == ["mine"] * 7 + ["best constant"] * 7
+    wild = next(row for row in table if row["number"] == 48)
+    assert (wild["error"], wild["answer_text"]) == ("out_of_range", "48")
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert [system["name"] for system in metrics["systems"]] == ["mine", "best constant"]
+    v_reg = next(r for r in metrics["systems"][0]["results"] if r["task"] == "V-reg")
+    assert v_reg["errors"] == {"out_of_range": 1, "invalid_answer": 1}
+    assert set(v_reg["by_policy"]) == {"clip", "drop", "worst"}
+    constant = next(r for r in metrics["systems"][1]["results"] if r["task"] == "V-reg")
+    assert constant["scores"]["pearson"] is None and constant["undefined"].startswith("the prediction is constant")
+    markdown = (out / "report.md").read_text()
+    assert "EmoLLaMA-chat-13b (quoted)" in markdown
+    assert HOSTILE[:7] not in markdown
+
+
+class Page(HTMLParser):
+    """What a page would load or run, and whether its tags close."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.loads: list[str] = []
+        self._open: list[str] = []
+        self.feed(text)
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.loads += [str(value) for name, value in attrs if name in ("src", "href", "onload", "onerror")]
+        if tag not in ("meta", "line", "rect", "circle", "polyline", "br", "link", "img"):
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in self._open:
+            # html closes table rows and the like by itself; what we open we close in order.
+            assert self._open.pop() == tag
+
+
+def test_the_page_stands_alone_and_what_it_shows_is_escaped(tmp_path: Path) -> None:
+    rows = [{"task": "V-oc", "text": HOSTILE, "gold": -3, "prediction": 3, "id": "<b>"}] + [
+        {"task": "V-oc", "text": "t", "gold": i % 3, "prediction": HOSTILE} for i in range(4)
+    ]
+    text = (given(tmp_path, "mine", rows) / "report.html").read_text()
+    page = Page(text)
+    assert "script" not in page.tags and "img" not in page.tags
+    assert page.loads == []
+    assert "&lt;script&gt;" in text
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_predictions_can_be_measured_again_and_stand_beside_others(tmp_path: Path) -> None:
+    first = given(tmp_path, "first", classes(0.4), baselines=("constant",))
+    again = evaluate(EvaluateConfig(predictions=first / "predictions.parquet", resamples=0))
+    assert [m.system.name for m in again.measured] == ["first", "best constant"]
+    assert again.main[0].scores["accuracy"] == pytest.approx(0.4)
+    second = given(tmp_path, "second", classes(0.6), beside=(first,))
+    metrics = json.loads((second / "metrics.json").read_text())
+    assert [s["name"] for s in metrics["systems"]] == ["second", "first", "best constant"]
+    both = evaluate(EvaluateConfig(beside=(first, first), resamples=0))
+    assert [m.system.name for m in both.measured][2:] == ["first (2)", "best constant (2)"]
+
+
+def test_what_was_written_reads_back_as_it_was(tmp_path: Path) -> None:
+    rows = [
+        {"task": "E-c", "gold": ["joy"], "prediction": "anger, fear."},
+        {"task": "EI-oc", "emotion": "joy", "gold": 2, "prediction": 17},
+    ]
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    run = evaluate(EvaluateConfig(predictions=tmp_path / "p.jsonl", resamples=0, out=tmp_path / "out"))
+    assert read_predictions(tmp_path / "out" / "predictions.parquet", TASKS.values()) == {
+        "p": run.measured[0].system.predictions
+    }
+
+
+def test_a_better_run_is_told_from_an_equal_one(tmp_path: Path) -> None:
+    worse, better = given(tmp_path, "worse", classes(0.4)), given(tmp_path, "better", classes(0.7))
+    found = compare_runs(CompareConfig(a=worse, b=better))
+    (one,) = found.tasks
+    assert one.difference == pytest.approx(0.3)
+    assert one.interval is not None and 0.15 < one.interval.low < 0.3 < one.interval.high < 0.45
+    assert found.verdict == "B is better: on SST5, and worse on none of 1."
+    assert compare_runs(CompareConfig(a=better, b=worse)).verdict.startswith("B is worse")
+    same = compare_runs(CompareConfig(a=better, b=given(tmp_path, "again", classes(0.72))))
+    assert same.tasks[0].verdict == "no difference shown"
+    assert same.verdict.startswith("No difference shown on any of 1 tasks")
+    assert comparison_table(found).row_count == 1
+
+
+def test_runs_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
+    a = given(tmp_path, "a", classes(0.4))
+    other = [{**row, "id": f"z{row['id']}"} for row in classes(0.4)]
+    with pytest.raises(DataError, match="share no row"):
+        compare_runs(CompareConfig(a=a, b=given(tmp_path, "b", other)))
+    shifted = [{**row, "gold": (row["gold"] + 1) % 5} for row in classes(0.4)]
+    with pytest.raises(DataError, match="gold 0 in one run and 1 in the other"):
+        compare_runs(CompareConfig(a=a, b=given(tmp_path, "c", shifted)))
+    with pytest.raises(DataError, match="is no output folder"):
+        compare_runs(CompareConfig(a=a, b=tmp_path))
+    with pytest.raises(ConfigError, match="has no system 'x'; choose from: a"):
+        compare_runs(CompareConfig(a=a, b=a, system_b="x"))
+    partly = compare_runs(CompareConfig(a=a, b=given(tmp_path, "d", classes(0.4)[:100])))
+    assert (partly.tasks[0].rows, partly.unequal_rows) == (100, 50)
+
+
+def test_options_that_do_not_go_together_are_refused(sample_data: Path) -> None:
+    with pytest.raises(ValueError, match="give rows to measure on"):
+        EvaluateConfig(model="m")
+    with pytest.raises(ValueError, match="--task names the task of --predictions"):
+        EvaluateConfig(data=sample_data, task="V-reg")
+
+
+@pytest.mark.ray
+def test_a_model_beside_baselines_and_a_file(
+    local_ray: None, tmp_path: Path, sample_data: Path, model_directory: Path
+) -> None:
+    questions = load_questions(sample_data, [TASKS["V-oc"]], max_rows=4)
+    lines = [json.dumps({"id": q.id, "prediction": q.gold}) for q in reversed(questions)]
+    (tmp_path / "oracle.jsonl").write_text("\n".join(lines))
+    steps: list[str] = []
+    found = evaluate(
+        EvaluateConfig(
+            model=str(model_directory), data=sample_data, tasks=("V-oc",), max_rows=4, resamples=100, task="V-oc",
+            predictions=tmp_path / "oracle.jsonl", baselines=("constant", "vader"), out=tmp_path / "out",
+        ),
+        on_system=steps.append,
+    )  # fmt: skip
+    assert steps == [str(model_directory), "constant", "vader"]
+    assert [m.system.role for m in found.measured] == ["model", "given", "baseline", "baseline"]
+    assert found.measured[1].results[0].scores["accuracy"] == 1.0
+    model = found.measured[0]
+    assert all(p.probabilities and p.confidence for p in model.system.predictions)
+    assert "V-oc" in model.reliability
+    assert model.system.facts["engine"] == "constrained"
+    assert model.system.facts["questions_per_s"] > 0
+    Page((tmp_path / "out" / "report.html").read_text())
+
+
+@pytest.mark.ray
+def test_calibration_is_fitted_stored_and_applied(
+    local_ray: None, tmp_path: Path, sample_data: Path, model_directory: Path
+) -> None:
+    import shutil
+
+    model = tmp_path / "model"
+    shutil.copytree(model_directory, model)
+    options = {"model": str(model), "data": sample_data, "tasks": ("V-reg",), "max_rows": 60}
+    gains = calibrate_model(CalibrateConfig.model_validate(options))
+    assert [gain.task for gain in gains] == ["V-reg"]
+    assert gains_table(gains, precision=0.9).row_count == 1
+    (maps,) = read_card(model).calibration["constrained"].questions
+    assert (maps.task, maps.rows) == ("V-reg", 60)
+    assert not list(model.glob(".affect*"))
+
+    def run(**more: Any) -> dict[str, Any]:
+        found = evaluate(EvaluateConfig.model_validate({**options, "resamples": 0, **more}))
+        assert found.measured[0].system.facts["calibrated"] == more.get("calibrated", True)
+        return {p.question.id: p for p in found.measured[0].system.predictions}
+
+    raw, calibrated = run(calibrated=False), run()
+    for key, before in raw.items():
+        unit = min(max(maps.slope * before.value + maps.offset, 0.0), 1.0)
+        assert calibrated[key].value == pytest.approx(unit, abs=1e-6)
+        assert calibrated[key].std == pytest.approx(before.std * maps.slope * maps.std_scale, rel=1e-5)
+
+
+def test_a_base_has_no_card_to_put_a_calibration_in(sample_data: Path) -> None:
+    with pytest.raises(ModelError, match="no card that can be written"):
+        calibrate_model(CalibrateConfig(model="smollm2-135m-instruct", data=sample_data))
