@@ -25,13 +25,14 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _fine_tune(config: TrainConfig) -> None:
-    from emollm.progress import console
+    from rich.console import Console
+
     from emollm.training.fit import fit
     from emollm.training.report import summary_report, training_bar
 
     with training_bar() as receive:
         summary = fit(config, on_step=receive.step, on_evaluation=receive.evaluation, on_note=receive.note)
-    console.print(summary_report(config, summary))
+    Console(highlight=False).print(summary_report(config, summary))
 
 
 def _fit_heads(config: TrainConfig) -> None:

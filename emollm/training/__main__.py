@@ -26,8 +26,8 @@ def main(argv: Sequence[str]) -> None:
 
     import torch
     import torch.distributed as dist
+    from rich.console import Console
 
-    from emollm.progress import console
     from emollm.training.fit import finished, prepared
     from emollm.training.report import summary_report, training_bar
     from emollm.training.run_folder import RunFolder, run_folder
@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> None:
             dist.barrier()
             run_worker(config, run, rank=0, world_size=world_size, device=device, send=send)
             summary = finished(config, run)
-        console.print(summary_report(config, summary))
+        Console(highlight=False).print(summary_report(config, summary))
     finally:
         dist.destroy_process_group()
 
