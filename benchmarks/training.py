@@ -71,8 +71,9 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     on_gpu = torch.cuda.is_available()
     device = "cuda" if on_gpu else "cpu"
     torch.set_num_threads(1)
-    os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
-    dist.init_process_group("nccl" if on_gpu else "gloo", store=dist.HashStore(), rank=0, world_size=1)
+    if args.one == "emollm":  # the Trainer would wrap the model for a group of one
+        os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
+        dist.init_process_group("nccl" if on_gpu else "gloo", store=dist.HashStore(), rank=0, world_size=1)
     config = TrainConfig.model_validate(
         {
             "data": args.data, "out": "unused", "base": args.base, "method": args.method, "evaluations": 0,

@@ -153,6 +153,8 @@ class Checkpoints:
         failed: list[Any] = [next((p for p in parts if isinstance(p, str)), None)]
         if self._rank == 0:
             failed = [failed[0] or self._complete(position, parts)]
+            if failed[0]:  # what was written of it takes the room that is missing
+                shutil.rmtree(self._folder / (_UNFINISHED + _name(position.step)), ignore_errors=True)
         dist.broadcast_object_list(failed, src=0)
         if failed[0]:
             raise TrainingError(
@@ -179,7 +181,6 @@ class Checkpoints:
                 if path.name not in kept and path.name != _name(position.best_step or 0):
                     shutil.rmtree(path)
         except OSError as error:
-            shutil.rmtree(unfinished, ignore_errors=True)
             return f"{type(error).__name__}: {error}"
         return None
 
