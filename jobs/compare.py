@@ -1,4 +1,4 @@
-"""Is run B better than run A: python jobs/compare.py --a RUN_A --b RUN_B"""
+"""Is run B better than run A: python jobs/compare.py RUN_A RUN_B"""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from emollm.config import read_config, run_job
 def main(argv: Sequence[str]) -> None:
     from emollm.evaluation.config import CompareConfig
 
-    # RUN_A RUN_B may be given bare, too.
+    # RUN_A RUN_B may be given bare.
     bare = list(argv[:2]) if len(argv) > 1 and not any(word.startswith("-") for word in argv[:2]) else []
-    named = [word for option, run in zip(("--a", "--b"), bare, strict=False) for word in (option, run)]
+    named = [word for option, run in zip(("--run-a", "--run-b"), bare, strict=False) for word in (option, run)]
     config = read_config(CompareConfig, [*named, *argv[len(bare) :]], prog="compare")
 
     from rich.console import Console

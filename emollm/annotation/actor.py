@@ -29,20 +29,19 @@ _SHOWN = 60
 class ScoreBlock:
     """A block of numbered rows to the same rows with affect columns."""
 
-    def __init__(self, *, ledger: Any, batch_size: int | None, metrics: bool = True, **options: Any) -> None:
-        """`ledger` is a handle of `monitor.Monitor`, the other options those of `AnnotatePosts`."""
+    def __init__(self, *, ledger: Any, batch_size: int | None, **options: Any) -> None:
+        """`ledger` is a handle of the one that `monitor.monitored` yields; the other options are `AnnotatePosts`'s."""
         self._ledger = ledger
         self._annotate = AnnotatePosts(**options)
         self._batch_size = batch_size
         self._size = batch_size or _FIRST_PORTION
-        self._with_metrics = metrics
         self._metrics: Any = None
-        self._ready = False
+        """Counters, once the model is loaded."""
 
     def __call__(self, table: pa.Table) -> pa.Table:
         import ray
 
-        if not self._ready:
+        if self._metrics is None:
             self._get_ready()
         block = block_name(table)
         orders: Orders = ray.get(self._ledger.begin.remote(block))
@@ -66,8 +65,7 @@ class ScoreBlock:
         self._tell(self._ledger.load.remote())
         _ = self._annotate.scorer
         ray.get(self._ledger.loaded.remote())
-        self._metrics = Metrics() if self._with_metrics else None
-        self._ready = True
+        self._metrics = Metrics()
 
     def _portions(self, count: int, orders: Orders) -> Iterator[tuple[int, int]]:
         """Neighbouring posts that are scored together; suspects go alone."""
@@ -98,8 +96,7 @@ class ScoreBlock:
             repeated=int(weights.sum()) - scored.num_rows,
             seconds=seconds,
         )
-        if self._metrics:
-            self._metrics.count(portion)
+        self._metrics.count(portion)
         return scored, portion
 
     def _adapt(self, count: int, seconds: float) -> None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AnnotateConfig", "Progress", "annotate_corpus"]
 
-_GROUP_BYTES = 256 << 20
+_GROUP_BYTES = 32 << 20
 """Small input files are staged together up to so many bytes."""
 _LIGHT_CPUS = 0.25
 """CPUs of a task that reads or writes: several fit beside the actors, on the one that `check_resources` leaves."""

@@ -75,19 +75,19 @@ def compare_runs(config: CompareConfig) -> Comparison:
 
     Raises DataError if a folder is no run, if golds of the same row differ, or if the runs share no row.
     """
-    a, b = _system(config.a, config.system_a), _system(config.b, config.system_b)
+    a, b = _system(config.run_a, config.system_a), _system(config.run_b, config.system_b)
     by_task = split_tasks(a.predictions), split_tasks(b.predictions)
     shared = [task for task in by_task[0] if task in by_task[1]]
     pairs = {task: _pairs(by_task[0][task], by_task[1][task]) for task in shared}
     pairs = {task: found for task, found in pairs.items() if found}
     if not pairs:
-        raise DataError(f"{config.a} and {config.b} share no row: were they run on the same --data or --aeb?")
+        raise DataError(f"{config.run_a} and {config.run_b} share no row: were they run on the same --data or --aeb?")
     found = [_difference(config, mine) for mine in pairs.values()]
     corrected = holm([difference.p_value for difference in found])
     rows = sum(len(by_task[side][task]) - len(pairs.get(task, ())) for side in (0, 1) for task in shared)
     return Comparison(
-        f"{a.name} ({config.a})",
-        f"{b.name} ({config.b})",
+        f"{a.name} ({config.run_a})",
+        f"{b.name} ({config.run_b})",
         [replace(difference, corrected=p) for difference, p in zip(found, corrected, strict=True)],
         sorted(set(by_task[0]) ^ set(by_task[1])),
         rows,

@@ -146,9 +146,9 @@ class AuditConfig(Config):
 class CompareConfig(Config):
     """Tell whether run B is better than run A, by a paired bootstrap over the rows both answered."""
 
-    a: Path
-    """Output folder of jobs/evaluate.py."""
-    b: Path
+    run_a: Path
+    """Output folder of jobs/evaluate.py; the two may be given bare, `compare RUN_A RUN_B`."""
+    run_b: Path
     """Another."""
     system_a: str | None = None
     """System of run A. None: its first, the model."""

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from emollm.evaluation import metrics
 from emollm.evaluation.bootstrap import Group, Interval, estimate, interval, resample
-from emollm.evaluation.metrics import Floats, Resampled
+from emollm.evaluation.metrics import Resampled
 from emollm.evaluation.predictions import Prediction
 from emollm.tasks import Kind, Task, Value
 
@@ -203,11 +203,11 @@ def _why_undefined(task: Task, predictions: Sequence[Prediction], invalid: Inval
         if mine and len(settled) < 2:
             return f"{where}{len(settled)} of {len(mine)} rows have an answer"
         if mine and len(set(settled)) == 1:
-            return f"{where}the prediction is constant, {settled[0]}"
+            return f"{where}the prediction is constant, {_short(settled[0])}"
         if mine and len({p.question.gold for p in mine}) == 1:
-            return f"{where}the gold is constant, {mine[0].question.gold}"
+            return f"{where}the gold is constant, {_short(mine[0].question.gold)}"
     return "no rows"
 
 
-def draws(groups: Mapping[str, Group], bootstrap: Bootstrap) -> dict[str, Floats]:
-    return resample(list(groups.values()), resamples=bootstrap.resamples, seed=bootstrap.seed)
+def _short(value: Value) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

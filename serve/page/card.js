@@ -20,7 +20,7 @@ export function modelCard(model, tasks) {
   return el("div", { class: "panels" },
     el("section", { class: "panel" }, el("h3", {}, "Where it comes from"), list(facts)),
     el("section", { class: "panel" }, el("h3", {}, "What it reads"),
-      list(Object.fromEntries(tasks.map((task) => [task.name, `${task.title}: ${scale(task)}`])))),
+      list(Object.fromEntries(tasks.map((task) => [task.name, `${task.title}: ${scale(task)}${task.origin ? `; ${task.origin}` : ""}`])))),
     metrics.length ? el("section", { class: "panel" }, el("h3", {}, "What its training wrote"),
       list(Object.fromEntries(metrics.map(([name, value]) => [name.replaceAll("_", " "), round(value)])))) : null,
     el("p", { class: "hint wide" }, "Answers are a model's estimates of what a text conveys, not facts about whoever wrote it."),

@@ -125,7 +125,7 @@ function chips(task, answer) {
   const chip = (label) => {
     const isChosen = chosen.includes(label);
     return el("li", { class: isChosen ? "chip chosen" : "chip", "--colour": colour(label), "--share": share(label) ?? 0 },
-      label, el("small", {}, percent(share(label))),
+      label, " ", el("small", {}, percent(share(label))),
       isChosen ? null : el("span", { class: "unseen" }, " (not chosen)"));
   };
   const none = chosen.length ? null : el("li", { class: "chip chosen none" }, task.no_label ?? "none");

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import time
+import urllib.request
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -213,3 +216,30 @@ def test_input_that_cannot_be_used_is_refused_before_anything_is_scored(
     with pytest.raises(DataError, match=message):
         annotate_corpus(config("smollm2-135m-instruct", tmp_path, carry=carry), opener=cheap_scorer)
     assert [p.name for p in tmp_path.iterdir()] == ["posts.jsonl"]
+
+
+@pytest.mark.ray
+def test_prometheus_finds_the_actors_counters(local_ray: None) -> None:
+    import ray
+
+    from emollm.annotation.ledger import Portion
+    from emollm.annotation.monitor import Metrics
+
+    class Actor:
+        def score(self) -> None:
+            self.metrics = Metrics()
+            self.metrics.count(Portion(posts=30, errors={"empty_text": 2}, tokens=50, padded=80, seconds=0.6))
+
+    actor = ray.remote(Actor).options(num_cpus=0).remote()
+    ray.get(actor.score.remote())
+    page, give_up = "", time.monotonic() + 120
+    while "emollm_annotated_padding" not in page and time.monotonic() < give_up:  # Ray reports every few seconds
+        time.sleep(1)
+        with contextlib.suppress(OSError):
+            port = ray.nodes()[0]["MetricsExportPort"]
+            page = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
+    found = {line.split("{")[0]: line for line in page.splitlines() if line.startswith("ray_emollm_annotated")}
+    assert found["ray_emollm_annotated_posts_total"].endswith(" 30.0")
+    assert 'code="empty_text"' in found["ray_emollm_annotated_errors_total"]
+    assert found["ray_emollm_annotated_padding_total"].endswith(" 30.0")
+    assert "ray_emollm_annotated_post_seconds_bucket" in found

@@ -137,13 +137,13 @@ def test_what_was_written_reads_back_as_it_was(tmp_path: Path) -> None:
 
 def test_a_better_run_is_told_from_an_equal_one(tmp_path: Path) -> None:
     worse, better = given(tmp_path, "worse", classes(0.4)), given(tmp_path, "better", classes(0.7))
-    found = compare_runs(CompareConfig(a=worse, b=better))
+    found = compare_runs(CompareConfig(run_a=worse, run_b=better))
     (one,) = found.tasks
     assert one.difference == pytest.approx(0.3)
     assert one.interval is not None and 0.15 < one.interval.low < 0.3 < one.interval.high < 0.45
     assert found.verdict == "B is better: on SST5, and worse on none of 1."
-    assert compare_runs(CompareConfig(a=better, b=worse)).verdict.startswith("B is worse")
-    same = compare_runs(CompareConfig(a=better, b=given(tmp_path, "again", classes(0.72))))
+    assert compare_runs(CompareConfig(run_a=better, run_b=worse)).verdict.startswith("B is worse")
+    same = compare_runs(CompareConfig(run_a=better, run_b=given(tmp_path, "again", classes(0.72))))
     assert same.tasks[0].verdict == "no difference shown"
     assert same.verdict.startswith("No difference shown on any of 1 tasks")
     assert comparison_table(found).row_count == 1
@@ -153,15 +153,15 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
     a = given(tmp_path, "a", classes(0.4))
     other = [{**row, "id": f"z{row['id']}"} for row in classes(0.4)]
     with pytest.raises(DataError, match="share no row"):
-        compare_runs(CompareConfig(a=a, b=given(tmp_path, "b", other)))
+        compare_runs(CompareConfig(run_a=a, run_b=given(tmp_path, "b", other)))
     shifted = [{**row, "gold": (row["gold"] + 1) % 5} for row in classes(0.4)]
     with pytest.raises(DataError, match="gold 0 in one run and 1 in the other"):
-        compare_runs(CompareConfig(a=a, b=given(tmp_path, "c", shifted)))
+        compare_runs(CompareConfig(run_a=a, run_b=given(tmp_path, "c", shifted)))
     with pytest.raises(DataError, match="is no output folder"):
-        compare_runs(CompareConfig(a=a, b=tmp_path))
+        compare_runs(CompareConfig(run_a=a, run_b=tmp_path))
     with pytest.raises(ConfigError, match="has no system 'x'; choose from: a"):
-        compare_runs(CompareConfig(a=a, b=a, system_b="x"))
-    partly = compare_runs(CompareConfig(a=a, b=given(tmp_path, "d", classes(0.4)[:100])))
+        compare_runs(CompareConfig(run_a=a, run_b=a, system_b="x"))
+    partly = compare_runs(CompareConfig(run_a=a, run_b=given(tmp_path, "d", classes(0.4)[:100])))
     assert (partly.tasks[0].rows, partly.unequal_rows) == (100, 50)
 
 

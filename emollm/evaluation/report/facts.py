@@ -54,10 +54,8 @@ def notes(config: EvaluateConfig, evaluation: Evaluation) -> list[str]:
         short = [r.task for r in measured.results if r.rows < _most_rows(evaluation, r.task)]
         if short:
             found.append(f"{measured.system.name} answered a part of the rows only (see its own counts).")
-        for result in measured.results:
-            if result.undefined and measured is main:
-                name, _ = result.headline
-                found.append(f"{result.task}: {name} is undefined, {result.undefined}.")
+    if undefined := [f"{r.task} ({r.headline[0]}: {r.undefined})" for r in main.results if r.undefined]:
+        found.append(f"{main.system.name} has no figure where the metric is undefined: {'; '.join(undefined)}.")
     if config.resamples:
         found.append(
             f"Intervals are 95% bootstrap intervals: {config.resamples:,} resamples of rows, within emotions, seed "

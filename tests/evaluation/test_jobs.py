@@ -1,0 +1,65 @@
+"""The jobs of evaluation as commands."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+
+def run(*argv: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *argv], cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def predictions(path: Path, shift: int) -> str:
+    rows = [{"gold": i % 5, "prediction": (i + (shift if i % 2 else 0)) % 5, "id": str(i)} for i in range(60)]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return str(path)
+
+
+def test_two_files_are_evaluated_and_compared_from_the_command_line(tmp_path: Path) -> None:
+    for name, shift in (("a", 1), ("b", 0)):
+        ran = run(
+            "jobs/evaluate.py", "--predictions", predictions(tmp_path / f"{name}.jsonl", shift), "--task", "SST5",
+            "--resamples", "100", "--out", str(tmp_path / name),
+        )  # fmt: skip
+        assert ran.returncode == 0, ran.stderr
+        assert "report.html" in ran.stdout
+    compared = run("jobs/compare.py", str(tmp_path / "a"), str(tmp_path / "b"))
+    assert compared.returncode == 0, compared.stderr
+    assert "B is better: on SST5" in compared.stdout
+
+
+@pytest.mark.parametrize("job", ["compare", "calibrate", "audit"])
+def test_help_knows_the_options_and_loads_no_torch(job: str) -> None:
+    code = (
+        f"import sys, runpy; sys.argv[1:] = ['--help']\ntry: runpy.run_path('jobs/{job}.py', run_name='__main__')\n"
+        "finally: print('LOADED', sorted({'torch', 'ray', 'transformers', 'sklearn'} & set(sys.modules)))"
+    )
+    ran = run("-c", code)
+    assert "--config" in ran.stdout
+    assert "LOADED []" in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["compare", "nowhere", "elsewhere"], "nowhere is no output folder of jobs/evaluate.py"),
+        (["compare", "nowhere"], "unrecognized arguments: nowhere"),
+        (["audit", "--eec", "nowhere", "--model", "smollm2-135m-instruct"], "no folder nowhere"),
+        (["evaluate"], "give rows to measure on: --data, --aeb, --predictions or --beside"),
+        (["evaluate", "--predictions", "nowhere.jsonl", "--task", "V-reg"], "predictions nowhere.jsonl cannot be read"),
+        (["evaluate", "--aeb", "docs"], "docs holds no benchmark"),
+        (["evaluate", "--predictions", "x", "--task", "V-reg", "--invalid", "impute"], "--invalid 'impute'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_status_2(argv: list[str], message: str) -> None:
+    ran = run(f"jobs/{argv[0]}.py", *argv[1:])
+    assert ran.returncode == 2, ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert message in ran.stderr.strip().splitlines()[-1]
