@@ -13,7 +13,6 @@ import argparse
 import gzip
 import json
 import os
-import resource
 import tempfile
 import threading
 import time
@@ -90,8 +89,10 @@ _CARD = AffectCard(name="none", base=BaseModelInfo(name="none", architecture="de
 
 
 def resident_mib() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20
+    """This process's own resident memory: pages of Ray's object store, shared by all, are no part of it."""
+    status = Path("/proc/self/status").read_text()
+    own = next(line for line in status.splitlines() if line.startswith("RssAnon"))
+    return int(own.split()[1]) / 1024
 
 
 def repeat(posts: Path, times: int, folder: Path, most: int | None) -> int:

@@ -64,9 +64,10 @@ class Pace:
         self._before, self._total = done, total
         self._told = 0
         self._points: list[tuple[float, Totals]] = []
+        self._last_note = "starting actors"
 
     def first(self) -> Progress:
-        return Progress(new=self._before, total=self._total, note="starting actors")
+        return Progress(new=self._before, total=self._total, note=self._last_note)
 
     def step(self, totals: Totals) -> Progress:
         now = time.monotonic()
@@ -76,7 +77,9 @@ class Pace:
         # A dead actor's posts are taken back; the bar waits for them rather than going backwards.
         new = max(0, totals.posts - self._told)
         self._told += new
-        return Progress(new=new, total=self._total, note=self._note(totals))
+        if new or self._before + totals.posts < self._total:  # once all are scored, the rate stays as it was
+            self._last_note = self._note(totals)
+        return Progress(new=new, total=self._total, note=self._last_note)
 
     def _note(self, totals: Totals) -> str:
         (then, before), (now, _) = self._points[0], self._points[-1]
@@ -94,7 +97,7 @@ class Pace:
         if totals.posts:
             parts.append(f"{totals.errors / totals.posts:.1%} errors" if totals.errors else "no errors")
         if totals.deaths:
-            parts.append(f"{totals.deaths} actors died")
+            parts.append(f"{totals.deaths} actor{'' if totals.deaths == 1 else 's'} died")
         return ", ".join(parts) or "starting actors"
 
 

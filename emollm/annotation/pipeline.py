@@ -89,7 +89,7 @@ def open_job(
 ) -> Job:
     """Look at everything that can be wrong before anything is started or written."""
     tasks = select_tasks(config.tasks, card_tasks(config.model))
-    engine = "none" if opener else resolve_engine(config.model, config.engine)
+    engine = config.engine if opener else resolve_engine(config.model, config.engine)
     source, files = find_files(config.input)
     columns = choose_columns(config, tasks, source, files[0])
     name = f"{opener.__module__}.{getattr(opener, '__qualname__', type(opener).__qualname__)}" if opener else None

@@ -34,7 +34,7 @@ def summary_lines(summary: dict[str, Any], config: AnnotateConfig) -> list[str]:
     """What a finished job came to, in a few lines."""
     errors = ", ".join(f"{count:,} {code}" for code, count in summary["error_codes"].items())
     whole = (
-        f"{config.out}: {summary['posts']:,} posts in {summary['files']:,} files ({_bytes(summary['bytes'])}), "
+        f"{config.out}: {summary['posts']:,} posts in {_some(summary['files'], 'file')} ({_bytes(summary['bytes'])}), "
         f"{summary['failed']:,} with an error{f' ({errors})' if errors else ''}, {summary['truncated']:,} cut"
     )
     if summary.get("already_done"):
@@ -45,7 +45,7 @@ def summary_lines(summary: dict[str, Any], config: AnnotateConfig) -> list[str]:
         run += f", {summary['continued_from']:,} were there before"
     run += f"; {summary['scored_again']:,} scored again after something died"
     if summary["actors_died"]:
-        run += f" ({summary['actors_died']:,} actors)"
+        run += f" ({_some(summary['actors_died'], 'actor')})"
     lines.append(run)
     more = [
         f"{summary['repeated']:,} answered by an equal text ({summary['repeated'] / max(1, summary['scored']):.1%})"
@@ -69,10 +69,15 @@ def estimate_lines(summary: dict[str, Any], config: AnnotateConfig) -> list[str]
     return [
         f"{summary['posts']:,} posts scored, {posts_per_second:,.2f} a second and actor, {summary['failed']:,} with an "
         f"error, {summary['repeated']:,} answered by an equal text",
-        f"all {summary['total']:,} posts with {workers} actors: about {left_in_words(summary['estimated_seconds'])}, "
-        f"{spent}, {_bytes(summary['estimated_bytes'])} of output; starting up not counted",
+        f"all {summary['total']:,} posts with {_some(workers, 'actor')}: about "
+        f"{left_in_words(summary['estimated_seconds'])}, {spent}, "
+        f"{_bytes(summary['estimated_bytes'])} of output; starting up not counted",
         f"two minutes of an actor's work: --block-posts {summary['block_posts']}",
     ]
+
+
+def _some(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _bytes(count: float) -> str:

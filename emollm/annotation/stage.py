@@ -82,11 +82,17 @@ def stage_group(
                 table = table.slice(0, None if max_rows is None else max_rows - facts.rows)
                 facts.rows += table.num_rows
                 pending.append(_staged_columns(table, file, columns, facts))
-                whole = pa.concat_tables(pending, promote_options="permissive")
-                ready = whole.num_rows - whole.num_rows % GROUP_ROWS
-                if ready:
-                    writer = writer or pq.ParquetWriter(stream, whole.schema, compression="zstd")
-                    writer.write_table(whole.slice(0, ready).cast(writer.schema), row_group_size=GROUP_ROWS)
+                try:
+                    whole = pa.concat_tables(pending, promote_options="permissive")
+                    ready = whole.num_rows - whole.num_rows % GROUP_ROWS
+                    if ready:
+                        writer = writer or pq.ParquetWriter(stream, whole.schema, compression="zstd")
+                        writer.write_table(whole.slice(0, ready).cast(writer.schema), row_group_size=GROUP_ROWS)
+                except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+                    raise DataError(
+                        f"{file.path}: a column to carry has another type than in the files before; leave it out, or "
+                        "make the files alike"
+                    ) from None
                 pending = [whole.slice(ready)]
                 if facts.rows == max_rows:
                     break

@@ -121,10 +121,12 @@ def spread(questions: Sequence[GoldQuestion], most: int) -> list[GoldQuestion]:
     rows: dict[tuple[str, str | None], list[int]] = {}
     for i, question in enumerate(questions):
         rows.setdefault((question.task.name, question.emotion), []).append(i)
-    chosen = {
-        i for mine in rows.values() for i in (mine[k * len(mine) // most] for k in range(most) if len(mine) > most)
-    } | {i for mine in rows.values() if len(mine) <= most for i in mine}
+    chosen = {i for mine in rows.values() for i in _evenly(mine, most)}
     return [question for i, question in enumerate(questions) if i in chosen]
+
+
+def _evenly(rows: Sequence[int], most: int) -> list[int]:
+    return list(rows) if len(rows) <= most else [rows[k * len(rows) // most] for k in range(most)]
 
 
 def _scored(

@@ -8,6 +8,7 @@ derive.py     answers of tasks without labels, out of those of other tasks
 extract.py    texts to the states that heads may read
 labels.py     a data folder as a table of texts and golds, gaps masked
 ridge.py      closed-form fits over folds of the training texts
+borrow.py     heads that learn from each other
 calibrate.py  held-out scores to probabilities and thresholds
 fit.py        features and labels to heads: layers and strengths chosen by cross-validation
 """

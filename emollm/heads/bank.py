@@ -74,7 +74,7 @@ def answers(head: Head, heads: HeadsCard, tasks: dict[str, Task], scores_NO: Flo
                 return readout.class_answers(task, readout.label_probabilities(head, mine, exclusive=True), "likeliest")
             case Kind.LABEL_SET:
                 found = readout.label_probabilities(head, mine, exclusive=False)
-                return readout.set_answers(task, found, head.thresholds)
+                return readout.set_answers(task, found, readout.given_labels(head, found))
     derivation = head.derivation
     source = heads.head(derivation.source, None)
     assert source is not None  # checked when the card was read
@@ -89,4 +89,5 @@ def answers(head: Head, heads: HeadsCard, tasks: dict[str, Task], scores_NO: Flo
             return readout.class_answers(task, summed, head.decision)
         case "labels":
             each = readout.label_probabilities(source, theirs, exclusive=False)
-            return readout.set_answers(task, derive.grouped(task, derivation, source_task, each), head.thresholds)
+            grouped = derive.grouped(task, derivation, source_task, each)
+            return readout.set_answers(task, grouped, readout.given_labels(head, grouped))

@@ -14,7 +14,14 @@ from scipy.optimize import minimize
 from scipy.special import expit, log_softmax
 
 from emollm.heads.card import Head
-from emollm.heads.readout import Floats, class_probabilities, label_probabilities, numbers
+from emollm.heads.readout import (
+    Floats,
+    best_jaccard,
+    class_probabilities,
+    given_labels,
+    label_probabilities,
+    numbers,
+)
 from emollm.tasks import Kind, Task
 
 LEAST_TEXTS = 10
@@ -109,7 +116,10 @@ def _label_set(head: Head, scores_NK: Floats, golds_NK: Floats) -> Head:
     slopes, offsets = zip(*(_platt(s, g) for s, g in zip(scores_NK.T, golds_NK.T, strict=True)), strict=True)
     fitted = head.model_copy(update={"slope": slopes, "offset": offsets})
     each_NK = label_probabilities(fitted, scores_NK, exclusive=False)
-    return fitted.model_copy(update={"thresholds": jaccard_thresholds(each_NK, golds_NK)})
+    thresholds = jaccard_thresholds(each_NK, golds_NK)
+    by_threshold = soft_jaccard(each_NK >= np.array(thresholds), golds_NK)
+    better = soft_jaccard(best_jaccard(each_NK), golds_NK) >= by_threshold
+    return fitted.model_copy(update={"thresholds": thresholds, "decision": "jaccard" if better else "thresholds"})
 
 
 def _platt(score_N: Floats, gold_N: Floats) -> tuple[float, float]:
@@ -163,4 +173,4 @@ def held_out_metrics(task: Task, head: Head, scores_NK: Floats, golds_NK: Floats
             return {"accuracy": float((each_NK.argmax(axis=1) == golds_NK.argmax(axis=1)).mean())}
         case Kind.LABEL_SET:
             each_NK = label_probabilities(head, scores_NK, exclusive=False)
-            return {"jaccard": soft_jaccard(each_NK >= np.array(head.thresholds), golds_NK)}
+            return {"jaccard": soft_jaccard(given_labels(head, each_NK), golds_NK)}

@@ -62,8 +62,9 @@ class Head(_Part):
     """Of a number: its standard deviation (0..1) where the prediction is so large; linear in between."""
     thresholds: tuple[float, ...] = ()
     """Of a label set: the probability from which a label is given, one a label."""
-    decision: Literal["likeliest", "expected"] = "likeliest"
-    """Of an ordinal: the likeliest class, or the one nearest to the expected value."""
+    decision: Literal["likeliest", "expected", "thresholds", "jaccard"] = "likeliest"
+    """Of an ordinal: the likeliest class, or the one nearest to the expected value. Of a label set: the labels above
+    their thresholds, or the set with the largest expected Jaccard index."""
     rows: int = 0
     """Labelled texts it was fitted on."""
     metrics: dict[str, float] = Field(default_factory=dict)

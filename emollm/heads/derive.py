@@ -55,6 +55,7 @@ def derived_heads(trained: Sequence[Head]) -> list[Head]:
             origin="derived",
             derivation=derivation,
             thresholds=(0.5,) * len(TASKS[name].labels),
+            decision="jaccard" if TASKS[name].metric == "jaccard" else "likeliest",
         )
         for name, derivation in DERIVATIONS.items()
         if name not in have and derivation.source in have

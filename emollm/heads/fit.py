@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from emollm.errors import DataError
 from emollm.heads import calibrate
 from emollm.heads.bank import HeadBank
+from emollm.heads.borrow import First, borrowed, is_better, per_task
 from emollm.heads.card import Head, Reading
 from emollm.heads.labels import Floats, Labelled, QuestionKey
 from emollm.heads.ridge import (
@@ -49,6 +50,8 @@ class FittedHeads:
     """Of the features, over all texts."""
     explained: dict[str, float]
     """Of every set of readings tried, the held-out variance it explains, averaged over the tasks."""
+    borrows: bool
+    """Whether the heads also learnt from each other's scores (`borrow.py`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,27 +83,53 @@ def fit_heads(
     if readings is None:
         readings = _choose(features, labelled, groups, tried, on_try)
     scale = scale_of(features, readings)
-    weights: list[Floats] = []
+    firsts: dict[QuestionKey, First] = {}
+    for group in groups:
+        firsts |= _first_fits(features, readings, scale, labelled, group)
+    seconds = borrowed(firsts, labelled.fold_N)
+    borrows = is_better(firsts, seconds)
     heads: list[Head] = []
     scores: dict[QuestionKey, Floats] = {}
-    for group in groups:
-        fold_N = labelled.fold_N[group.index_N]
-        moments = fold_moments(features, readings, scale, group.index_N, group.targets_NK, fold_N)
-        explained_SK = explained_variance(moments)
-        for key in group.keys:
-            columns = group.columns[key]
-            strength = STRENGTHS[int(explained_SK[:, columns].mean(axis=1).argmax())]
-            mine = [_columns(m, columns) for m in moments]
-            total = sum(mine[1:], start=mine[0])
-            without = [solve(total - m, strength) for m in mine]
-            scores[key] = held_out_scores(features, readings, scale, group.index_N, fold_N, without)
-            fit = solve(total, strength)
-            head = _calibrated(by_name[key[0]], key, scores[key], labelled, group.index_N, len(weights))
-            weights += list(_unscaled(fit, scale))
-            heads.append(head)
+    weights: list[Floats] = []
+    for key, first in firsts.items():
+        scores[key] = seconds[key].held_out_NK if borrows else first.held_out_NK[first.index_N]
+        heads.append(_calibrated(by_name[key[0]], key, scores[key], labelled, first.index_N, len(weights)))
+        weights += list(seconds[key].weights_KF if borrows else first.weights_KF)
     heads = _tied(heads, scores, labelled, by_name)
     bank, heads = _packed(weights, heads)
-    return FittedHeads(bank, tuple(_in_order(heads, tasks)), tuple(readings), scale, tried)
+    return FittedHeads(bank, tuple(_in_order(heads, tasks)), tuple(readings), scale, tried, borrows)
+
+
+def _first_fits(
+    features: Features, readings: Sequence[Reading], scale: Scale, labelled: Labelled, group: _Group
+) -> dict[QuestionKey, First]:
+    """Each question of a group by itself, with the regularisation that suits it."""
+    mine = labelled.fold_N[group.index_N]
+    moments = fold_moments(features, readings, scale, group.index_N, group.targets_NK, mine)
+    total = sum(moments[1:], start=moments[0])
+    explained_SK = explained_variance(moments)
+    best = {key: explained_SK[:, columns].mean(axis=1) for key, columns in group.columns.items()}
+    strengths = [(group.columns[key], STRENGTHS[int(best[key].argmax())]) for key in group.keys]
+    without = [_solved(total - part, strengths) for part in moments]
+    everyone = np.arange(len(labelled.texts))
+    held_out_NK = held_out_scores(features, readings, scale, everyone, labelled.fold_N, without)
+    weights_KF = np.stack(_unscaled(_solved(total, strengths), scale))
+    return {
+        key: First(
+            group.index_N,
+            group.targets_NK[:, columns],
+            held_out_NK[:, columns],
+            weights_KF[columns],
+            float(best[key].max()),
+        )
+        for key, columns in group.columns.items()
+    }
+
+
+def _solved(moments: Moments, strengths: Sequence[tuple[slice, float]]) -> Linear:
+    """The outputs of a group side by side, each question's with its own regularisation."""
+    fits = [solve(_columns(moments, columns), strength) for columns, strength in strengths]
+    return Linear(np.concatenate([fit.weight_FK for fit in fits], axis=1), np.concatenate([fit.bias_K for fit in fits]))
 
 
 def _groups(labelled: Labelled, by_name: dict[str, Task]) -> list[_Group]:
@@ -167,15 +196,15 @@ def _choose(
 def _explained(features: Features, labelled: Labelled, groups: Sequence[_Group], readings: Sequence[Reading]) -> float:
     """Held-out variance explained, averaged over emotions and then over tasks."""
     scale = scale_of(features, readings)
-    per_task: dict[str, list[float]] = {}
+    explained: dict[QuestionKey, float] = {}
     for group in groups:
         moments = fold_moments(
             features, readings, scale, group.index_N, group.targets_NK, labelled.fold_N[group.index_N]
         )
         explained_SK = explained_variance(moments)
         for key in group.keys:
-            per_task.setdefault(key[0], []).append(float(explained_SK[:, group.columns[key]].mean(axis=1).max()))
-    return float(np.mean([np.mean(values) for values in per_task.values()]))
+            explained[key] = float(explained_SK[:, group.columns[key]].mean(axis=1).max())
+    return per_task(explained)
 
 
 def _columns(moments: Moments, columns: slice) -> Moments:

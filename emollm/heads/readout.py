@@ -122,9 +122,41 @@ def class_answers(task: Task, probabilities_NK: Floats, decision: str) -> list[A
     ]
 
 
-def set_answers(task: Task, probabilities_NK: Floats, thresholds: Sequence[float]) -> list[Answer]:
-    """The labels at or above their thresholds; the confidence is the probability of just this set."""
-    given_NK = probabilities_NK >= np.array(thresholds)
+def given_labels(head: Head, probabilities_NK: Floats) -> NDArray[np.bool_]:
+    """[N, K]: which labels the head's decision gives."""
+    if head.decision == "jaccard":
+        return best_jaccard(probabilities_NK)
+    return probabilities_NK >= np.array(head.thresholds)
+
+
+def best_jaccard(probabilities_NK: Floats) -> NDArray[np.bool_]:
+    """[N, K]: for each text the set S with the largest expected Jaccard index |S and Y| / |S or Y|.
+
+    Labels being independent, it is one of the likeliest k, and its expectation is exact: the sum of their probabilities
+    times E[1 / (k + B)], where B counts the labels outside of S that hold (a Poisson-binomial variable).
+    """
+    count, labels = probabilities_NK.shape
+    order_NK = np.argsort(-probabilities_NK, axis=1, kind="stable")
+    sorted_NK = np.take_along_axis(probabilities_NK, order_NK, axis=1)
+    # From the empty tail forward: the distribution of how many labels behind the first k hold.
+    behind_NB = np.zeros((count, labels + 1))
+    behind_NB[:, 0] = 1.0
+    expected_NK = np.zeros((count, labels + 1))
+    numbers_B = np.arange(labels + 1)
+    for k in range(labels, 0, -1):
+        expected_NK[:, k] = sorted_NK[:, :k].sum(axis=1) * (behind_NB / (k + numbers_B)).sum(axis=1)
+        p_N1 = sorted_NK[:, k - 1 : k]
+        shifted_NB = np.concatenate([np.zeros((count, 1)), behind_NB[:, :-1]], axis=1)
+        behind_NB = behind_NB * (1 - p_N1) + shifted_NB * p_N1
+    expected_NK[:, 0] = behind_NB[:, 0]  # none given, none held: counts 1
+    size_N1 = expected_NK.argmax(axis=1)[:, None]
+    given_NK = np.zeros(probabilities_NK.shape, dtype=bool)
+    np.put_along_axis(given_NK, order_NK, numbers_B[None, :-1] < size_N1, axis=1)
+    return given_NK
+
+
+def set_answers(task: Task, probabilities_NK: Floats, given_NK: NDArray[np.bool_]) -> list[Answer]:
+    """Sets of the labels given; the confidence is the probability of just this set."""
     sure_N = np.where(given_NK, probabilities_NK, 1 - probabilities_NK).prod(axis=1)
     return [
         Answer(

@@ -204,7 +204,8 @@ class HeadsLoss(nn.Module):
         answers: torch.Tensor = self._answers(inputs["answers"], inputs["labels_BT"])
         tokens_B: torch.Tensor = (inputs["labels_BT"] >= 0).sum(dim=1)
         per_row_B = nats_BQ.sum(dim=1) / known_BQ.sum(dim=1).clamp(min=1)
-        return answers + self._loss_weight * (per_row_B * tokens_B).sum()
+        heads: torch.Tensor = (per_row_B * tokens_B).sum()
+        return answers + self._loss_weight * heads
 
     def _nats(self, scores_BO: torch.Tensor, golds_BC: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         nats, known = [], []

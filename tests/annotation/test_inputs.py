@@ -14,6 +14,7 @@ from emollm.annotation.ids import IdHashes, derive_ids, hash_ids
 from emollm.annotation.inputs import find_files, groups_of
 from emollm.annotation.pipeline import annotate_corpus, choose_columns
 from emollm.annotation.readers import Columns, column_names, count_rows, read_rows
+from emollm.annotation.stage import stage_group
 from emollm.errors import ConfigError, DataError
 
 ROWS = Columns(id="id", text="text")
@@ -148,6 +149,15 @@ def test_columns_are_chosen_by_name_and_a_wrong_one_lists_the_others(tmp_path: P
     ):
         with pytest.raises(DataError, match=message):
             chosen(**options)
+
+
+def test_a_carried_column_of_two_types_is_refused_by_name(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": [1], "text": ["x"], "tag": [["a"]]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"id": [2], "text": ["y"], "tag": [5]}), tmp_path / "b.parquet")
+    filesystem, files = find_files(str(tmp_path))
+    columns = Columns(id="id", text="text", carry=("tag",))
+    with pytest.raises(DataError, match=r"b\.parquet: a column to carry has another type"):
+        stage_group(filesystem, files, columns, filesystem, str(tmp_path / "staged"), None)
 
 
 def test_derived_ids_are_stable_and_differ() -> None:

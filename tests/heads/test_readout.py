@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -49,7 +51,7 @@ def test_a_set_holds_the_labels_at_or_above_their_thresholds() -> None:
     task = TASKS["E-c"]
     each = np.full((2, 11), 0.1)
     each[0, [0, 4]] = 0.4, 0.9
-    some, none = readout.set_answers(task, each, (0.4,) * 11)
+    some, none = readout.set_answers(task, each, each >= 0.4)
     assert some.value == ("anger", "joy") and some.mode == ("joy",)
     assert some.confidence == pytest.approx(0.4 * 0.9 * 0.9**9)
     assert some.probabilities["joy"] == 0.9
@@ -78,3 +80,18 @@ def test_derived_classes_and_labels_are_worked_out_from_their_source() -> None:
     # Five equal bins: a valence of .5 that is all but sure is the middle class.
     [bins] = binned(TASKS["SST5"], Numbers(np.array([0.5]), np.array([0.02])))
     assert bins[2] == pytest.approx(1, abs=1e-5)
+
+
+def test_the_set_given_has_the_largest_expected_jaccard_of_all_sets() -> None:
+    each = np.random.default_rng(0).random((30, 5)) ** 2
+    each[0] = 0.01  # nearly surely none
+    sets = np.array(list(itertools.product([False, True], repeat=5)))
+    held = np.where(sets[None], each[:, None], 1 - each[:, None]).prod(axis=2)  # [texts, sets]
+    both, either = (sets[:, None] & sets[None]).sum(-1), (sets[:, None] | sets[None]).sum(-1)
+    index = np.where(either > 0, both / np.maximum(either, 1), 1.0)  # [given, held]
+    expected = held @ index.T
+    given = readout.best_jaccard(each)
+    assert not given[0].any()
+    for row, mine, all_sets in zip(given, expected, [sets] * 30, strict=True):
+        chosen = int(np.flatnonzero((all_sets == row).all(axis=1))[0])
+        assert mine[chosen] == pytest.approx(mine.max())
