@@ -21,6 +21,8 @@ class Base:
     parameters: int
     licence: str
     """Licence of the weights; a fine-tuned model inherits its terms."""
+    settings: dict[str, int | bool]
+    """What config.json of the weights says of their shapes, in the words of transformers; for plans without weights."""
     embedded: bool = False
     """Whether the weights come in a Python package (see `embedded.py`) instead of from the hub."""
 
@@ -35,6 +37,10 @@ class Published:
 
 
 _LLAMA_2 = "Llama 2 Community License"
+_LLAMA_2_7B: dict[str, int | bool] = {
+    "hidden_size": 4096, "intermediate_size": 11_008, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "vocab_size": 32_000, "max_position_embeddings": 4096,
+}  # fmt: skip
 
 BASES = {
     base.name: base
@@ -46,6 +52,16 @@ BASES = {
             architecture="decoder",
             parameters=134_515_008,
             licence="Apache-2.0",
+            settings={
+                "hidden_size": 576,
+                "intermediate_size": 1536,
+                "num_hidden_layers": 30,
+                "num_attention_heads": 9,
+                "num_key_value_heads": 3,
+                "vocab_size": 49_152,
+                "max_position_embeddings": 8192,
+                "tie_word_embeddings": True,
+            },
             embedded=True,
         ),
         Base(
@@ -55,6 +71,7 @@ BASES = {
             architecture="decoder",
             parameters=6_738_415_616,
             licence=_LLAMA_2,
+            settings=_LLAMA_2_7B,
         ),
         Base(
             name="llama-2-7b-chat",
@@ -63,6 +80,7 @@ BASES = {
             architecture="decoder",
             parameters=6_738_415_616,
             licence=_LLAMA_2,
+            settings=_LLAMA_2_7B,
         ),
         Base(
             name="llama-2-13b-chat",
@@ -71,6 +89,14 @@ BASES = {
             architecture="decoder",
             parameters=13_015_864_320,
             licence=_LLAMA_2,
+            settings={
+                "hidden_size": 5120,
+                "intermediate_size": 13_824,
+                "num_hidden_layers": 40,
+                "num_attention_heads": 40,
+                "vocab_size": 32_000,
+                "max_position_embeddings": 4096,
+            },
         ),
         Base(
             name="opt-13b",
@@ -79,6 +105,15 @@ BASES = {
             architecture="decoder",
             parameters=12_853_473_280,
             licence="OPT License (non-commercial research)",
+            settings={
+                "hidden_size": 5120,
+                "ffn_dim": 20_480,
+                "num_hidden_layers": 40,
+                "num_attention_heads": 40,
+                "vocab_size": 50_272,
+                "word_embed_proj_dim": 5120,
+                "max_position_embeddings": 2048,
+            },
         ),
         Base(
             name="bloomz-7b1-mt",
@@ -87,6 +122,7 @@ BASES = {
             architecture="decoder",
             parameters=7_069_016_064,
             licence="BigScience BLOOM RAIL 1.0",
+            settings={"hidden_size": 4096, "n_layer": 30, "n_head": 32, "vocab_size": 250_880},
         ),
         Base(
             name="t5-large",
@@ -95,6 +131,15 @@ BASES = {
             architecture="encoder-decoder",
             parameters=737_668_096,
             licence="Apache-2.0",
+            settings={
+                "d_model": 1024,
+                "d_kv": 64,
+                "d_ff": 4096,
+                "num_layers": 24,
+                "num_decoder_layers": 24,
+                "num_heads": 16,
+                "vocab_size": 32_128,
+            },
         ),
         Base(
             name="bart-large",
@@ -103,6 +148,17 @@ BASES = {
             architecture="encoder-decoder",
             parameters=406_291_456,
             licence="Apache-2.0",
+            settings={
+                "d_model": 1024,
+                "encoder_layers": 12,
+                "decoder_layers": 12,
+                "encoder_ffn_dim": 4096,
+                "decoder_ffn_dim": 4096,
+                "encoder_attention_heads": 16,
+                "decoder_attention_heads": 16,
+                "vocab_size": 50_265,
+                "max_position_embeddings": 1024,
+            },
         ),
     )
 }

@@ -1,9 +1,8 @@
-"""Fine-tune a base model: python jobs/train.py --data DIR --out DIR"""
+"""Fine-tune a base model: python jobs/train.py --data DIR --out DIR [--recipe NAME] [--plan]"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from emollm.config import read_config, run_job
 from emollm.training.config import TrainConfig
@@ -11,6 +10,14 @@ from emollm.training.config import TrainConfig
 
 def main(argv: Sequence[str]) -> None:
     config = read_config(TrainConfig, argv, prog="train")
+    if config.plan:
+        from rich.console import Console
+
+        from emollm.training.plan import plan, plan_report
+
+        Console(highlight=False).print(plan_report(plan(config)))
+        return
+
     if config.freeze:
         _fit_heads(config)
     else:
@@ -18,20 +25,14 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _fine_tune(config: TrainConfig) -> None:
-    from emollm.progress import progress_bar
+    from rich.console import Console
+
     from emollm.training.fit import fit
+    from emollm.training.report import summary_report, training_bar
 
-    with progress_bar("fine-tuning", None, "steps") as advance:
-
-        def on_step(report: Any) -> None:
-            speed = f"loss {report.loss:.3f}  {report.rows / report.seconds:.1f} rows/s"
-            advance(1, note=speed, total=report.num_steps)
-
-        summary = fit(config, on_step=on_step)
-    print(
-        f"{config.out}: {summary['steps']} steps, {summary['rows']:,} rows in {summary['seconds']:.0f} s, "
-        f"loss {summary['first_loss']:.3f} -> {summary['last_loss']:.3f}"
-    )
+    with training_bar() as receive:
+        summary = fit(config, on_step=receive.step, on_evaluation=receive.evaluation, on_note=receive.note)
+    Console(highlight=False).print(summary_report(config, summary))
 
 
 def _fit_heads(config: TrainConfig) -> None:

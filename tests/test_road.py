@@ -32,7 +32,7 @@ def test_road(local_ray: None, tmp_path: Path, sample_data: Path, family: Family
     summary = fit(
         TrainConfig(
             data=sample_data, out=model, base=str(base), method=method, max_rows=64, global_batch_size=16,
-            micro_batch_size=4, learning_rate=3e-3,
+            micro_batch_size=4, learning_rate=3e-3, evaluations=1, validation_rows=8,
         ),
         on_step=steps.append,
     )  # fmt: skip
@@ -79,7 +79,7 @@ def test_losses_are_the_same_on_one_worker_and_on_two(
             {
                 "data": sample_data, "out": tmp_path / f"model-{workers}", "base": str(tiny_base), "method": "full",
                 "max_rows": 64, "global_batch_size": 16, "micro_batch_size": 4, "learning_rate": 3e-3,
-                "precision": "float32", "cluster": {"num_workers": workers},
+                "precision": "float32", "evaluations": 0, "cluster": {"num_workers": workers},
             }
         )  # fmt: skip
         fit(config, on_step=reports.append)

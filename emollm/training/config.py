@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from emollm.bases import DEFAULT_BASE
 from emollm.config import ClusterConfig, Config
 from emollm.heads.card import Pooling
+from emollm.training.recipes import with_recipe
+
+# Words of a command line are text, and pydantic takes no "2" for the literal 2.
+ZeroStage = Annotated[
+    Literal[0, 2, 3], BeforeValidator(lambda value: int(value) if value in ("0", "2", "3") else value)
+]
 
 
 class HeadOptions(Config):
@@ -36,6 +43,11 @@ class TrainConfig(Config):
     """Data folder that jobs/build_data.py wrote. It may be left out only where a teacher labels the texts."""
     out: Path
     """Model directory to write. On a cluster: a folder that all nodes share."""
+    recipe: str | None = None
+    """Settings to start from: those of a published model, or smollm2-lora; see emollm/training/recipes.py. Options
+    given beside it override it."""
+    plan: bool = False
+    """Only print what the run would take: parameters, steps, memory a worker, hours. Nothing is started."""
     base: str = DEFAULT_BASE
     """Base model: a name of the registry, a local folder, or a hub id."""
     objective: Literal["answers", "heads", "both"] = "answers"
@@ -60,6 +72,8 @@ class TrainConfig(Config):
     """Scale of the adapters; their effect is alpha / rank."""
     lora_dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout before the adapters."""
+    merge: bool = False
+    """Write the adapters merged into full weights, for programs that know no adapters."""
     epochs: float = Field(1.0, gt=0)
     """Passes over the training rows."""
     tasks: tuple[str, ...] | None = None
@@ -82,20 +96,48 @@ class TrainConfig(Config):
     """How the learning rate falls to 0 after the warm-up, if it does."""
     max_gradient_norm: float = Field(1.0, gt=0)
     """Gradients are clipped to this norm."""
-    zero_stage: Literal[0, 2] = 2
-    """DeepSpeed ZeRO stage: 0 keeps everything on each worker, 2 shards gradients and optimizer state."""
+    zero_stage: ZeroStage = 2
+    """DeepSpeed ZeRO stage. 0: all on each worker; 2: gradients and optimizer state sharded; 3: the weights, too."""
+    offload: Literal["none", "optimizer", "all"] = "none"
+    """Keep the optimizer state, or with ZeRO-3 the weights too, in the memory of the host instead of the GPU."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """Arithmetic of the forward pass. auto: bf16 where the hardware has it."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     max_post_tokens: int = Field(512, ge=1)
     """Longer posts are cut here, in training and in every later use of the model."""
+    evaluations: int | None = Field(None, ge=0)
+    """Times the loss on validation rows is taken, evenly over the run; the best weights seen are the ones written.
+    0: never. None: 4 where the data folder has validation rows."""
+    validation_rows: int = Field(256, ge=1)
+    """Validation rows for that loss, drawn once."""
+    patience: int | None = Field(None, ge=1)
+    """Stop after so many evaluations without a lower loss. None: never."""
+    metrics_every: int = Field(0, ge=0)
+    """At every so many evaluations ask the model questions and report its task metrics too. 0: never."""
+    metric_rows: int = Field(32, ge=2)
+    """Questions a task and emotion for these metrics."""
+    checkpoint_minutes: float = Field(10.0, gt=0)
+    """Save what is needed to continue a stopped run at least this often."""
+    checkpoint_steps: int | None = Field(None, ge=1)
+    """Save it every so many steps, too. None: by time alone."""
+    keep_checkpoints: int = Field(2, ge=1)
+    """Saved states kept beside the best one."""
+    max_failures: int = Field(3, ge=0)
+    """Times that workers which died (a lost node, a killed process) are started again, from the last saved state."""
+    gpu_memory_gib: float = Field(80.0, gt=0)
+    """Memory of a GPU, for --plan."""
     seed: int = 123
     """Seed of row order, adapters and dropout."""
     overwrite: bool = False
-    """Replace a model directory that is already there."""
+    """Replace a model directory that is already there, and forget a stopped run instead of continuing it."""
     cluster: ClusterConfig = ClusterConfig()
     """Workers, their CPUs and GPUs."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _start_from_recipe(cls, values: Any) -> Any:
+        return with_recipe(values) if isinstance(values, Mapping) else values
 
     @model_validator(mode="after")
     def _objective_fits(self) -> Self:
@@ -122,7 +164,30 @@ class TrainConfig(Config):
             )
         return self
 
+    @model_validator(mode="after")
+    def _options_fit(self) -> Self:
+        needed = {"none": 0, "optimizer": 2, "all": 3}[self.offload]
+        if self.zero_stage < needed:
+            raise ValueError(f"--offload {self.offload} needs --zero-stage {needed}; it is {self.zero_stage}")
+        if self.objective != "answers":
+            for option, off in (("merge", False), ("plan", False), ("evaluations", None), ("patience", None)):
+                if getattr(self, option) not in (off, 0):
+                    raise ValueError(f"--{option} is for --objective answers; heads have no such thing yet")
+            if self.zero_stage == 3:
+                raise ValueError(f"--zero-stage 3 is for --objective answers; take 2 for --objective {self.objective}")
+        if self.merge and self.method != "lora":
+            raise ValueError("--merge is for --method lora; a full fine-tune has nothing to merge")
+        return self
+
     @property
     def accumulation_steps(self) -> int:
         """Micro-batches a worker goes through for one optimizer step."""
         return self.global_batch_size // (self.micro_batch_size * self.cluster.num_workers)
+
+
+FREE_TO_CHANGE = frozenset(
+    ("micro_batch_size", "zero_stage", "offload", "precision", "gradient_checkpointing", "checkpoint_minutes",
+     "checkpoint_steps", "keep_checkpoints", "max_failures", "merge", "plan", "gpu_memory_gib", "overwrite",
+     "cluster", "out", "recipe")
+)  # fmt: skip
+"""Options that a stopped run may be continued with in another way: they change where and how fast, not what."""

@@ -5,104 +5,124 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from emollm.affect_card import AffectCard
 from emollm.bases import anywhere
 from emollm.config import with_values
-from emollm.errors import DataError, EmollmError, ModelError, TrainingError
-from emollm.folders import check_new, new_folder, read_run, write_json, write_run
-from emollm.instructions import read_rows
+from emollm.errors import ConfigError, DataError, EmollmError, TrainingError
+from emollm.folders import check_new, new_folder, write_run
 from emollm.ray_session import check_resources, ray_session, reports_to
-from emollm.tasks import Task, select_tasks
 from emollm.training.config import TrainConfig
+from emollm.training.rows import training_rows
+from emollm.training.run_folder import EVALUATIONS_FILE, RunFolder, read_lines, run_folder
 
-METRICS_FILE = "metrics.jsonl"
 
+def fit(
+    config: TrainConfig,
+    *,
+    on_step: Callable[[Any], None] = lambda _: None,
+    on_evaluation: Callable[[Any], None] = lambda _: None,
+    on_note: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Fine-tune and write the model directory; returns a summary.
 
-def fit(config: TrainConfig, *, on_step: Callable[[Any], None] = lambda _: None) -> dict[str, Any]:
-    """Fine-tune and write the model directory; `on_step` gets each `loop.StepReport`. Returns a summary.
-
-    Everything a user can have got wrong is checked before Ray starts. The model directory appears whole or not
-    at all.
+    `on_step` gets each `loop.StepReport`, `on_evaluation` each `validation.EvaluationReport`, `on_note` what else a
+    user should know: that a stopped run goes on, that a checkpoint was damaged. After a restart steps may be reported
+    again. Everything a user can have got wrong is checked before Ray starts, as far as it can be known there. The model
+    directory appears whole or not at all; a run that stops keeps its checkpoints, and the same call goes on from them.
     """
+    config = prepared(config)
+    with run_folder(config) as run, ray_session(config.cluster):
+        check_resources(config.cluster, what="training workers")
+        from emollm.training.worker import dispatch, raise_written_error
+
+        def receive(report: Any) -> None:
+            dispatch(report, on_step=on_step, on_evaluation=on_evaluation, on_note=on_note)
+
+        with reports_to(receive) as queue, tempfile.TemporaryDirectory(prefix="ray-", dir=run.path) as storage:
+            start = _starting_heads(config)
+            try:
+                _run_trainer(config, run, storage, queue, start)
+            finally:
+                raise_written_error(run)
+        return finished(config, run)
+
+
+def prepared(config: TrainConfig) -> TrainConfig:
+    """The options with every place made absolute and every default settled; raises what a user can have got wrong."""
     from emollm.models import locate_base
 
+    data = config.data
+    assert data is not None  # only a frozen base is taught without, and that is not done here
     check_new(config.out.absolute(), overwrite=config.overwrite)
     if training_rows(config).num_rows == 0:
         raise DataError(f"{config.data}/train.parquet has no rows to train on")
+    if config.objective != "answers":
+        config = with_values(config, evaluations=0)
+    if config.evaluations != 0:
+        held_out = _validation_rows(config)
+        if not held_out and (config.evaluations or config.patience):
+            raise DataError(
+                f"{config.data}/validation.parquet has no rows for --evaluations and --patience; build the data with "
+                "a validation part, or pass --evaluations 0 and no --patience"
+            )
+        config = with_values(config, evaluations=config.evaluations or (4 if held_out else 0))
+    elif config.patience or config.metrics_every:
+        raise ConfigError("--patience and --metrics-every need evaluations, and --evaluations is 0")
     # Workers may stand in another folder; and the embedded base is made here, once, with its errors in view.
     locate_base(config.base)
-    assert config.data is not None  # as the options say
-    config = with_values(config, data=config.data.absolute(), out=config.out.absolute(), base=anywhere(config.base))
+    return with_values(config, data=data.absolute(), out=config.out.absolute(), base=anywhere(config.base))
 
-    with ray_session(config.cluster):
-        check_resources(config.cluster, what="training workers")
-        with new_folder(config.out, overwrite=config.overwrite) as folder:
-            reports: list[dict[str, Any]] = []
 
-            def receive(report: Any) -> None:
-                reports.append(asdict(report))
-                on_step(report)
+def _validation_rows(config: TrainConfig) -> int:
+    assert config.data is not None
+    if not (config.data / "validation.parquet").is_file():
+        return 0
+    return int(training_rows(config, "validation").num_rows)
 
-            with tempfile.TemporaryDirectory(prefix=f".{config.out.name}.train-", dir=config.out.parent) as storage:
-                start = _starting_heads(config)
-                with reports_to(receive) as queue:
-                    checkpoint = _run_trainer(config, storage, queue, start)
-                checkpoint.to_directory(folder)
-            with (folder / METRICS_FILE).open("w", encoding="utf-8") as file:
-                file.writelines(json.dumps(report) + "\n" for report in reports)
-            verified = json.loads((folder / "verified.json").read_text(encoding="utf-8"))
-            (folder / "verified.json").unlink()
-            summary = {
-                "steps": reports[-1]["num_steps"],
-                "first_loss": reports[0]["loss"],
-                "last_loss": sum(r["loss"] for r in reports[-5:]) / len(reports[-5:]),
-                "seconds": sum(r["seconds"] for r in reports),
-                "rows": sum(r["rows"] for r in reports),
-                "tokens": sum(r["tokens"] for r in reports),
-                **verified,
-            }
-            write_run(folder, job="train", config=config.model_dump(mode="json"), summary=summary)
+
+def finished(config: TrainConfig, run: RunFolder) -> dict[str, Any]:
+    """Put the model that workers left in the run's folder in its place; returns the summary."""
+    from emollm.training.curves import draw_curves
+
+    steps, evaluations = read_lines(run.metrics), read_lines(run.evaluations)
+    outcome = json.loads(run.outcome.read_text(encoding="utf-8"))
+    summary = {
+        "steps": steps[-1]["step"],
+        "planned_steps": steps[-1]["num_steps"],
+        "first_loss": steps[0]["loss"],
+        "last_loss": sum(s["loss"] for s in steps[-5:]) / len(steps[-5:]),
+        "seconds": sum(s["seconds"] for s in steps),
+        "rows": sum(s["rows"] for s in steps),
+        "tokens": sum(s["tokens"] for s in steps),
+        "memory_gib": max(s["memory_gib"] for s in steps),
+        "best_step": outcome["best_step"],
+        "best_validation_loss": min((e["loss"] for e in evaluations if e["is_best"]), default=None),
+        "scores": next((e["scores"] for e in reversed(evaluations) if e["scores"]), {}),
+        "trainable_parameters": outcome["trainable_parameters"],
+        "reload_difference": outcome["reload_difference"],
+    }
+    with new_folder(config.out, overwrite=config.overwrite) as folder:
+        for path in (*run.model.iterdir(), run.metrics, run.evaluations):
+            path.rename(folder / path.name)
+        if not evaluations:
+            (folder / EVALUATIONS_FILE).unlink()
+        draw_curves(folder / "curves.png", steps, evaluations)
+        manifest = data_manifest(config.data) if config.data else {}
+        write_run(folder, job="train", config=config.model_dump(mode="json"), data=manifest, summary=summary)
     return summary
 
 
-def training_rows(config: TrainConfig) -> pa.Table:
-    """The rows of the data folder that this run trains on, in their order there."""
-    assert config.data is not None
-    table = read_rows(config.data, "train")
-    if config.tasks is not None:
-        names = [task.name for task in select_tasks(config.tasks, data_tasks(config.data))]
-        table = table.filter(pc.is_in(table["task"].cast(pa.string()), pa.array(names)))
-    if config.num_wordings is not None:
-        table = table.filter(pc.less(table["template"], config.num_wordings))
-    return table.slice(0, config.max_rows)
+def data_manifest(folder: Path) -> dict[str, Any]:
+    """The rows and hashes of the files that were trained on."""
+    from emollm.manifest import file_hashes
 
-
-def data_tasks(folder: Path) -> tuple[Task, ...]:
-    """The tasks of a data folder, as `build_data` wrote them down."""
-    return tuple(Task.model_validate(task) for task in (read_run(folder) or {}).get("tasks", []))
-
-
-def training_tasks(config: TrainConfig) -> tuple[Task, ...]:
-    """The tasks that this run trains."""
-    assert config.data is not None
-    tasks = data_tasks(config.data)
-    return tasks if config.tasks is None else select_tasks(config.tasks, tasks)
-
-
-def training_facts(config: TrainConfig) -> dict[str, Any]:
-    """What the card tells of where a model came from."""
-    manifest = (read_run(config.data) or {}) if config.data else {}
-    return {
-        "data": {split: part.get("rows") for split, part in manifest.get("manifest", {}).items()},
-        "config": config.model_dump(mode="json", exclude={"cluster", "overwrite"}),
-    }
+    paths = [path for path in (folder / f"{split}.parquet" for split in ("train", "validation")) if path.is_file()]
+    rows = {path.stem: pq.read_metadata(path).num_rows for path in paths}
+    return {"folder": str(folder), "rows": rows, "sha256": file_hashes(paths, roots={"data": folder})}
 
 
 def _starting_heads(config: TrainConfig) -> Any:
@@ -114,9 +134,9 @@ def _starting_heads(config: TrainConfig) -> Any:
     return starting_heads(config)
 
 
-def _run_trainer(config: TrainConfig, storage: str, queue: Any, start: Any) -> Any:
-    """Run Ray Train to its end; return the checkpoint that holds the model directory."""
-    from ray.train import RunConfig, ScalingConfig
+def _run_trainer(config: TrainConfig, run: RunFolder, storage: str, queue: Any, start: Any) -> None:
+    """Run Ray Train to its end; the model directory is then in the run's folder."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
@@ -125,97 +145,54 @@ def _run_trainer(config: TrainConfig, storage: str, queue: Any, start: Any) -> A
     resources = {"CPU": cluster.cpus_per_worker, "GPU": cluster.gpus_per_worker}
     trainer = TorchTrainer(
         train_worker,
-        train_loop_config={"config": config.model_dump(mode="json"), "queue": queue, "start": start},
+        train_loop_config={
+            "config": config.model_dump(mode="json"),
+            "run": str(run.path),
+            "queue": queue,
+            "start": start,
+        },
         scaling_config=ScalingConfig(
             num_workers=cluster.num_workers,
             use_gpu=use_gpu,
             resources_per_worker={name: amount for name, amount in resources.items() if amount},
         ),
-        run_config=RunConfig(name="run", storage_path=storage),
+        run_config=RunConfig(
+            name="run", storage_path=storage, failure_config=FailureConfig(max_failures=config.max_failures)
+        ),
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
     )
     try:
-        return trainer.fit().checkpoint
+        trainer.fit()
     except WorkerGroupError as error:
         # The first worker's own exception; the others only report that they lost it.
         causes = [getattr(e, "_base_exc", e) for e in error.worker_failures.values()]
         for cause in causes:
             if isinstance(cause, EmollmError):
                 raise cause from None
-        raise TrainingError(f"a training worker failed: {type(causes[0]).__name__}: {causes[0]}") from error
+        kept = f"; run the same command to go on from {run.checkpoints}" if run.has_checkpoint() else ""
+        raise TrainingError(f"a training worker failed: {type(causes[0]).__name__}: {causes[0]}{kept}") from error
     except TrainingFailedError as error:
         raise TrainingError(f"training failed: {error}") from error
 
 
 def train_worker(worker_config: dict[str, Any]) -> None:
-    """What each Ray Train worker does: load, train, and on rank 0 save and verify."""
+    """What each Ray Train worker does."""
     import ray.train
     import torch
 
-    from emollm.models import LoadedModel, attach_lora, load_base, prompt_encoder, save_model, verify_saved
-    from emollm.training.batches import encode_rows
-    from emollm.training.joint import Joint, verify_heads
-    from emollm.training.loop import StepReport, train
-    from emollm.training.objective import Answers
+    from emollm.training.worker import run_worker
 
     config = TrainConfig.model_validate(worker_config["config"])
     context = ray.train.get_context()
-    rank, world_size = context.get_world_rank(), context.get_world_size()
     device = "cpu" if config.cluster.gpus_per_worker == 0 else str(ray.train.torch.get_device())
     if device == "cpu":
         torch.set_num_threads(max(1, int(config.cluster.cpus_per_worker)))
-    torch.manual_seed(config.seed)
-
-    base = load_base(config.base, device=device)
-    _check_objective(config, base.card)
-    model = base.model
-    if config.method == "lora":
-        model = attach_lora(model, rank=config.lora_rank, alpha=config.lora_alpha, dropout=config.lora_dropout)
-    card = AffectCard(
-        name=config.out.name,
-        base=base.card.base,
-        adapter="lora" if config.method == "lora" else None,
-        layout=base.card.layout,
-        tasks=training_tasks(config),
-        max_post_tokens=config.max_post_tokens,
-        training=training_facts(config),
+    run_worker(
+        config,
+        RunFolder(Path(worker_config["run"])),
+        rank=context.get_world_rank(),
+        world_size=context.get_world_size(),
+        device=device,
+        send=worker_config["queue"].put,
+        start=worker_config["start"],
     )
-    loaded = LoadedModel(model, base.tokenizer, card)
-    table, joint = training_rows(config), None
-    rows = encode_rows(table, prompt_encoder(loaded)) if config.objective != "heads" else []
-    if config.objective != "answers":
-        joint = Joint(
-            loaded, worker_config["start"], with_answers=Answers(loaded, device).collate if rows else None,
-            loss_weight=config.heads.loss_weight, device=device,
-        )  # fmt: skip
-        rows = joint.rows(table, rows)
-
-    def on_step(report: StepReport) -> None:
-        if rank == 0:
-            worker_config["queue"].put(report)
-
-    train(loaded, rows, config, rank=rank, world_size=world_size, device=device, on_step=on_step, objective=joint)
-
-    if rank != 0:
-        ray.train.report({})
-        return
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        difference = 0.0
-        if joint is not None:
-            bank, heads = joint.finished()
-            loaded = replace(loaded, card=joint.card(heads, writes_answers=config.objective == "both"))
-            bank.save(folder)
-        save_model(folder, loaded)
-        if joint is not None:
-            difference = verify_heads(folder, loaded, joint, bank)
-        if config.objective != "heads":
-            difference = max(difference, verify_saved(folder, loaded))
-        write_json(folder / "verified.json", {"trainable_parameters": trainable, "reload_difference": difference})
-        ray.train.report({}, checkpoint=ray.train.Checkpoint.from_directory(folder))
-
-
-def _check_objective(config: TrainConfig, card: AffectCard) -> None:
-    if card.base.architecture == "encoder" and config.objective != "heads":
-        raise ModelError(f"{config.base} is an encoder and writes no answers; train it with --objective heads")

@@ -26,7 +26,7 @@ from emollm.ray_session import check_resources, map_on_actors, quiet_ray_data, r
 from emollm.tasks import Task
 from emollm.training.config import TrainConfig
 from emollm.training.distil import merged, teacher_labels
-from emollm.training.fit import training_facts, training_rows, training_tasks
+from emollm.training.rows import training_facts, training_rows, training_tasks
 
 if TYPE_CHECKING:
     from emollm.training.joint import StartingHeads

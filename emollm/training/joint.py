@@ -202,7 +202,7 @@ class HeadsLoss(nn.Module):
         if "answers" not in inputs:
             return nats_BQ.sum()
         answers: torch.Tensor = self._answers(inputs["answers"], inputs["labels_BT"])
-        tokens_B = (inputs["labels_BT"] >= 0).sum(dim=1)
+        tokens_B: torch.Tensor = (inputs["labels_BT"] >= 0).sum(dim=1)
         per_row_B = nats_BQ.sum(dim=1) / known_BQ.sum(dim=1).clamp(min=1)
         heads: torch.Tensor = (per_row_B * tokens_B).sum()
         return answers + self._loss_weight * heads

@@ -1,14 +1,17 @@
 """The training loop: reads top to bottom, knows DeepSpeed and no Ray.
 
-Run it under Ray Train (`fit.py`), under torchrun, or alone in a process with a process group of one.
+Run it under Ray Train (`fit.py`), under torchrun or alone (`python -m emollm.training`).
 """
 
 from __future__ import annotations
 
 import math
+import resource
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -17,8 +20,10 @@ from emollm.errors import TrainingError
 from emollm.models import LoadedModel
 from emollm.precision import resolve_precision
 from emollm.training.batches import EncodedRow, share, steps
+from emollm.training.checkpoints import Checkpoints, Position
 from emollm.training.config import TrainConfig
 from emollm.training.objective import Answers, Objective
+from emollm.training.validation import EvaluationReport, Validator, evaluation_steps, timed
 from emollm.training.zero import start_engine
 
 
@@ -35,6 +40,8 @@ class StepReport:
     tokens: int
     """Prompt and answer tokens, padding not counted."""
     seconds: float
+    memory_gib: float
+    """Most memory that the first worker has used: of its GPU, or on a CPU of its process."""
 
 
 def num_steps(config: TrainConfig, num_rows: int) -> int:
@@ -52,12 +59,19 @@ def train(
     device: str,
     on_step: Callable[[StepReport], None],
     objective: Objective | None = None,
-) -> None:
-    """Fine-tune `loaded.model` in place. Every rank calls it with the same rows, in the same order.
+    validator: Validator | None = None,
+    on_evaluation: Callable[[EvaluationReport], None] = lambda _: None,
+    checkpoints: Checkpoints | None = None,
+    on_resume: Callable[[int], None] = lambda _: None,
+) -> tuple[Any, Position]:
+    """Fine-tune `loaded.model` in place; return the DeepSpeed engine around it and where the run ended.
 
-    The loss of a step is the mean over all answer tokens of its global batch, so it does not depend on how the
-    batch is split over workers and micro-batches. `objective` is what is learnt; None: the answers. Raises
-    TrainingError when the loss or its gradients are not finite.
+    Every rank calls it with the same rows, in the same order. The loss of a step is the mean over all answer tokens of
+    its global batch, so it does not depend on how the batch is split over workers and micro-batches. `objective` is
+    what is learnt; None: the answers. With `checkpoints`
+    it goes on from the newest one (`on_resume` gets its step), and with a `validator` too it ends with the best weights
+    seen. Raises TrainingError, on every rank, when the loss or its gradients are not finite or a checkpoint cannot be
+    written.
     """
     total = num_steps(config, len(rows))
     torch.manual_seed(config.seed)
@@ -73,9 +87,21 @@ def train(
         dtype=torch.bfloat16,
         enabled=precision is torch.bfloat16,
     )
+
+    position = Position()
+    if checkpoints and (found := checkpoints.newest()):
+        checkpoints.load(engine, found)
+        position = found.position
+        on_resume(position.step)
+    evaluate_after = evaluation_steps(config, total) if validator else []
+    last_saved = time.monotonic()
     batches = steps(rows, global_batch_size=config.global_batch_size, num_steps=total, seed=config.seed)
-    for step, batch in enumerate(batches, start=1):
+    for step, batch in enumerate(islice(batches, position.step, None), start=position.step + 1):
+        if _is_over(config, position):
+            break
         started = time.perf_counter()
+        # Dropout too depends on the seed and the step alone, so a run that goes on is the run that was stopped.
+        torch.manual_seed((config.seed * 1_000_003 + step) * 4099 + rank)
         learning_rate = config.learning_rate * rate_factor(config, step, total)
         for group in engine.optimizer.param_groups:
             group["lr"] = learning_rate
@@ -90,9 +116,14 @@ def train(
             engine.backward(loss * scale)
             engine.step()
             loss_sum += loss.detach()
+        # One message a step: the loss, whether it is time to save, whether a rank is still writing.
+        late = rank == 0 and time.monotonic() - last_saved > 60 * config.checkpoint_minutes
+        is_writing = checkpoints is not None and checkpoints.is_writing
+        sums = torch.stack([loss_sum, *torch.tensor([float(late), float(is_writing)], device=device)])
         if world_size > 1:
-            dist.all_reduce(loss_sum)
-        mean = loss_sum.item() / answer_tokens
+            dist.all_reduce(sums)
+        mean = sums[0].item() / answer_tokens
+        save_now, all_written = bool(sums[1] > 0), bool(sums[2] == 0)
         # DeepSpeed skips a step with non-finite gradients and trains on, to no effect, with a finite loss.
         norm = engine.get_global_grad_norm()
         finite_gradients = not engine.skipped_steps and (norm is None or math.isfinite(norm))
@@ -111,8 +142,40 @@ def train(
                 rows=len(batch),
                 tokens=sum(len(row.prompt) + len(row.answer) for row in batch),
                 seconds=time.perf_counter() - started,
+                memory_gib=peak_memory_gib(device),
             )
         )
+        position = replace(position, step=step)
+        if validator and step in evaluate_after:
+            seconds = timed()
+            engine.eval()
+            with autocast:
+                loss_now = validator.loss(engine, objective.collate)
+            position = position.evaluated(loss_now)
+            with_scores = config.metrics_every and position.evaluations % config.metrics_every == 0
+            scores = validator.scores() if with_scores else {}
+            engine.train()
+            is_best = position.best_step == step
+            save_now |= is_best
+            on_evaluation(EvaluationReport(step=step, loss=loss_now, is_best=is_best, scores=scores, seconds=seconds()))
+        if checkpoints:
+            if checkpoints.is_pending and all_written:
+                checkpoints.commit()
+            save_now |= config.checkpoint_steps is not None and step % config.checkpoint_steps == 0
+            if save_now and step < total:
+                checkpoints.save(engine, position)
+                last_saved = time.monotonic()
+
+    if checkpoints:
+        checkpoints.commit()
+        if position.best_step not in (None, position.step):
+            checkpoints.load_weights(engine, position.best_step)
+    return engine, position
+
+
+def _is_over(config: TrainConfig, position: Position) -> bool:
+    """Whether so many evaluations have passed without a better one that the run stops early."""
+    return config.patience is not None and position.since_best >= config.patience
 
 
 def rate_factor(config: TrainConfig, step: int, total: int) -> float:
@@ -128,3 +191,10 @@ def rate_factor(config: TrainConfig, step: int, total: int) -> float:
             return 1 - done
         case "constant":
             return 1.0
+
+
+def peak_memory_gib(device: str) -> float:
+    """Most memory used so far: of the GPU, or on a CPU of this process."""
+    if device != "cpu":
+        return float(torch.cuda.max_memory_allocated()) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -8,7 +8,7 @@ import pytest
 
 from emollm.errors import ConfigError
 from emollm.training.config import TrainConfig
-from emollm.training.fit import data_tasks, training_rows
+from emollm.training.rows import data_tasks, training_rows
 
 
 def config(data: Path, **options: object) -> TrainConfig:

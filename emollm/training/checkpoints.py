@@ -1,0 +1,263 @@
+"""Checkpoints: all that a stopped run needs to go on exactly, on any number of workers and at any ZeRO stage.
+
+    step-00000120/
+        part-0-of-2.safetensors     float32 weight and Adam moments of every second trained parameter, whole, by name
+        part-1-of-2.safetensors     those of the others
+        checkpoint.json             written last: where the run stood, the parts, their sizes and hashes
+
+The snapshot is taken at once; writing and hashing go on behind the training. What a step holds, its learning rate
+and its dropout depend on the seed and the step alone, so no other state is needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from emollm.errors import ModelError, TrainingError
+from emollm.folders import write_json
+from emollm.training.zero import read_state, write_state, write_weights
+
+MARKER = "checkpoint.json"
+_UNFINISHED = ".writing-"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """Where a run stands."""
+
+    step: int = 0
+    evaluations: int = 0
+    best_step: int | None = None
+    best_loss: float | None = None
+    """Lowest validation loss so far."""
+    since_best: int = 0
+    """Evaluations after it."""
+
+    def evaluated(self, loss: float) -> Position:
+        better = math.isfinite(loss) and (self.best_loss is None or loss < self.best_loss)
+        return replace(
+            self,
+            evaluations=self.evaluations + 1,
+            best_step=self.step if better else self.best_step,
+            best_loss=loss if better else self.best_loss,
+            since_best=0 if better else self.since_best + 1,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    folder: Path
+    position: Position
+    base: str
+    """Fingerprint of the base model's weights."""
+    parts: Mapping[str, Mapping[str, Any]]
+
+
+class Checkpoints:
+    """The checkpoints of one run, as one of its ranks sees them. Methods marked collective are called by all ranks."""
+
+    def __init__(
+        self, folder: Path, *, base: str, keep: int, rank: int, world_size: int, on_note: Callable[[str], None]
+    ) -> None:
+        self._folder = folder
+        self._base = base
+        self._keep = keep
+        self._rank = rank
+        self._world_size = world_size
+        self._on_note = on_note
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._pending: tuple[Position, Future[dict[str, Any]]] | None = None
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether this rank's part of a snapshot is still on its way to the disk."""
+        return self._pending is not None and not self._pending[1].done()
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether a snapshot awaits `commit`."""
+        return self._pending is not None
+
+    def newest(self) -> Checkpoint | None:
+        """The newest checkpoint that is whole, by rank 0's reading of it. Collective.
+
+        A truncated or changed one is passed over with a note. Raises ModelError if it belongs to another base model.
+        """
+        choice: list[Any] = [None]
+        if self._rank == 0:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            for leftover in self._folder.glob(f"{_UNFINISHED}*"):
+                shutil.rmtree(leftover)
+            found = _newest_whole(self._folder, self._on_note)
+            choice = [found]
+        dist.broadcast_object_list(choice, src=0)
+        checkpoint: Checkpoint | None = choice[0]
+        if checkpoint is None:
+            return None
+        if checkpoint.base != self._base:
+            raise ModelError(
+                f"{checkpoint.folder} is of a run on a base model with weights {checkpoint.base}, but the base here "
+                f"has {self._base}; get the base it was started on, or remove {self._folder} to start anew"
+            )
+        return checkpoint
+
+    def load(self, engine: Any, checkpoint: Checkpoint) -> None:
+        """Put weights and optimizer state into the engine. Collective."""
+        write_state(engine, _reader(checkpoint), step=checkpoint.position.step)
+
+    def load_weights(self, engine: Any, step: int) -> None:
+        """Put the weights after `step` into the engine, and leave its optimizer alone. Collective."""
+        write_weights(engine, _reader(read_checkpoint(self._folder / _name(step))))
+
+    def save(self, engine: Any, position: Position) -> None:
+        """Copy the engine's state and start to write it. Collective; waits for the snapshot before this one."""
+        self.commit()
+        mine = {
+            f"{name}:{key}": value.detach().to("cpu", torch.float32, copy=True).contiguous()
+            for i, (name, values) in enumerate(read_state(engine))
+            if i % self._world_size == self._rank
+            for key, value in values.items()
+        }
+        path = (
+            self._folder / (_UNFINISHED + _name(position.step)) / f"part-{self._rank}-of-{self._world_size}.safetensors"
+        )
+        self._pending = (position, self._writer.submit(_write_part, path, mine))
+
+    def commit(self) -> None:
+        """Make the snapshot on its way a checkpoint, when every rank has written its part. Collective.
+
+        Raises TrainingError on every rank if one could not write; the checkpoints before it are unharmed.
+        """
+        if self._pending is None:
+            return
+        position, future = self._pending
+        self._pending = None
+        error = future.exception()
+        part = f"{type(error).__name__}: {error}" if error else future.result()
+        parts: list[Any] = [None] * self._world_size
+        dist.all_gather_object(parts, part)
+        failed: list[Any] = [next((p for p in parts if isinstance(p, str)), None)]
+        if self._rank == 0:
+            failed = [failed[0] or self._complete(position, parts)]
+            if failed[0]:  # what was written of it takes the room that is missing
+                shutil.rmtree(self._folder / (_UNFINISHED + _name(position.step)), ignore_errors=True)
+        dist.broadcast_object_list(failed, src=0)
+        if failed[0]:
+            raise TrainingError(
+                f"cannot write the checkpoint of step {position.step} under {self._folder}: {failed[0]}; "
+                "make room, then run the same command again: it goes on from the checkpoint before"
+            )
+
+    def _complete(self, position: Position, parts: list[dict[str, Any]]) -> str | None:
+        """Write the marker, rename, and remove what is no longer kept; returns what went wrong."""
+        unfinished, finished = self._folder / (_UNFINISHED + _name(position.step)), self._folder / _name(position.step)
+        try:
+            if missing := [part["file"] for part in parts if not (unfinished / part["file"]).is_file()]:
+                return f"{', '.join(missing)} is not there; all nodes must share the folder of --out"
+            marker = {
+                "position": asdict(position),
+                "base": self._base,
+                "parts": {part.pop("file"): part for part in parts},
+            }
+            write_json(unfinished / MARKER, marker)
+            shutil.rmtree(finished, ignore_errors=True)
+            unfinished.rename(finished)
+            kept = {path.name for path in finished_folders(self._folder)[-self._keep :]}
+            for path in finished_folders(self._folder):
+                if path.name not in kept and path.name != _name(position.best_step or 0):
+                    shutil.rmtree(path)
+        except OSError as error:
+            return f"{type(error).__name__}: {error}"
+        return None
+
+
+def finished_folders(folder: Path) -> list[Path]:
+    """Folders of finished checkpoints, oldest first; they may be damaged."""
+    return sorted(path for path in folder.glob("step-*") if (path / MARKER).is_file())
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """What the marker says; raises OSError, ValueError, KeyError or TypeError if it does not say it."""
+    marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+    return Checkpoint(folder, Position(**marker["position"]), marker["base"], marker["parts"])
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, or None: every part there, with its size and hash."""
+    try:
+        checkpoint = read_checkpoint(folder)
+        for name, part in checkpoint.parts.items():
+            size = (folder / name).stat().st_size
+            if size != part["bytes"]:
+                return f"{name} has {size:,} bytes, not {part['bytes']:,}"
+            if _sha256(folder / name) != part["sha256"]:
+                return f"{name} has changed since it was written"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _newest_whole(folder: Path, on_note: Callable[[str], None]) -> Checkpoint | None:
+    for path in reversed(finished_folders(folder)):
+        reason = damage(path)
+        if reason is None:
+            return _without_lost_best(read_checkpoint(path))
+        on_note(f"warning: the checkpoint {path} is damaged ({reason}); taking the one before it")
+    return None
+
+
+def _without_lost_best(checkpoint: Checkpoint) -> Checkpoint:
+    """Of an older checkpoint the best one may be gone already, or damaged as well: then the next evaluation is best."""
+    best = checkpoint.position.best_step
+    if best in (None, checkpoint.position.step) or damage(checkpoint.folder.with_name(_name(best))) is None:
+        return checkpoint
+    return replace(checkpoint, position=replace(checkpoint.position, best_step=None, best_loss=None))
+
+
+def _write_part(path: Path, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:
+        raise OSError(str(error)) from None
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    return {"file": path.name, "bytes": path.stat().st_size, "sha256": _sha256(path)}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _reader(checkpoint: Checkpoint) -> Callable[[str, str], torch.Tensor]:
+    """Reads a tensor by parameter name and kind, whichever part it is in."""
+    files: list[Any] = [safe_open(checkpoint.folder / name, framework="pt") for name in checkpoint.parts]
+    where = {key: file for file in files for key in file.keys()}  # noqa: SIM118  safe_open is no mapping
+
+    def read(name: str, key: str) -> torch.Tensor:
+        file = where.get(f"{name}:{key}")
+        if file is None:
+            raise TrainingError(f"{checkpoint.folder} has no parameter {name}; was it written by another version?")
+        tensor: torch.Tensor = file.get_tensor(f"{name}:{key}")
+        return tensor
+
+    return read
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08}"

@@ -1,0 +1,301 @@
+"""What a fine-tune would take, before it starts: parameters, steps, memory a worker by part, hours.
+
+No weights are loaded: the model is made of its settings alone, without memory for its tensors. Memory is an estimate,
+within about a quarter where it was compared (LOG.md); what does not fit is refused with options that would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Group, RenderableType
+from rich.table import Table
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
+from emollm.affect_card import AffectCard, BaseModelInfo
+from emollm.bases import BASES
+from emollm.config import with_values
+from emollm.encoding import PromptEncoder
+from emollm.errors import ModelError, ResourceError
+from emollm.models import locate_base
+from emollm.training.batches import encode_rows
+from emollm.training.config import TrainConfig
+from emollm.training.loop import num_steps
+from emollm.training.rows import training_rows
+
+GIB = 2**30
+_SAMPLE_ROWS = 500
+_CHARACTERS_A_TOKEN = 3.5
+"""Where no tokenizer is at hand; English tweets in the tokenizers of the series."""
+_BUCKET = 500_000_000
+"""Elements of DeepSpeed's buffers for gradients, and for weights gathered under ZeRO-2; its defaults."""
+_LIVE = 1_000_000_000
+"""Weights gathered at once under ZeRO-3, DeepSpeed's default."""
+_RUNTIME_GIB = {"gpu": 1.5, "cpu": 0.8}
+"""CUDA's own context, or a Python process with torch, transformers and DeepSpeed."""
+_A100_FLOPS_S = 312e12
+_CORE_FLOPS_S = 100e9
+"""float32 matrix products of one CPU core; 80 to 160 GFLOP/s were measured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A model's size, from its settings."""
+
+    name: str
+    parameters: int
+    multiplied: int
+    """Parameters that every token is multiplied by: all but the embeddings and the head."""
+    trainable: int
+    layers: int
+    width: int
+    inner: int
+    vocabulary: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    config: TrainConfig
+    model: Model
+    rows: int
+    steps: int
+    tokens_a_row: float
+    longest_row: int
+    answer_tokens: float
+    tokens_are_counted: bool
+    memory_gib: dict[str, float]
+    """A worker's, by part."""
+    host_gib: float
+    """Of all workers of one machine together, in the host's memory."""
+    limit_gib: float
+    flops: float
+    hours: float
+    """Of one worker, at the assumed speed."""
+
+    @property
+    def total_gib(self) -> float:
+        return sum(self.memory_gib.values())
+
+    @property
+    def fits(self) -> bool:
+        return self.total_gib <= self.limit_gib
+
+
+def plan(config: TrainConfig) -> Plan:
+    """The plan of a run. Raises ResourceError, naming what would fit, if a worker's memory does not hold it."""
+    chosen = _plan(config)
+    if chosen.fits:
+        return chosen
+    parts = ", ".join(f"{name} {gib:.1f}" for name, gib in chosen.memory_gib.items())
+    would = [words for words, other in _alternatives(config) if _plan(other).fits]
+    advice = f"this would fit: {would[0]}" if would else "no option here would fit; take a smaller base or larger GPUs"
+    raise ResourceError(
+        f"{chosen.model.name} with --method {config.method} needs about {chosen.total_gib:.0f} GiB a worker ({parts}), "
+        f"and a worker has {chosen.limit_gib:.0f}; {advice}"
+    )
+
+
+def _plan(config: TrainConfig) -> Plan:
+    model = describe_model(config)
+    table = training_rows(config)
+    lengths, answers, counted = _lengths(config)
+    memory, host = _memory(config, model, longest=int(lengths.max()), answer=float(answers.mean()))
+    steps = num_steps(config, table.num_rows)
+    tokens = steps * config.global_batch_size * float(lengths.mean())
+    # 2 a parameter forward, 2 for the gradient of activations, 2 for that of weights; 2 to compute forward again.
+    each = 4 + 2 * (config.method == "full") + 2 * config.gradient_checkpointing
+    flops = each * tokens * model.multiplied
+    return Plan(
+        config=config,
+        model=model,
+        rows=table.num_rows,
+        steps=steps,
+        tokens_a_row=float(lengths.mean()),
+        longest_row=int(lengths.max()),
+        answer_tokens=float(answers.mean()),
+        tokens_are_counted=counted,
+        memory_gib=memory,
+        host_gib=host,
+        limit_gib=_limit_gib(config),
+        flops=flops,
+        hours=flops / (config.cluster.num_workers * _speed(config)) / 3600,
+    )
+
+
+def describe_model(config: TrainConfig) -> Model:
+    """The size of the base, from the registry's data or its own config.json."""
+    settings = settings_of(config.base)
+    auto = AutoModelForSeq2SeqLM if settings.is_encoder_decoder else AutoModelForCausalLM
+    with torch.device("meta"):
+        model = auto.from_config(settings)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    head = model.get_output_embeddings()
+    linear = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
+    adapters = sum(config.lora_rank * (m.in_features + m.out_features) for m in linear)
+    layers = settings.num_hidden_layers + (getattr(settings, "num_decoder_layers", None) or 0)
+    if settings.model_type == "bart":
+        layers = settings.encoder_layers + settings.decoder_layers
+    return Model(
+        name=config.base,
+        parameters=total,
+        multiplied=sum(m.weight.numel() for m in linear),
+        trainable=total if config.method == "full" else adapters,
+        layers=layers,
+        width=settings.hidden_size,
+        inner=max(m.out_features for m in linear),
+        vocabulary=settings.vocab_size,
+    )
+
+
+def settings_of(base: str) -> Any:
+    if base in BASES:
+        return AutoConfig.for_model(BASES[base].family, **BASES[base].settings)
+    where = locate_base(base)
+    try:
+        return AutoConfig.from_pretrained(where)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read the settings of {base}: {str(error).splitlines()[0]}") from None
+
+
+def _lengths(config: TrainConfig) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Tokens a row, prompt and answer, and of the answer, of a sample; and whether they were counted or guessed."""
+    table = training_rows(config)
+    table = table.take(np.linspace(0, table.num_rows - 1, min(_SAMPLE_ROWS, table.num_rows)).astype(int))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(locate_base(config.base), local_files_only=True)
+    except (OSError, ValueError):
+        texts = zip(*(table[name].to_pylist() for name in ("prefix", "post", "suffix", "answer")), strict=True)
+        sizes = np.array([[sum(map(len, row)), len(row[3])] for row in texts]) / _CHARACTERS_A_TOKEN
+        return sizes[:, 0], sizes[:, 1], False
+    registered = BASES.get(config.base)
+    is_encoder_decoder = registered is not None and registered.architecture == "encoder-decoder"
+    card = AffectCard(
+        name="plan",
+        base=BaseModelInfo(name=config.base, architecture="decoder", licence="", fingerprint=""),
+        max_post_tokens=config.max_post_tokens,
+    )
+    encoder = PromptEncoder(
+        tokenizer, card.layout, max_post_tokens=config.max_post_tokens, is_encoder_decoder=is_encoder_decoder
+    )
+    rows = encode_rows(table, encoder)
+    answers = np.array([len(row.answer) for row in rows])
+    return np.array([len(row.prompt) for row in rows]) + answers, answers, True
+
+
+def _memory(config: TrainConfig, model: Model, *, longest: int, answer: float) -> tuple[dict[str, float], float]:
+    """GiB of one worker by part; and of the host for all workers."""
+    workers = config.cluster.num_workers
+    on_gpu = config.cluster.gpus_per_worker > 0
+    bf16 = on_gpu and config.precision != "float32"
+    size = 2 if bf16 else 4
+    sharded = {stage: workers if config.zero_stage >= stage else 1 for stage in (2, 3)}
+    states = 12 if bf16 or config.zero_stage else 8  # float32 master where there is one, and two moments
+    tokens = config.micro_batch_size * longest
+    layer = size * (8 * model.width + 4 * model.inner)
+    kept = size * model.width * model.layers + layer if config.gradient_checkpointing else layer * model.layers
+    logits = config.micro_batch_size * answer * model.vocabulary * (size + 8)
+    buffers = size * min(_BUCKET, model.trainable) * (2 if config.zero_stage == 2 and workers > 1 else 1)
+    parts = {
+        "weights": size * model.parameters / sharded[3],
+        "gradients": size * model.trainable / sharded[2],
+        "optimizer": states * model.trainable / sharded[2],
+        "activations": tokens * kept + logits,
+        "buffers": buffers + (size * min(_LIVE, model.parameters) if config.zero_stage == 3 else 0),
+        "runtime": _RUNTIME_GIB["gpu" if on_gpu else "cpu"] * GIB,
+    }
+    host = 0.0
+    if on_gpu:
+        # Gradients are kept beside the state that they will change.
+        moved = [name for name, at in (("optimizer", 1), ("gradients", 1), ("weights", 2)) if at <= _offloaded(config)]
+        host = workers * sum(parts.pop(name) for name in moved)
+    return {name: value / GIB for name, value in parts.items()}, host / GIB
+
+
+def _offloaded(config: TrainConfig) -> int:
+    return {"none": 0, "optimizer": 1, "all": 2}[config.offload]
+
+
+def _limit_gib(config: TrainConfig) -> float:
+    if config.cluster.gpus_per_worker > 0:
+        return config.gpu_memory_gib
+    import psutil  # comes with deepspeed
+
+    return float(psutil.virtual_memory().total) / GIB / config.cluster.num_workers
+
+
+def _speed(config: TrainConfig) -> float:
+    """FLOP/s of a worker: what such runs usually reach, not what was measured on this one."""
+    if config.cluster.gpus_per_worker > 0:
+        return _A100_FLOPS_S * config.cluster.gpus_per_worker * (0.4 if config.offload == "none" else 0.25)
+    return _CORE_FLOPS_S * max(1.0, config.cluster.cpus_per_worker)
+
+
+def _alternatives(config: TrainConfig) -> Iterator[tuple[str, TrainConfig]]:
+    """Ways to need less memory, the least painful first."""
+    changes: list[dict[str, Any]] = []
+    workers = config.cluster.num_workers
+    if not config.gradient_checkpointing:
+        changes.append({"gradient_checkpointing": True})
+    if config.zero_stage < 3 and workers > 1:
+        changes.append({"zero_stage": 3})
+    if config.cluster.gpus_per_worker > 0 and config.offload != "all":
+        changes.append({"zero_stage": max(2, config.zero_stage), "offload": "optimizer"})
+        changes.append({"zero_stage": 3, "offload": "all"})
+    if config.micro_batch_size > 1:
+        changes.append({"micro_batch_size": 1})
+    tried: dict[str, Any] = {}
+    for change in changes:  # one more at a time
+        tried |= change
+        yield _as_options(tried), with_values(config, **tried)
+    for more in (2, 4, 8, 16):
+        if config.global_batch_size % (workers * more * tried.get("micro_batch_size", config.micro_batch_size)) == 0:
+            cluster = {**config.cluster.model_dump(), "num_workers": workers * more}
+            words = f"{_as_options({**tried, 'zero_stage': 3})} --cluster.num-workers {workers * more}"
+            yield words, with_values(config, **{**tried, "zero_stage": 3, "cluster": cluster})
+    if config.method == "full":
+        yield f"{_as_options(tried)} --method lora", with_values(config, **tried, method="lora")
+
+
+def _as_options(values: dict[str, Any]) -> str:
+    return " ".join(
+        f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}") for name, value in values.items()
+    )
+
+
+def plan_report(plan: Plan) -> RenderableType:
+    """The plan for a terminal."""
+    config, model = plan.config, plan.model
+    workers = config.cluster.num_workers
+    table = Table.grid(padding=(0, 2))
+    table.add_row("base", f"{model.name}, {model.parameters:,} parameters")
+    share = model.trainable / model.parameters
+    table.add_row("trained", f"{model.trainable:,} ({share:.1%}), --method {config.method}")
+    table.add_row(
+        "batch",
+        f"{config.global_batch_size} = {workers} workers x {config.micro_batch_size} rows x "
+        f"{config.accumulation_steps} accumulated",
+    )
+    table.add_row("steps", f"{plan.steps:,} over {plan.rows:,} rows, {config.epochs:g} epochs")
+    about = "" if plan.tokens_are_counted else "about "
+    tokens = plan.steps * config.global_batch_size * plan.tokens_a_row
+    table.add_row(
+        "tokens",
+        f"{tokens / 1e6:,.1f} million, {about}{plan.tokens_a_row:.0f} a row, {plan.longest_row} the longest seen",
+    )
+    what = "GPU" if config.cluster.gpus_per_worker > 0 else "worker"
+    table.add_row(f"memory a {what}", f"{plan.total_gib:.1f} of {plan.limit_gib:.0f} GiB")
+    for name, gib in plan.memory_gib.items():
+        table.add_row(f"  {name}", f"{gib:.2f}")
+    if plan.host_gib:
+        table.add_row("memory of the host", f"{plan.host_gib:.0f} GiB for all workers")
+    table.add_row("work", f"{plan.flops / 1e15:,.1f} PFLOP")
+    unit = "GPU-hours" if config.cluster.gpus_per_worker > 0 else "worker-hours"
+    table.add_row(
+        unit,
+        f"about {plan.hours * workers:,.1f}, {plan.hours:,.1f} h, at {_speed(config) / 1e12:,.2f} TFLOP/s a worker",
+    )
+    return Group(table)

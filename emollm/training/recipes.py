@@ -1,0 +1,72 @@
+"""Recipes: named settings that a fine-tune starts from, as data. `--recipe NAME`; options beside it override it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from emollm.bases import DEFAULT_BASE, SERIES
+
+# arXiv 2401.08508, section 4, and its released script, which warms up for 3% where the paper says 5%.
+_PUBLISHED: dict[str, Any] = {
+    "method": "full",
+    "learning_rate": 1e-6,
+    "weight_decay": 1e-5,
+    "global_batch_size": 256,
+    "micro_batch_size": 8,
+    "epochs": 3.0,
+    "evaluations": 12,
+    "patience": 5,
+    "warmup_fraction": 0.05,
+    "precision": "bf16",
+    "gradient_checkpointing": True,
+    "zero_stage": 3,
+    "offload": "optimizer",
+    "seed": 123,
+    "cluster": {"num_workers": 2, "gpus_per_worker": 1.0, "cpus_per_worker": 8.0},
+}
+
+# Not published: a rate usual for adapters. An A100 holds the frozen 13B in bf16, so nothing need be sharded.
+_LORA: dict[str, Any] = {
+    **_PUBLISHED,
+    "method": "lora",
+    "learning_rate": 2e-4,
+    "epochs": 1.0,
+    "zero_stage": 2,
+    "offload": "none",
+}
+
+# For two cores and no GPU; rates measured in LOG.md.
+_SMALL: dict[str, Any] = {
+    "base": DEFAULT_BASE,
+    "global_batch_size": 32,
+    "micro_batch_size": 8,
+    "evaluations": 12,
+    "metrics_every": 4,
+    "patience": 5,
+    "cluster": {"num_workers": 2},
+}
+
+RECIPES: dict[str, dict[str, Any]] = {
+    **{model.name: {**_PUBLISHED, "base": model.base} for model in SERIES.values()},
+    **{f"{model.name}-lora": {**_LORA, "base": model.base} for model in SERIES.values()},
+    "smollm2-lora": {**_SMALL, "method": "lora", "learning_rate": 1e-3},
+    "smollm2-full": {**_SMALL, "method": "full", "learning_rate": 1e-4},
+}
+
+
+def with_recipe(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`values` over those of the recipe they name, the section `cluster` key by key.
+
+    Raises ValueError listing the recipes if the name is unknown.
+    """
+    name = values.get("recipe")
+    if name is None:
+        return values
+    if name not in RECIPES:
+        raise ValueError(f"--recipe {name!r} is unknown; choose from: {', '.join(RECIPES)}")
+    recipe = RECIPES[name]
+    merged = {**recipe, **values}
+    if isinstance(values.get("cluster"), Mapping):
+        merged["cluster"] = {**recipe.get("cluster", {}), **values["cluster"]}
+    return merged

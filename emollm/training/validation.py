@@ -1,0 +1,128 @@
+"""Evaluation while training: the loss on held-out rows, and now and then the metrics of real questions."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from emollm.evaluation.predictions import Prediction
+from emollm.evaluation.questions import GoldQuestion
+from emollm.evaluation.scores import score_results
+from emollm.models import LoadedModel
+from emollm.prompts import Question
+from emollm.tasks import Value
+from emollm.training.batches import EncodedRow, MicroBatch
+from emollm.training.config import TrainConfig
+
+_BATCH_TOKENS = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationReport:
+    """What one evaluation gave."""
+
+    step: int
+    loss: float
+    """Mean cross-entropy in nats an answer token, over the validation rows."""
+    is_best: bool
+    scores: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    """Metrics by task, where they were taken; None is undefined."""
+    seconds: float = 0.0
+
+
+def evaluation_steps(config: TrainConfig, num_steps: int) -> list[int]:
+    """The steps after which the model is evaluated: evenly over the run, the last among them."""
+    count = config.evaluations or 0
+    return sorted({max(1, round(num_steps * (i + 1) / count)) for i in range(count)})
+
+
+def drawn_rows(num_rows: int, count: int, seed: int) -> list[int]:
+    """Which validation rows are used: `count` of them, drawn once, in their order."""
+    rng = np.random.default_rng(seed)
+    return sorted(rng.permutation(num_rows)[:count].tolist())
+
+
+class Validator:
+    """Every rank calls it at the same steps. Under ZeRO-3 a forward pass gathers weights from all ranks, so all do
+    equally many.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        rows: Sequence[EncodedRow],
+        questions: Sequence[GoldQuestion],
+        config: TrainConfig,
+        *,
+        rank: int,
+        world_size: int,
+        device: str,
+    ) -> None:
+        self._loaded = loaded
+        by_length = sorted(rows, key=lambda row: len(row.prompt) + len(row.answer))
+        size = config.micro_batch_size
+        self._batches = [by_length[i : i + size] for i in range(0, len(by_length), size)]
+        self._questions = questions
+        self._config = config
+        self._rank, self._world_size, self._device = rank, world_size, device
+
+    @torch.no_grad()
+    def loss(self, engine: Any, collate: Callable[[Sequence[EncodedRow]], MicroBatch]) -> float:
+        """Mean nats an answer token over all validation rows. Collective."""
+        sums = torch.zeros(2, dtype=torch.float64, device=self._device)
+        for first in range(0, len(self._batches), self._world_size):
+            mine = first + self._rank
+            # Past the end a rank does the first batch again, to keep step, and counts nothing.
+            batch = self._batches[mine % len(self._batches)]
+            inputs = collate(batch)
+            loss = engine(inputs.inputs, inputs.labels_BT)
+            if mine < len(self._batches):
+                sums += torch.tensor([float(loss), sum(len(row.answer) for row in batch)], device=self._device)
+        if self._world_size > 1:
+            dist.all_reduce(sums)
+        return float(sums[0] / sums[1])
+
+    def scores(self) -> dict[str, dict[str, float | None]]:
+        """Metrics by task of the model as it is now, asked as it will be when it is used. Collective."""
+        from emollm.scoring.constrained import ConstrainedScorer
+
+        model = self._loaded.model
+        lm = model.get_base_model() if hasattr(model, "get_base_model") else model
+        plain = LoadedModel(lm, self._loaded.tokenizer, self._loaded.card)
+        scorer = ConstrainedScorer(plain, device=self._device, batch_tokens=_BATCH_TOKENS)
+        together = self._config.zero_stage == 3 or self._world_size == 1
+        mine = self._questions if together else self._questions[self._rank :: self._world_size]
+        values = [answer.value for answer in scorer.score([Question(q.task, q.text, q.emotion) for q in mine])]
+        if not together:
+            values = self._gathered(values)
+        predictions = [Prediction(question=q, value=value) for q, value in zip(self._questions, values, strict=True)]
+        return {
+            result.task: {name: None if math.isnan(value) else value for name, value in result.scores.items()}
+            for result in score_results(predictions)
+        }
+
+    @property
+    def has_questions(self) -> bool:
+        return bool(self._questions)
+
+    def _gathered(self, values: list[Value | None]) -> list[Value | None]:
+        """All ranks' values, in the order of the questions."""
+        parts: list[Any] = [None] * self._world_size
+        dist.all_gather_object(parts, values)
+        together: list[Value | None] = [None] * len(self._questions)
+        for rank, part in enumerate(parts):
+            together[rank :: self._world_size] = part
+        return together
+
+
+def timed() -> Callable[[], float]:
+    """Seconds since this call."""
+    started = time.perf_counter()
+    return lambda: time.perf_counter() - started

@@ -1,0 +1,254 @@
+"""What each process of a training does: load, train, save and verify. No Ray in it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from emollm import errors
+from emollm.affect_card import AffectCard
+from emollm.errors import DataError, EmollmError, ModelError, ResourceError, TrainingError
+from emollm.evaluation.questions import GoldQuestion, load_questions
+from emollm.folders import write_json
+from emollm.models import LoadedModel, attach_lora, load_base, probe_logits, prompt_encoder, save_model, verify_saved
+from emollm.precision import resolve_precision
+from emollm.tasks import Task
+from emollm.training.batches import EncodedRow, encode_rows
+from emollm.training.checkpoints import Checkpoints
+from emollm.training.config import TrainConfig
+from emollm.training.joint import Joint, verify_heads
+from emollm.training.loop import StepReport, train
+from emollm.training.objective import Answers
+from emollm.training.rows import training_facts, training_rows, training_tasks
+from emollm.training.run_folder import RunFolder, append_line
+from emollm.training.validation import EvaluationReport, Validator, drawn_rows
+from emollm.training.zero import whole_parameters
+
+Report = StepReport | EvaluationReport | str
+"""A step, an evaluation, or a note for the user."""
+
+
+def dispatch(
+    report: Report,
+    *,
+    on_step: Callable[[StepReport], None],
+    on_evaluation: Callable[[EvaluationReport], None],
+    on_note: Callable[[str], None],
+) -> None:
+    """Hand a report to whom it is for."""
+    if isinstance(report, StepReport):
+        on_step(report)
+    elif isinstance(report, EvaluationReport):
+        on_evaluation(report)
+    else:
+        on_note(report)
+
+
+def run_worker(
+    config: TrainConfig, run: RunFolder, *, rank: int, world_size: int, device: str, send: Callable[[Report], None],
+    start: Any = None,
+) -> None:  # fmt: skip
+    """Train with the other ranks and, on rank 0, leave the verified model in the run's folder. The process group is up.
+
+    An error of ours would only come again: it is written down, and workers that find one written do nothing.
+    """
+    if run.error.exists():
+        return
+    try:
+        send = send if rank == 0 else lambda _: None
+        _run(config, run, rank=rank, world_size=world_size, device=device, send=send, start=start)
+    except EmollmError as error:
+        _write_error(run, error)
+        raise
+    except torch.OutOfMemoryError as error:
+        first = str(error).strip().split("\n")[0]
+        wrong = ResourceError(
+            f"a worker's GPU memory is full ({first}); lower --micro-batch-size (now {config.micro_batch_size}), add "
+            "--gradient-checkpointing, or see what fits: the same command with --plan"
+        )
+        _write_error(run, wrong)
+        raise wrong from None
+
+
+def _write_error(run: RunFolder, error: EmollmError) -> None:
+    write_json(run.error, {"type": type(error).__name__, "message": str(error)})
+
+
+def raise_written_error(run: RunFolder) -> None:
+    """Raise the error that a worker wrote down, if one did."""
+    if run.error.exists():
+        written = json.loads(run.error.read_text(encoding="utf-8"))
+        cls: type[EmollmError] = getattr(errors, written["type"])
+        raise cls(written["message"])
+
+
+def _run(
+    config: TrainConfig, run: RunFolder, *, rank: int, world_size: int, device: str, send: Callable[[Report], None],
+    start: Any,
+) -> None:  # fmt: skip
+    torch.manual_seed(config.seed)
+    loaded = _load(config, device)
+    encoder = prompt_encoder(loaded)
+    table, joint = training_rows(config), None
+    rows = encode_rows(table, encoder) if config.objective != "heads" else []
+    _check_lengths(rows, loaded)
+    if config.objective != "answers":
+        joint = Joint(
+            loaded, start, with_answers=Answers(loaded, device).collate if rows else None,
+            loss_weight=config.heads.loss_weight, device=device,
+        )  # fmt: skip
+        rows = joint.rows(table, rows)
+    validator = None
+    if config.evaluations:
+        held = training_rows(config, "validation")
+        held_out = encode_rows(held.take(drawn_rows(held.num_rows, config.validation_rows, config.seed)), encoder)
+        questions = metric_questions(config, loaded.card.tasks) if config.metrics_every else []
+        validator = Validator(loaded, held_out, questions, config, rank=rank, world_size=world_size, device=device)
+    checkpoints = Checkpoints(
+        run.checkpoints, base=loaded.card.base.fingerprint, keep=config.keep_checkpoints, rank=rank,
+        world_size=world_size, on_note=send,
+    )  # fmt: skip
+
+    def on_step(report: StepReport) -> None:
+        if rank == 0:
+            append_line(run.metrics, asdict(report))
+        send(report)
+
+    def on_evaluation(report: EvaluationReport) -> None:
+        if rank == 0:
+            append_line(run.evaluations, asdict(report))
+        send(report)
+
+    def on_resume(step: int) -> None:
+        if rank == 0:
+            run.cut_back(step)
+        send(f"continuing after step {step}")
+
+    if rank == 0 and not run.has_checkpoint():
+        run.cut_back(0)
+    engine, position = train(
+        loaded, rows, config, rank=rank, world_size=world_size, device=device, on_step=on_step, objective=joint,
+        validator=validator,
+        on_evaluation=on_evaluation, checkpoints=checkpoints, on_resume=on_resume,
+    )  # fmt: skip
+    verified = _save(config, run, loaded, engine, joint, rank=rank)
+    if rank == 0:
+        write_json(run.outcome, {"stopped_after": position.step, "best_step": position.best_step, **verified})
+
+
+def _load(config: TrainConfig, device: str) -> LoadedModel:
+    """The base under the card of the model to be, adapters attached."""
+    on_gpu = device != "cpu"
+    dtype = resolve_precision(config.precision, device) if on_gpu else torch.float32
+    base = load_base(config.base, dtype=dtype, device=device)
+    if base.card.base.architecture == "encoder" and config.objective != "heads":
+        raise ModelError(f"{config.base} is an encoder and writes no answers; train it with --objective heads")
+    model = base.model
+    if config.method == "lora":
+        model = attach_lora(model, rank=config.lora_rank, alpha=config.lora_alpha, dropout=config.lora_dropout)
+    card = AffectCard(
+        name=config.out.name,
+        base=base.card.base,
+        adapter="lora" if config.method == "lora" else None,
+        layout=base.card.layout,
+        tasks=training_tasks(config),
+        max_post_tokens=config.max_post_tokens,
+        training=training_facts(config),
+    )
+    return LoadedModel(model, base.tokenizer, card)
+
+
+def _check_lengths(rows: Sequence[EncodedRow], loaded: LoadedModel) -> None:
+    """A row longer than the model has positions for is refused: what is cut off might be the answer."""
+    most = getattr(loaded.model.config, "max_position_embeddings", None)
+    if most is None:  # T5 and BLOOM count distances, without an end
+        return
+    for row in rows:
+        parts = (row.prompt, row.answer) if loaded.is_encoder_decoder else (row.prompt + row.answer,)
+        length = max(len(part) for part in parts)
+        if length > most:
+            raise DataError(
+                f"row {row.id} has {length:,} tokens, and {loaded.card.base.name} has positions for {most:,}; "
+                f"lower --max-post-tokens (now {loaded.card.max_post_tokens})"
+            )
+
+
+def metric_questions(config: TrainConfig, tasks: Sequence[Task]) -> list[GoldQuestion]:
+    """The fixed sample that task metrics are taken on: the first questions of each task and emotion."""
+    assert config.data is not None
+    return load_questions(config.data, tasks, max_rows=config.metric_rows)
+
+
+def _save(
+    config: TrainConfig, run: RunFolder, loaded: LoadedModel, engine: Any, joint: Joint | None, *, rank: int
+) -> dict[str, Any]:
+    """Write the model directory on rank 0 and load it again. Collective; the others have only to send their weights."""
+    engine.eval()
+    facts: dict[str, Any] = {"trainable_parameters": _num_trainable(engine)}
+    if config.zero_stage == 3:
+        # The whole model, as it stands on all ranks, is asked; then its weights go into a fresh copy on rank 0.
+        expected = probe_logits(engine.module.model, loaded)
+        weights = {name.removeprefix("model."): w for name, w in whole_parameters(engine) if rank == 0}
+    if rank != 0:
+        return facts
+    if config.zero_stage == 3:
+        loaded = _fresh_copy(config, loaded, weights)
+        _check_gathered(probe_logits(loaded.model, loaded), expected, engine)
+    try:
+        shutil.rmtree(run.model, ignore_errors=True)  # of a worker that died while it wrote
+        run.model.mkdir(parents=True)
+        facts["reload_difference"] = _write(run.model, config, loaded, joint)
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(
+            f"cannot write the model to {run.model}: {error}; make room, then run the same command again: it goes on "
+            "from the last checkpoint"
+        ) from None
+    return facts
+
+
+def _write(folder: Path, config: TrainConfig, loaded: LoadedModel, joint: Joint | None) -> float:
+    """Save the model, with heads where it has them; returns the largest difference to what is loaded again."""
+    bank = None
+    if joint is not None:
+        bank, heads = joint.finished()
+        loaded = replace(loaded, card=joint.card(heads, writes_answers=config.objective == "both"))
+        bank.save(folder)
+    writes = config.objective != "heads"
+    loaded.model.to("cpu", torch.float32).eval()
+    expected = probe_logits(loaded.model, loaded) if writes else None
+    if config.merge:
+        card = loaded.card.model_copy(update={"adapter": None})
+        loaded = LoadedModel(loaded.model.merge_and_unload(), loaded.tokenizer, card)
+    save_model(folder, loaded)
+    difference = 0.0
+    if joint is not None and bank is not None:
+        difference = verify_heads(folder, loaded, joint, bank)
+    return max(difference, verify_saved(folder, loaded, expected=expected)) if writes else difference
+
+
+def _num_trainable(engine: Any) -> int:
+    return sum(getattr(p, "ds_numel", p.numel()) for p in engine.module.parameters() if p.requires_grad)
+
+
+def _fresh_copy(config: TrainConfig, loaded: LoadedModel, weights: dict[str, torch.Tensor]) -> LoadedModel:
+    model = load_base(config.base).model
+    if config.method == "lora":
+        model = attach_lora(model, rank=config.lora_rank, alpha=config.lora_alpha, dropout=config.lora_dropout)
+    unknown = model.load_state_dict(weights, strict=False).unexpected_keys
+    assert not unknown, unknown
+    return replace(loaded, model=model.eval())
+
+
+def _check_gathered(mine: torch.Tensor, expected: torch.Tensor, engine: Any) -> None:
+    # In bf16 the engine's own rounding is the larger part of any difference.
+    tolerance = 1e-2 if next(engine.module.parameters()).dtype is torch.float32 else 0.1 * float(expected.abs().max())
+    difference = float((mine - expected).abs().max())
+    if not difference <= tolerance:
+        raise ModelError(f"the weights gathered from all workers differ from those trained: logits by {difference:.2g}")
