@@ -124,6 +124,7 @@ def test_slow_systems_get_rows_spread_over_each_question() -> None:
     chosen = spread(asked, 4)
     assert [q.text for q in chosen if q.task.name == "V-reg"] == ["0", "25", "50", "75"]
     assert len(chosen) == 4 + 6
+    assert spread(asked, 10**12) == asked
 
 
 def test_local_stands_for_what_runs_here() -> None:

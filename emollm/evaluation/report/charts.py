@@ -32,7 +32,7 @@ def scatter(gold: Sequence[float], predicted: Sequence[float], *, low: float, hi
 
 
 def confusion(gold: Sequence[int], predicted: Sequence[int], classes: Sequence[int]) -> str:
-    """Counts of gold (rows) by predicted class (columns); a cell is the darker, the larger its share of its row."""
+    """Counts of gold (rows) by predicted class (columns); the stronger a cell, the larger its share of its row."""
     counts = Counter(zip(gold, predicted, strict=True))
     in_row = Counter(gold)
     side = _SIZE / len(classes)
