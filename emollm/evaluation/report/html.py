@@ -58,7 +58,7 @@ def _body(title: str, config: EvaluateConfig, evaluation: Evaluation) -> Iterato
     yield notes_box("Read this with the table", notes(config, evaluation))
     yield "<h2>Systems and tasks</h2>"
     yield (
-        '<p class="sub">The stronger the colour, the nearer to the best of the column. A dot: the best measured here, and '
+        '<p class="sub">The stronger the colour, the nearer to the best of the column. A dot: the best measured, and '
         "the best quoted. Small: 95% interval.</p>"
     )
     columns = main_columns(evaluation.tasks)
