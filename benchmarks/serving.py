@@ -1,9 +1,10 @@
 """How fast the endpoint answers, beside a naive server: python benchmarks/serving.py --model DIR
 
-The naive server is what people write first: FastAPI, the same model and engine, one request after the other. Both are
-up during the whole run and are asked in turns, every request one post of its own, by so many clients that each send
-the next request when they have the answer. Throughput is a ratio to trust where other work shares the cores; the
-seconds are not.
+The naive server is what people write first: FastAPI, the same model and engine, one request after the other on one
+thread. The endpoint has a replica a core; --replicas 1 shows what batching alone gives. Both are up during the whole
+run and are asked in turns, every request one post of its own, by so many clients that each send the next request when
+they the answer. Where other work shares the cores, trust requests a CPU second (of all processes of a server, HTTP
+included) more than the clock.
 """
 
 from __future__ import annotations
@@ -19,16 +20,22 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-SAMPLE_POSTS = Path(__file__).resolve().parents[1] / "emollm" / "corpora" / "samples" / "posts.jsonl"
+import psutil
+
+from emollm.bases import DEFAULT_MODEL
+
+ROOT = Path(__file__).resolve().parents[1]
+_SERVE = ("ray::ServeReplica", "ray::ProxyActor")
+SAMPLE_POSTS = ROOT / "emollm" / "corpora" / "samples" / "posts.jsonl"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").strip())
-    parser.add_argument("--model", required=True, help="model directory, or a base by name")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="model directory, or a base by name")
     parser.add_argument("--engine", default="auto", help="of both servers")
     parser.add_argument("--precision", default="float32", choices=("float32", "bf16", "auto"))
     parser.add_argument("--tasks", nargs="+", default=["profile"])
@@ -36,7 +43,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=256, help="requests at each concurrency, at least two a client")
     parser.add_argument("--batch-tokens", type=int)
     parser.add_argument("--batch-wait-ms", type=float, default=5.0)
-    parser.add_argument("--replicas", type=int, default=1)
+    parser.add_argument("--replicas", type=int, default=os.cpu_count(), help="of the endpoint; default: one a core")
     parser.add_argument("--naive", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.naive:
@@ -44,16 +51,19 @@ def main() -> None:
         return
     posts = [json.loads(line)["text"] for line in SAMPLE_POSTS.read_text(encoding="utf-8").splitlines()]
     with naive_server() as naive, endpoint(args) as ours:
-        print(f"{'clients':>7} {'server':8}{'requests/s':>11} {'p50 s':>7} {'p95 s':>7} {'p99 s':>7}", flush=True)
+        print(f"{'clients':>7} {'server':8}{'requests/s':>11} {'p50 s':>7} {'p95 s':>7} {'p99 s':>7}  requests/CPU s")
         for clients in args.concurrency:
-            speeds = []
-            for name, url in (("naive", naive), ("emollm", ours)):
+            speeds: list[tuple[float, float]] = []
+            for name, (url, processes) in (("naive", naive), ("emollm", ours)):
                 count = max(args.requests if clients > 1 else args.requests // 4, 2 * clients)
+                before = cpu_seconds(processes)
                 seconds, times = asyncio.run(load(url, posts, args.tasks, clients=clients, count=count))
-                speeds.append(count / seconds)
+                speeds.append((count / seconds, count / (cpu_seconds(processes) - before)))
                 p50, p95, p99 = percentiles(times)
-                ratio = f"  {speeds[1] / speeds[0]:.1f}x" if len(speeds) == 2 else ""
-                print(f"{clients:7} {name:8}{speeds[-1]:11.2f} {p50:7.2f} {p95:7.2f} {p99:7.2f}{ratio}", flush=True)
+                clock, cpu = (mine / first for mine, first in zip(speeds[-1], speeds[0], strict=True))
+                ratio = f"  {clock:.1f}x by the clock, {cpu:.1f}x by CPU" if name == "emollm" else ""
+                said = f"{speeds[-1][0]:11.2f} {p50:7.2f} {p95:7.2f} {p99:7.2f} {speeds[-1][1]:15.2f}{ratio}"
+                print(f"{clients:7} {name:8}{said}", flush=True)
 
 
 async def load(url: str, posts: list[str], tasks: list[str], *, clients: int, count: int) -> tuple[float, list[float]]:
@@ -79,13 +89,19 @@ async def load(url: str, posts: list[str], tasks: list[str], *, clients: int, co
         return time.perf_counter() - started, times
 
 
+def cpu_seconds(processes: Sequence[psutil.Process]) -> float:
+    """What they have used so far."""
+    times = [process.cpu_times() for process in processes]
+    return sum(one.user + one.system for one in times)
+
+
 def percentiles(times: list[float]) -> tuple[float, float, float]:
     cuts = statistics.quantiles(times, n=100, method="inclusive")
     return cuts[49], cuts[94], cuts[98]
 
 
 @contextlib.contextmanager
-def endpoint(args: argparse.Namespace) -> Iterator[str]:
+def endpoint(args: argparse.Namespace) -> Iterator[tuple[str, list[psutil.Process]]]:
     """This project's, on a private Ray."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import logging
@@ -93,9 +109,11 @@ def endpoint(args: argparse.Namespace) -> Iterator[str]:
     import ray
     from ray import serve
 
+    sys.path.insert(0, str(ROOT))  # `serve` is a folder of the repository, not an installed package
     from serve.app import build
 
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    for name in ("ray", "ray.serve"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     port = free_port()
     cpus = args.replicas + 2
     ray.init(address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
@@ -110,15 +128,16 @@ def endpoint(args: argparse.Namespace) -> Iterator[str]:
         "deadline_s": 3600,
     }
     serve.run(build(options), name="emollm", route_prefix="/")
+    processes = [p for p in psutil.Process().children(recursive=True) if "".join(p.cmdline()[:1]).startswith(_SERVE)]
     try:
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{port}", processes
     finally:
         serve.shutdown()
         ray.shutdown()
 
 
 @contextlib.contextmanager
-def naive_server() -> Iterator[str]:
+def naive_server() -> Iterator[tuple[str, list[psutil.Process]]]:
     """The other one, in a process of its own."""
     import httpx
 
@@ -133,7 +152,7 @@ def naive_server() -> Iterator[str]:
             if process.poll() is not None:
                 raise SystemExit("the naive server did not start")
             time.sleep(0.5)
-        yield url
+        yield url, [psutil.Process(process.pid)]
     finally:
         process.terminate()
         process.wait()
