@@ -20,6 +20,13 @@ from rich.progress import (
 
 console = Console(stderr=True, highlight=False)
 
+
+def table_console() -> Console:
+    """Where jobs print their tables: as wide as the terminal, and wide enough in a log file or a pipe."""
+    found = Console(highlight=False)
+    return found if found.is_terminal else Console(highlight=False, width=160)
+
+
 _SECONDS_BETWEEN_LINES = 15.0
 
 

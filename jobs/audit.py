@@ -12,15 +12,13 @@ def main(argv: Sequence[str]) -> None:
 
     config = read_config(AuditConfig, argv, prog="audit")
 
-    from rich.console import Console
-
     from emollm.evaluation.audit import audit
     from emollm.evaluation.report.audit import audit_table
-    from emollm.progress import progress_bar
+    from emollm.progress import progress_bar, table_console
 
     with progress_bar("auditing", None, "questions") as advance:
         found = audit(config, on_rows=lambda new, total: advance(new, total=total))
-    Console().print(audit_table(found, alpha=config.alpha))
+    table_console().print(audit_table(found, alpha=config.alpha))
     if config.out:
         print(f"page: {config.out / 'audit.html'}")
 

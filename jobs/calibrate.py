@@ -12,15 +12,13 @@ def main(argv: Sequence[str]) -> None:
 
     config = read_config(CalibrateConfig, argv, prog="calibrate")
 
-    from rich.console import Console
-
     from emollm.evaluation.calibrate import calibrate_model
     from emollm.evaluation.report.terminal import gains_table
-    from emollm.progress import progress_bar
+    from emollm.progress import progress_bar, table_console
 
     with progress_bar("calibrating", None, "questions") as advance:
         gains = calibrate_model(config, on_rows=lambda new, total: advance(new, total=total))
-    Console().print(gains_table(gains, precision=config.precision))
+    table_console().print(gains_table(gains, precision=config.precision))
     print(f"{config.model}/affect.json now holds the calibration; every engine run that it was fitted for applies it")
 
 

@@ -15,13 +15,12 @@ def main(argv: Sequence[str]) -> None:
     named = [word for option, run in zip(("--run-a", "--run-b"), bare, strict=False) for word in (option, run)]
     config = read_config(CompareConfig, [*named, *argv[len(bare) :]], prog="compare")
 
-    from rich.console import Console
-
     from emollm.evaluation.compare import compare_runs
     from emollm.evaluation.report.terminal import comparison_table
+    from emollm.progress import table_console
 
     comparison = compare_runs(config)
-    console = Console(highlight=False)
+    console = table_console()
     console.print(comparison_table(comparison))
     if comparison.unequal_rows or comparison.left_out:
         tasks = f"; tasks of one run alone: {', '.join(comparison.left_out)}" if comparison.left_out else ""

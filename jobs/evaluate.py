@@ -12,11 +12,9 @@ def main(argv: Sequence[str]) -> None:
 
     config = read_config(EvaluateConfig, argv, prog="evaluate")
 
-    from rich.console import Console
-
     from emollm.evaluation.report.terminal import results_table
     from emollm.evaluation.run import evaluate
-    from emollm.progress import console, progress_bar
+    from emollm.progress import console, progress_bar, table_console
 
     with progress_bar("evaluating", None, "questions") as advance:
         evaluation = evaluate(
@@ -25,7 +23,7 @@ def main(argv: Sequence[str]) -> None:
             on_system=lambda name: console.print(f"[dim]{name}[/dim]"),
         )
     runs = {measured.system.name: measured.results for measured in evaluation.measured}
-    Console().print(results_table(runs, title="Measured; all metrics with intervals are in metrics.json"))
+    table_console().print(results_table(runs, title="Measured; all metrics with intervals are in metrics.json"))
     if config.out:
         print(f"report: {config.out / 'report.html'}")
 
