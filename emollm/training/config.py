@@ -145,6 +145,8 @@ class TrainConfig(Config):
             raise ValueError(
                 f"--freeze leaves nothing to learn for --objective {self.objective}; add --objective heads"
             )
+        if self.objective != "answers" and self.zero_stage == 3:
+            raise ValueError("heads are read off whole weights; with --objective heads or both use --zero-stage 2")
         if (self.teacher is None) != (self.unlabelled is None):
             raise ValueError("--teacher and --unlabelled belong together: the model that labels, and what it labels")
         if self.teacher is not None and not self.freeze:

@@ -118,6 +118,7 @@ def test_a_layer_that_is_not_there_is_refused_and_nothing_is_left(
         ({"teacher": "t", "objective": "heads", "freeze": True}, "--teacher and --unlabelled belong together"),
         ({"teacher": "t", "unlabelled": "u"}, "add --objective heads --freeze"),
         ({"data": None}, "--data is required"),
+        ({"objective": "heads", "zero_stage": 3}, "use --zero-stage 2"),
     ],
 )
 def test_options_that_do_not_go_together_are_one_line(options: dict[str, object], message: str) -> None:
