@@ -51,9 +51,10 @@ def notes(config: EvaluateConfig, evaluation: Evaluation) -> list[str]:
     if untaught := main.system.facts.get("untaught"):
         found.append(f"{main.system.name} was never taught, and is asked all the same: {', '.join(untaught)}.")
     for measured in evaluation.measured:
-        short = [r.task for r in measured.results if r.rows < _most_rows(evaluation, r.task)]
-        if short:
-            found.append(f"{measured.system.name} answered a part of the rows only (see its own counts).")
+        asked = sum(r.rows for r in measured.results)
+        there = sum(_most_rows(evaluation, r.task) for r in measured.results)
+        if asked < there:
+            found.append(f"{measured.system.name} answered {asked:,} of the {there:,} questions on its tasks.")
     if undefined := [f"{r.task} ({r.headline[0]}: {r.undefined})" for r in main.results if r.undefined]:
         found.append(f"{main.system.name} has no figure where the metric is undefined: {'; '.join(undefined)}.")
     if config.resamples:

@@ -24,9 +24,9 @@ from emollm.webpage import html_page, html_table, tiles
 from emollm.webpage import notes as notes_box
 
 _STYLE = """
-main { max-width: 1280px; }
-table.heat td, table.heat th { padding: 3px 7px; font-size: 12.5px; text-align: center; position: relative; }
-table.heat th { white-space: normal; vertical-align: bottom; max-width: 74px; line-height: 1.2; }
+main { max-width: 1360px; }
+table.heat td, table.heat th { padding: 3px 5px; font-size: 12.5px; text-align: center; position: relative; }
+table.heat th { white-space: normal; vertical-align: bottom; max-width: 74px; line-height: 1.2; font-size: 11.5px; }
 table.heat td:first-child, table.heat th:first-child { text-align: left; position: sticky; left: 0; z-index: 1;
   background: var(--panel); white-space: nowrap; max-width: 230px; overflow: hidden; text-overflow: ellipsis; }
 table.heat tr.first td { border-top: 2px solid var(--soft); }
@@ -130,9 +130,13 @@ def _heat_cell(cell: Cell | None) -> str:
     )
     # Squared: the upper half of a column is where the differences are of interest.
     return (
-        f'<td><i style="opacity:{0.45 * cell.shade**2:.2f}"></i><b{" class=best" if cell.best else ""}>{shown}</b>'
+        f'<td{_rows(cell)}><i style="opacity:{0.45 * cell.shade**2:.2f}"></i><b{" class=best" if cell.best else ""}>{shown}</b>'
         f"<b>{interval}</b></td>"
     )
+
+
+def _rows(cell: Cell) -> str:
+    return "" if cell.rows is None else f' title="{cell.rows:,} rows"'
 
 
 def _tasks(evaluation: Evaluation) -> Iterator[str]:
