@@ -129,10 +129,9 @@ def _heat_cell(cell: Cell | None) -> str:
         else ""
     )
     # Squared: the upper half of a column is where the differences are of interest.
-    return (
-        f'<td{_rows(cell)}><i style="opacity:{0.45 * cell.shade**2:.2f}"></i><b{" class=best" if cell.best else ""}>{shown}</b>'
-        f"<b>{interval}</b></td>"
-    )
+    shade = f'<i style="opacity:{0.45 * cell.shade**2:.2f}"></i>'
+    best = " class=best" if cell.best else ""
+    return f"<td{_rows(cell)}>{shade}<b{best}>{shown}</b><b>{interval}</b></td>"
 
 
 def _rows(cell: Cell) -> str:
