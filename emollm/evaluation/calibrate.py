@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emollm.affect_card import CARD_FILE, card_of, card_tasks, write_card
-from emollm.bases import model_folder
+from emollm.bases import DEFAULT_MODEL, model_folder
 from emollm.errors import ModelError
 from emollm.evaluation.config import CalibrateConfig
 from emollm.evaluation.fit_calibration import cross_fitted, fit_calibration
@@ -43,8 +43,10 @@ def calibrate_model(
     """
     folder = Path(model_folder(config.model))
     card = card_of(config.model)
-    if card is None or not os.access(folder, os.W_OK):
-        raise ModelError(f"{config.model} has no card that can be written; copy the model directory and name the copy")
+    # The model in the box is part of the package: what is fitted to it belongs to a copy.
+    if card is None or config.model == DEFAULT_MODEL or not os.access(folder, os.W_OK):
+        where = f"copy {folder} and name the copy" if folder.is_dir() else "name a model directory"
+        raise ModelError(f"{config.model} has no card that can be written; {where}")
     known = card_tasks(config.model)
     tasks = known if config.tasks is None else select_tasks(config.tasks, known)
     questions = load_questions(config.data, tasks, max_rows=config.max_rows)

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from emollm.affect_card import read_card
+from emollm.bases import DEFAULT_BASE, DEFAULT_MODEL
 from emollm.errors import ConfigError, DataError, ModelError
 from emollm.evaluation.calibrate import calibrate_model
 from emollm.evaluation.compare import compare_runs
@@ -174,7 +175,7 @@ def test_options_that_do_not_go_together_are_refused(sample_data: Path) -> None:
 
 @pytest.mark.ray
 def test_a_model_beside_baselines_and_a_file(
-    local_ray: None, tmp_path: Path, sample_data: Path, model_directory: Path
+    local_ray: None, tmp_path: Path, sample_data: Path, model_directory: Path, tiny_base: Path
 ) -> None:
     questions = load_questions(sample_data, [TASKS["V-oc"]], max_rows=4)
     lines = [json.dumps({"id": q.id, "prediction": q.gold}) for q in reversed(questions)]
@@ -183,12 +184,14 @@ def test_a_model_beside_baselines_and_a_file(
     found = evaluate(
         EvaluateConfig(
             model=str(model_directory), data=sample_data, tasks=("V-oc",), max_rows=4, resamples=100, task="V-oc",
-            predictions=tmp_path / "oracle.jsonl", baselines=("constant", "vader"), out=tmp_path / "out",
+            predictions=tmp_path / "oracle.jsonl", baselines=("constant", "vader", "zero-shot"),
+            zero_shot=f"base:{tiny_base}", slow_rows=2, out=tmp_path / "out",
         ),
         on_system=steps.append,
     )  # fmt: skip
-    assert steps == [str(model_directory), "constant", "vader"]
-    assert [m.system.role for m in found.measured] == ["model", "given", "baseline", "baseline"]
+    assert steps == [str(model_directory), "constant", "vader", "zero-shot"]
+    assert [m.system.role for m in found.measured] == ["model", "given", "baseline", "baseline", "baseline"]
+    assert found.measured[-1].results[0].rows == 2
     assert found.measured[1].results[0].scores["accuracy"] == 1.0
     model = found.measured[0]
     assert all(p.probabilities and p.confidence for p in model.system.predictions)
@@ -226,6 +229,8 @@ def test_calibration_is_fitted_stored_and_applied(
         assert calibrated[key].std == pytest.approx(before.std * maps.slope * maps.std_scale, rel=1e-5)
 
 
-def test_a_base_has_no_card_to_put_a_calibration_in(sample_data: Path) -> None:
-    with pytest.raises(ModelError, match="no card that can be written"):
-        calibrate_model(CalibrateConfig(model="smollm2-135m-instruct", data=sample_data))
+def test_a_base_and_the_model_in_the_box_have_no_card_to_put_a_calibration_in(sample_data: Path) -> None:
+    with pytest.raises(ModelError, match="no card that can be written; name a model directory"):
+        calibrate_model(CalibrateConfig(model=DEFAULT_BASE, data=sample_data))
+    with pytest.raises(ModelError, match=r"no card that can be written; copy .*default_model"):
+        calibrate_model(CalibrateConfig(model=DEFAULT_MODEL, data=sample_data))
