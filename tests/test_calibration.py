@@ -113,6 +113,9 @@ def test_an_isotonic_curve_rises_and_is_straight_between_its_knots() -> None:
 
 
 def test_too_few_rows_are_left_alone() -> None:
+    sixty = overconfident_classes(60)
+    assert len(fit_calibration(sixty).questions) == 1
+    assert cross_fitted(sixty) == sixty  # half of them is too few to fit
     with pytest.raises(DataError, match="50 validation rows"):
         fit_calibration(overconfident_classes(40))
 

@@ -29,25 +29,25 @@ def fit_calibration(predictions: Sequence[Prediction], *, fitted_on: Mapping[str
 
     Raises DataError if none has.
     """
-    groups: dict[tuple[str, str | None], list[Prediction]] = {}
-    for prediction in predictions:
-        if prediction.value is not None:
-            groups.setdefault((prediction.question.task.name, prediction.question.emotion), []).append(prediction)
-    questions = [_question(mine) for mine in groups.values() if len(mine) >= LEAST_ROWS and _tells(mine)]
+    questions = _questions(predictions)
     if not questions:
         raise DataError(
             f"nothing to calibrate: no question has {LEAST_ROWS} validation rows with answers and probabilities"
         )
-    return Calibration(questions=tuple(questions), fitted_on=dict(fitted_on or {}))
+    return Calibration(questions=questions, fitted_on=dict(fitted_on or {}))
 
 
 def cross_fitted(predictions: Sequence[Prediction]) -> list[Prediction]:
     """Each prediction through maps fitted on the other half of the texts: what to expect on new rows.
 
-    Order is kept; halves go by text, so that no text is on both sides.
+    Order is kept; halves go by text, so that no text is on both sides. A question with too few rows in a half stays as
+    it is.
     """
     half = [zlib.crc32(p.question.text.encode()) % 2 for p in predictions]
-    maps = [fit_calibration([p for p, h in zip(predictions, half, strict=True) if h != side]) for side in (0, 1)]
+    maps = [
+        Calibration(questions=_questions([p for p, h in zip(predictions, half, strict=True) if h != side]))
+        for side in (0, 1)
+    ]
     return [calibrate(p, maps[h]) for p, h in zip(predictions, half, strict=True)]
 
 
@@ -90,6 +90,14 @@ def temperature(probabilities_NK: Floats, gold_N: Sequence[int]) -> float:
         return float(-np.log(np.clip(p_NK[np.arange(len(gold_N)), gold_N], 1e-12, None)).mean())
 
     return float(np.exp(minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded").x))
+
+
+def _questions(predictions: Sequence[Prediction]) -> tuple[QuestionCalibration, ...]:
+    groups: dict[tuple[str, str | None], list[Prediction]] = {}
+    for prediction in predictions:
+        if prediction.value is not None:
+            groups.setdefault((prediction.question.task.name, prediction.question.emotion), []).append(prediction)
+    return tuple(_question(mine) for mine in groups.values() if len(mine) >= LEAST_ROWS and _tells(mine))
 
 
 def _question(predictions: Sequence[Prediction]) -> QuestionCalibration:
