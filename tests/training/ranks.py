@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +18,6 @@ from emollm.training.loop import StepReport, train
 from emollm.training.rows import training_rows
 from emollm.training.validation import EvaluationReport, Validator, drawn_rows
 from emollm.training.worker import metric_questions
-
-
-@contextlib.contextmanager
-def process_group(store: Path, rank: int = 0, world_size: int = 1) -> Iterator[None]:
-    """A gloo group, as torchrun makes it."""
-    names = {"RANK": str(rank), "WORLD_SIZE": str(world_size), "LOCAL_RANK": "0"}
-    os.environ.update(names)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world_size)
-    yield
-    dist.destroy_process_group()
-    for name in names:
-        del os.environ[name]
 
 
 def options(base: Path, data: Path, **changes: Any) -> TrainConfig:
@@ -98,12 +84,13 @@ def _load(config: TrainConfig) -> LoadedModel:
 
 def run_cases(rank: int, store: str, cases: list[tuple[str, dict[str, Any]]], out: str) -> None:
     """What each of two processes does: the cases one after the other; rank 0 writes what they gave."""
-    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ.update(HF_HUB_OFFLINE="1", RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK="0")  # as torchrun sets them
     torch.set_num_threads(1)
-    with process_group(Path(store), rank, 2):
-        for name, settings in cases:
-            config = TrainConfig.model_validate({**settings, "cluster": {"num_workers": 2}})
-            run = run_training(config, Path(out) / name, rank=rank)
-            if rank == 0:
-                gave = {"losses": run.losses, "evaluations": [(e.loss, e.scores) for e in run.evaluations]}
-                (Path(out) / f"{name}.json").write_text(json.dumps(gave))
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    for name, settings in cases:
+        config = TrainConfig.model_validate({**settings, "cluster": {"num_workers": 2}})
+        run = run_training(config, Path(out) / name, rank=rank)
+        if rank == 0:
+            gave = {"losses": run.losses, "evaluations": [(e.loss, e.scores) for e in run.evaluations]}
+            (Path(out) / f"{name}.json").write_text(json.dumps(gave))
+    dist.destroy_process_group()

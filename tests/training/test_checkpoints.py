@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,13 +13,9 @@ from emollm.config import with_values
 from emollm.errors import TrainingError
 from emollm.training.checkpoints import Position, damage, finished_folders, read_checkpoint
 from emollm.training.validation import evaluation_steps
-from tests.training.ranks import options, process_group, run_training
+from tests.training.ranks import options, run_training
 
-
-@pytest.fixture(scope="module", autouse=True)
-def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with process_group(tmp_path_factory.mktemp("store") / "store"):
-        yield
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 @pytest.mark.slow

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 
 from emollm.config import ClusterConfig
 from emollm.errors import TrainingError
@@ -21,17 +18,7 @@ from tests.tiny import Family, tiny_model
 
 GOLDEN = Path(__file__).parent / "golden_losses.txt"
 
-
-@pytest.fixture(scope="module", autouse=True)
-def process_group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A process group of one, as torchrun with a single process makes it."""
-    os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
-    store = tmp_path_factory.mktemp("store") / "store"
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
-        del os.environ[name]
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 def run(base: Path, data: Path, **options: object) -> list[StepReport]:

@@ -10,7 +10,7 @@ import pytest
 import torch.multiprocessing as mp
 
 from emollm.errors import ModelError
-from tests.training.ranks import options, process_group, run_cases, run_training
+from tests.training.ranks import options, run_cases, run_training
 
 pytestmark = pytest.mark.slow
 
@@ -35,13 +35,12 @@ def on_two(tiny_base: Path, sample_data: Path, tmp_path_factory: pytest.TempPath
 
 
 @pytest.fixture(scope="module")
-def on_one(tiny_base: Path, sample_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def on_one(tiny_base: Path, sample_data: Path, alone: None) -> Any:
     """The same runs on one process without ZeRO: the losses to be met."""
-    with process_group(tmp_path_factory.mktemp("store") / "store"):
-        yield {
-            method: run_training(options(tiny_base, sample_data, method=method, zero_stage=0, **SAVED), None)
-            for method in ("full", "lora")
-        }
+    return {
+        method: run_training(options(tiny_base, sample_data, method=method, zero_stage=0, **SAVED), None)
+        for method in ("full", "lora")
+    }
 
 
 @pytest.mark.parametrize("name", CASES)
