@@ -1,7 +1,8 @@
 """How fast training is, against Hugging Face's Trainer: python benchmarks/training.py --data DIR [--base NAME]
 
-Both train the same model on the same rows, each in a process of its own, one after the other. The Trainer is set as
-the released code sets it: rows as they come, padded to the longest of a micro-batch, logits at every position.
+All train the same model on the same rows, each in a process of its own, one after the other. The Trainer is set as
+the released code sets it: rows as they come, padded to the longest of a micro-batch, logits at every position,
+activations recomputed in the backward pass; and once without the last.
 
 Times are CPU seconds of the process where there is no GPU, so that a busy machine blurs them less; the first step is
 left out. `of peak` is the share of the matrix-multiply speed that useful work (no padding, no recomputation) reached:
@@ -23,8 +24,9 @@ from pathlib import Path
 from typing import Any
 
 WAYS: dict[str, str] = {
-    "trainer": "transformers.Trainer, rows in random order, padded, full logits",
-    "emollm": "the loop of jobs/train.py: like lengths together, logits where a label is",
+    "trainer": "transformers.Trainer, rows in random order, padded, full logits, gradient checkpointing",
+    "trainer-kept": "the same without gradient checkpointing",
+    "emollm": "the loop of jobs/train.py: logits where a label is, common beginnings of prompts once",
 }
 
 
@@ -33,8 +35,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="data folder of jobs/build_data.py")
     parser.add_argument("--base", default="smollm2-135m-instruct")
     parser.add_argument("--method", choices=("lora", "full"), default="lora")
-    parser.add_argument("--steps", type=int, default=6, help="optimizer steps, the first of them not timed")
-    parser.add_argument("--batch", type=int, default=32, help="rows a step")
+    parser.add_argument("--steps", type=int, default=2, help="optimizer steps, the first of them not timed")
+    parser.add_argument("--batch", type=int, default=256, help="rows a step, as published")
     parser.add_argument("--micro-batch", type=int, default=8, help="rows through the model at once")
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
     parser.add_argument("--one", choices=list(WAYS), help=argparse.SUPPRESS)
@@ -42,14 +44,14 @@ def main() -> None:
     if args.one:
         print(json.dumps(measure(args)))
         return
-    print(f"{'':10}rows/s  tokens/s  of peak    GiB   loss   against the first")
+    print(f"{'':14}rows/s  tokens/s  of peak    GiB   loss   against the first")
     first = 0.0
     for way in args.ways:
         command = [sys.executable, "-W", "ignore", __file__, *sys.argv[1:], "--one", way]
         one = json.loads(subprocess.check_output(command, text=True).splitlines()[-1])
         first = first or one["rows_s"]
         print(
-            f"{way:10}{one['rows_s']:6.2f} {one['tokens_s']:9.0f} {one['of_peak']:8.1%} {one['gib']:6.2f} "
+            f"{way:14}{one['rows_s']:6.2f} {one['tokens_s']:9.0f} {one['of_peak']:8.1%} {one['gib']:6.2f} "
             f"{one['loss']:6.3f} {one['rows_s'] / first:6.1f}x",
             flush=True,
         )
@@ -79,6 +81,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
             "data": args.data, "out": "unused", "base": args.base, "method": args.method, "evaluations": 0,
             "max_rows": args.steps * args.batch, "global_batch_size": args.batch, "micro_batch_size": args.micro_batch,
             "learning_rate": 1e-4, "precision": "bf16" if on_gpu else "float32", "zero_stage": 0,
+            "gradient_checkpointing": args.one == "trainer",
             "cluster": {"num_workers": 1},
         }
     )  # fmt: skip
@@ -90,7 +93,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     rows = encode_rows(training_rows(config), prompt_encoder(loaded))
     peak = matmul_flops_s(device, torch.bfloat16 if on_gpu else torch.float32)
     clock = _clock(on_gpu)
-    run: Callable[..., list[tuple[float, float]]] = with_trainer if args.one == "trainer" else with_loop
+    run: Callable[..., list[tuple[float, float]]] = with_loop if args.one == "emollm" else with_trainer
     ends = run(loaded, rows, config, clock, device)
     seconds = ends[-1][0] - ends[0][0]
     timed = len(ends) - 1
@@ -145,6 +148,8 @@ def with_trainer(loaded: Any, rows: Sequence[Any], config: Any, clock: Callable[
             learning_rate=config.learning_rate, bf16=device == "cuda", use_cpu=device == "cpu",
             report_to=[], save_strategy="no", logging_steps=1, remove_unused_columns=False,
             disable_tqdm=True, seed=config.seed, weight_decay=config.weight_decay,
+            gradient_checkpointing=config.gradient_checkpointing,
+            gradient_checkpointing_kwargs={"use_reentrant": False},
         )  # fmt: skip
         loaded.model.train()
         Trainer(

@@ -181,6 +181,11 @@ def attach_lora(model: Any, *, rank: int, alpha: int, dropout: float) -> Any:
     return get_peft_model(model, config)
 
 
+def base_of(model: Any) -> Any:
+    """The language model itself, with its adapters in it if it has any."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def save_model(folder: Path, loaded: LoadedModel) -> None:
     """Write weights (or the adapter), tokenizer and card as a model directory; of heads alone, the card."""
     if loaded.card.adapter == "heads":

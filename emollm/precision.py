@@ -1,22 +1,32 @@
-"""Which arithmetic is fastest here: float32 or bfloat16."""
+"""The arithmetic of a model: which is fastest here, and what it means for the weights."""
 
 from __future__ import annotations
 
 import time
+from typing import Literal
 
 import torch
 
+from emollm.errors import ConfigError
 
-def resolve_precision(precision: str, device: str) -> torch.dtype:
-    """`float32` and `bf16` as asked; `auto`: bfloat16 where it is the faster of the two.
+Resolved = Literal["float32", "bf16", "int8"]
+DTYPES: dict[Resolved, torch.dtype] = {"float32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32}
+"""What weights are loaded as; those of int8 are rounded after (`emollm.int8`)."""
+
+
+def resolve_precision(precision: str, device: str) -> Resolved:
+    """`float32`, `bf16` and `int8` as asked; `auto`: bf16 where it is faster than float32.
 
     On a CPU that is measured (20 ms): some announce avx512_bf16 and multiply half as fast with it, others twice.
-    In a process group rank 0 decides for all.
+    In a process group rank 0 decides for all. Raises ConfigError for int8 elsewhere than on a CPU.
     """
+    if precision == "int8" and device != "cpu":
+        raise ConfigError("--precision int8 is for CPUs; on a GPU take bf16")
     if precision == "auto":
         faster = torch.cuda.is_bf16_supported() if device != "cpu" else _bf16_is_faster_on_cpu()
-        precision = "bf16" if _from_rank_0(faster, device) else "float32"
-    return torch.bfloat16 if precision == "bf16" else torch.float32
+        return "bf16" if _from_rank_0(faster, device) else "float32"
+    assert precision in DTYPES  # the options allow no other
+    return precision
 
 
 def _bf16_is_faster_on_cpu() -> bool:

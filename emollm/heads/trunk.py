@@ -20,7 +20,7 @@ from torch import nn
 from emollm.encoding import EncodedPrompt, PromptEncoder
 from emollm.errors import ModelError
 from emollm.heads.card import Prompt, Reading
-from emollm.models import LoadedModel
+from emollm.models import LoadedModel, base_of
 from emollm.prompts import Layout, Pieces
 
 
@@ -69,7 +69,7 @@ class Trunk:
 
     def __init__(self, model: Any, architecture: str, *, depth: int | None = None) -> None:
         """`depth` is the deepest layer that will be read; None: all. The blocks behind it are dropped from `model`."""
-        lm = model.get_base_model() if hasattr(model, "get_base_model") else model
+        lm = base_of(model)
         self.module: nn.Module = {
             "decoder": lambda: lm.get_decoder(), "encoder-decoder": lambda: lm.get_encoder(), "encoder": lambda: lm,
         }[architecture]()  # fmt: skip

@@ -49,23 +49,29 @@ def steps(
 ) -> Iterator[list[EncodedRow]]:
     """The rows of each optimizer step: epochs without end, each in an order of its own, cut into full batches.
 
-    Within a step rows stand by length, so that micro-batches pad little. What a step holds depends on the seed
-    alone, not on the number of workers.
+    What a step holds depends on the seed alone, not on the number of workers.
     """
     rng = np.random.default_rng(seed)
     order: list[int] = []
     for _ in range(num_steps):
         while len(order) < global_batch_size:
             order.extend(rng.permutation(len(rows)).tolist())
-        batch = [rows[i] for i in order[:global_batch_size]]
+        yield [rows[i] for i in order[:global_batch_size]]
         del order[:global_batch_size]
-        yield sorted(batch, key=lambda row: len(row.prompt) + len(row.answer))
 
 
-def share(batch: Sequence[EncodedRow], *, rank: int, world_size: int, micro_batch_size: int) -> list[list[EncodedRow]]:
-    """A worker's micro-batches of a step: neighbours in length together, short and long ones dealt out evenly."""
-    micro = [batch[i : i + micro_batch_size] for i in range(0, len(batch), micro_batch_size)]
-    return [list(rows) for rows in micro[rank::world_size]]
+def cut_by_length(batch: Sequence[EncodedRow], micro_batch_size: int) -> list[list[EncodedRow]]:
+    """Micro-batches that pad little: neighbours in length together."""
+    return _cut(sorted(batch, key=lambda row: len(row.prompt) + len(row.answer)), micro_batch_size)
+
+
+def cut_by_prompt(batch: Sequence[EncodedRow], micro_batch_size: int) -> list[list[EncodedRow]]:
+    """Micro-batches whose prompts begin alike."""
+    return _cut(sorted(batch, key=lambda row: row.prompt), micro_batch_size)
+
+
+def _cut(batch: list[EncodedRow], size: int) -> list[list[EncodedRow]]:
+    return [batch[i : i + size] for i in range(0, len(batch), size)]
 
 
 def collate_decoder(rows: Sequence[EncodedRow], *, pad: int, device: str) -> MicroBatch:

@@ -30,10 +30,10 @@ from emollm.heads.derive import derived_heads, with_derived
 from emollm.heads.labels import Floats, Labelled, QuestionKey
 from emollm.heads.ridge import Scale
 from emollm.heads.trunk import Batch, PostEncoder, Trunk
-from emollm.models import LoadedModel, load_model
+from emollm.models import LoadedModel, base_of, load_model
 from emollm.scoring.batching import by_length
 from emollm.tasks import Kind, Task
-from emollm.training.batches import EncodedRow, MicroBatch
+from emollm.training.batches import EncodedRow, MicroBatch, cut_by_length
 from emollm.training.objective import AnswerLoss
 
 _SLOWER = 0.03
@@ -106,6 +106,9 @@ class Joint:
             for row, text in zip(answers, table["text"].to_pylist(), strict=True)
             if (n := place.get(text)) is not None and not start.held_out_N[n]
         ]
+
+    def cut(self, batch: Sequence[EncodedRow], micro_batch_size: int) -> list[list[EncodedRow]]:
+        return cut_by_length(batch, micro_batch_size)
 
     def collate(self, rows: Sequence[EncodedRow]) -> MicroBatch:
         mine = [row for row in rows if isinstance(row, HeadRow)]
@@ -268,7 +271,7 @@ def _columns(start: StartingHeads) -> dict[QuestionKey, slice]:
 
 def _freeze_unread(model: Any, trunk: Trunk, depth: int) -> None:
     """What lies behind the deepest layer read has no gradient, so it is not given to the optimizer."""
-    lm = model.get_base_model() if hasattr(model, "get_base_model") else model
+    lm = base_of(model)
     read = {id(p) for block in trunk.blocks[:depth] for p in block.parameters()}
     read |= {id(p) for p in lm.get_input_embeddings().parameters()}
     for parameter in model.parameters():

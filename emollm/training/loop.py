@@ -18,8 +18,8 @@ import torch.distributed as dist
 
 from emollm.errors import TrainingError
 from emollm.models import LoadedModel
-from emollm.precision import resolve_precision
-from emollm.training.batches import EncodedRow, share, steps
+from emollm.precision import DTYPES, resolve_precision
+from emollm.training.batches import EncodedRow, steps
 from emollm.training.checkpoints import Checkpoints, Position
 from emollm.training.config import TrainConfig
 from emollm.training.objective import Answers, Objective
@@ -79,7 +79,7 @@ def train(
         loaded.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         loaded.model.enable_input_require_grads()
     loaded.model.train()
-    precision = resolve_precision(config.precision, device)
+    precision = DTYPES[resolve_precision(config.precision, device)]
     objective = objective or Answers(loaded, device)
     engine = start_engine(objective.module, config, precision=precision, device=device)
     autocast = torch.autocast(
@@ -109,7 +109,7 @@ def train(
         # DeepSpeed averages over workers and micro-batches; this makes that a mean over answer tokens.
         scale = world_size * config.accumulation_steps / answer_tokens
         loss_sum = torch.zeros((), device=device)
-        for micro in share(batch, rank=rank, world_size=world_size, micro_batch_size=config.micro_batch_size):
+        for micro in objective.cut(batch, config.micro_batch_size)[rank::world_size]:
             inputs = objective.collate(micro)
             with autocast:
                 loss = engine(inputs.inputs, inputs.labels_BT)
@@ -150,7 +150,7 @@ def train(
             seconds = timed()
             engine.eval()
             with autocast:
-                loss_now = validator.loss(engine, objective.collate)
+                loss_now = validator.loss(engine, objective)
             position = position.evaluated(loss_now)
             with_scores = config.metrics_every and position.evaluations % config.metrics_every == 0
             scores = validator.scores() if with_scores else {}

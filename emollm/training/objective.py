@@ -8,14 +8,27 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from emollm.models import LoadedModel
-from emollm.training.batches import IGNORED, EncodedRow, MicroBatch, collate_decoder, collate_encoder_decoder
+from emollm.models import LoadedModel, base_of
+from emollm.training.batches import (
+    IGNORED,
+    EncodedRow,
+    MicroBatch,
+    collate_decoder,
+    collate_encoder_decoder,
+    cut_by_length,
+    cut_by_prompt,
+)
+from emollm.training.sharing import can_share, collate_tree, is_worth_it
 
 
 class Objective(Protocol):
-    """What a run learns: how rows become a micro-batch, and the module whose forward pass sums the loss over it."""
+    """What a run learns: how rows become micro-batches, and the module whose forward pass sums the loss over one."""
 
     module: nn.Module
+
+    def cut(self, batch: Sequence[EncodedRow], micro_batch_size: int) -> list[list[EncodedRow]]:
+        """Which rows go through the model together; every rank finds the same."""
+        ...
 
     def collate(self, rows: Sequence[EncodedRow]) -> MicroBatch: ...
 
@@ -26,8 +39,22 @@ class Answers:
     def __init__(self, loaded: LoadedModel, device: str) -> None:
         self.module: nn.Module = AnswerLoss(loaded.model)
         self._loaded, self._device = loaded, device
+        self._can_share = not loaded.is_encoder_decoder and can_share(base_of(loaded.model))
+
+    def cut(self, batch: Sequence[EncodedRow], micro_batch_size: int) -> list[list[EncodedRow]]:
+        if self._can_share:
+            alike = cut_by_prompt(batch, micro_batch_size)
+            if sum(map(is_worth_it, alike)) > len(alike) / 2:
+                return alike
+        return cut_by_length(batch, micro_batch_size)
 
     def collate(self, rows: Sequence[EncodedRow]) -> MicroBatch:
+        if self._can_share and is_worth_it(rows):
+            return collate_tree(rows, device=self._device)
+        return self.padded(rows)
+
+    def padded(self, rows: Sequence[EncodedRow]) -> MicroBatch:
+        """A row of the batch for each row."""
         pad = self._loaded.tokenizer.pad_token_id
         if self._loaded.is_encoder_decoder:
             start = self._loaded.model.config.decoder_start_token_id
@@ -54,10 +81,10 @@ class AnswerLoss(nn.Module):
         return nn.functional.cross_entropy(logits_NV.float(), labels_BT[chosen_BT], reduction="sum")
 
     def _logits(self, inputs: dict[str, torch.Tensor], chosen_BT: torch.Tensor) -> torch.Tensor:
-        lm = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        lm = base_of(self.model)
         if lm.config.is_encoder_decoder:
             logits: torch.Tensor = lm(**inputs).logits[chosen_BT]
             return logits
-        hidden_BTD = lm.get_decoder()(**inputs).last_hidden_state
+        hidden_BTD = lm.get_decoder()(**inputs, use_cache=False).last_hidden_state
         chosen: torch.Tensor = lm.get_output_embeddings()(hidden_BTD[chosen_BT])
         return chosen

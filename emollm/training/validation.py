@@ -15,11 +15,12 @@ import torch.distributed as dist
 from emollm.evaluation.predictions import Prediction
 from emollm.evaluation.questions import GoldQuestion
 from emollm.evaluation.scores import score_results
-from emollm.models import LoadedModel
+from emollm.models import LoadedModel, base_of
 from emollm.prompts import Question
 from emollm.tasks import Value
-from emollm.training.batches import EncodedRow, MicroBatch
+from emollm.training.batches import EncodedRow
 from emollm.training.config import TrainConfig
+from emollm.training.objective import Objective
 
 _BATCH_TOKENS = 1024
 
@@ -66,24 +67,23 @@ class Validator:
         device: str,
     ) -> None:
         self._loaded = loaded
-        by_length = sorted(rows, key=lambda row: len(row.prompt) + len(row.answer))
-        size = config.micro_batch_size
-        self._batches = [by_length[i : i + size] for i in range(0, len(by_length), size)]
+        self._rows = rows
         self._questions = questions
         self._config = config
         self._rank, self._world_size, self._device = rank, world_size, device
 
     @torch.no_grad()
-    def loss(self, engine: Any, collate: Callable[[Sequence[EncodedRow]], MicroBatch]) -> float:
+    def loss(self, engine: Any, objective: Objective) -> float:
         """Mean nats an answer token over all validation rows. Collective."""
+        batches = objective.cut(self._rows, self._config.micro_batch_size)
         sums = torch.zeros(2, dtype=torch.float64, device=self._device)
-        for first in range(0, len(self._batches), self._world_size):
+        for first in range(0, len(batches), self._world_size):
             mine = first + self._rank
             # Past the end a rank does the first batch again, to keep step, and counts nothing.
-            batch = self._batches[mine % len(self._batches)]
-            inputs = collate(batch)
+            batch = batches[mine % len(batches)]
+            inputs = objective.collate(batch)
             loss = engine(inputs.inputs, inputs.labels_BT)
-            if mine < len(self._batches):
+            if mine < len(batches):
                 sums += torch.tensor([float(loss), sum(len(row.answer) for row in batch)], device=self._device)
         if self._world_size > 1:
             dist.all_reduce(sums)
@@ -94,8 +94,7 @@ class Validator:
         from emollm.scoring.constrained import ConstrainedScorer
 
         model = self._loaded.model
-        lm = model.get_base_model() if hasattr(model, "get_base_model") else model
-        plain = LoadedModel(lm, self._loaded.tokenizer, self._loaded.card)
+        plain = LoadedModel(base_of(model), self._loaded.tokenizer, self._loaded.card)
         scorer = ConstrainedScorer(plain, device=self._device, batch_tokens=_BATCH_TOKENS)
         together = self._config.zero_stage == 3 or self._world_size == 1
         mine = self._questions if together else self._questions[self._rank :: self._world_size]

@@ -18,7 +18,7 @@ from emollm.errors import DataError, EmollmError, ModelError, ResourceError, Tra
 from emollm.evaluation.questions import GoldQuestion, load_questions
 from emollm.folders import write_json
 from emollm.models import LoadedModel, attach_lora, load_base, probe_logits, prompt_encoder, save_model, verify_saved
-from emollm.precision import resolve_precision
+from emollm.precision import DTYPES, resolve_precision
 from emollm.tasks import Task
 from emollm.training.batches import EncodedRow, encode_rows
 from emollm.training.checkpoints import Checkpoints
@@ -101,7 +101,7 @@ def _run(
     _check_lengths(rows, loaded)
     if config.objective != "answers":
         joint = Joint(
-            loaded, start, with_answers=Answers(loaded, device).collate if rows else None,
+            loaded, start, with_answers=Answers(loaded, device).padded if rows else None,
             loss_weight=config.heads.loss_weight, device=device,
         )  # fmt: skip
         rows = joint.rows(table, rows)
@@ -146,7 +146,7 @@ def _run(
 def _load(config: TrainConfig, device: str) -> LoadedModel:
     """The base under the card of the model to be, adapters attached."""
     on_gpu = device != "cpu"
-    dtype = resolve_precision(config.precision, device) if on_gpu else torch.float32
+    dtype = DTYPES[resolve_precision(config.precision, device)] if on_gpu else torch.float32
     base = load_base(config.base, dtype=dtype, device=device)
     if base.card.base.architecture == "encoder" and config.objective != "heads":
         raise ModelError(f"{config.base} is an encoder and writes no answers; train it with --objective heads")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,9 @@ from emollm.training.batches import (
     EncodedRow,
     collate_decoder,
     collate_encoder_decoder,
+    cut_by_length,
+    cut_by_prompt,
     encode_rows,
-    share,
     steps,
 )
 
@@ -48,15 +50,14 @@ def test_every_epoch_shows_each_row_once_in_an_order_of_its_own() -> None:
     assert seen[:24] != seen[24:]
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 4])
-def test_workers_share_a_step_without_gap_or_overlap(world_size: int) -> None:
+@pytest.mark.parametrize("cut", [cut_by_length, cut_by_prompt])
+def test_a_step_is_cut_without_gap_or_overlap(cut: Callable[..., list[list[EncodedRow]]]) -> None:
     rows = [EncodedRow(str(i), prompt=[5] * (i + 1), answer=[2]) for i in range(16)]
     (batch,) = steps(rows, global_batch_size=16, num_steps=1, seed=3)
-    parts = [share(batch, rank=r, world_size=world_size, micro_batch_size=2) for r in range(world_size)]
-    assert sorted(row.id for part in parts for micro in part for row in micro) == sorted(row.id for row in rows)
-    assert {len(part) for part in parts} == {8 // world_size}
-    # Neighbours in length go together: that is what saves padding.
-    assert all(abs(len(a.prompt) - len(b.prompt)) == 1 for part in parts for a, b in part)
+    parts = cut(batch, 2)
+    assert sorted(row.id for micro in parts for row in micro) == sorted(row.id for row in rows)
+    # Neighbours in length, or in what they begin with, go together: that is what saves padding.
+    assert all(abs(len(a.prompt) - len(b.prompt)) == 1 for a, b in parts)
 
 
 def test_training_ids_are_the_scorers_ids_then_the_answer(tiny_base: Path, sample_data: Path) -> None:

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from emollm.models import attach_lora, load_base
-from emollm.training.batches import EncodedRow, collate_decoder, collate_encoder_decoder
-from emollm.training.objective import AnswerLoss
+from emollm.training.batches import EncodedRow, collate_decoder, collate_encoder_decoder, cut_by_prompt
+from emollm.training.objective import AnswerLoss, Answers
+from emollm.training.sharing import can_share, collate_tree, is_worth_it, num_tokens
 from tests.tiny import FAMILIES, Family, tiny_model
 
 ROWS = [
@@ -39,3 +40,47 @@ def test_loss_is_that_of_each_row_alone_with_full_logits(tmp_path: Path, family:
         log_probs = logits.log_softmax(-1)
         alone -= log_probs[torch.arange(len(row.answer)), torch.tensor(row.answer)].sum()
     torch.testing.assert_close(loss, alone, rtol=1e-4, atol=1e-3)
+
+
+WORDING = list(range(300, 330))
+ALIKE = [
+    EncodedRow("a", prompt=[*WORDING, 400, 401, 402], answer=[250, 2]),
+    EncodedRow("b", prompt=[*WORDING, 400, 405], answer=[251, 252, 2]),
+    EncodedRow("the same post, another answer", prompt=[*WORDING, 400, 405], answer=[251, 260, 2]),
+    EncodedRow("a beginning of the others", prompt=WORDING, answer=[270, 2]),
+    EncodedRow("unlike the others", prompt=[500, 501], answer=[280, 2]),
+]
+
+
+@pytest.mark.parametrize("family", ["llama", "opt"])
+@pytest.mark.parametrize("lora", [False, True])
+def test_a_tree_of_rows_has_the_loss_and_gradients_of_the_rows(tmp_path: Path, family: Family, lora: bool) -> None:
+    model = load_base(str(tiny_model(family, tmp_path))).model
+    if lora:
+        model = attach_lora(model, rank=2, alpha=4, dropout=0.0)
+    learner, (rows,) = AnswerLoss(model.eval()), cut_by_prompt(ALIKE, len(ALIKE))
+    tree, padded = collate_tree(rows, device="cpu"), collate_decoder(rows, pad=0, device="cpu")
+    assert tree.labels_BT.shape == (1, num_tokens(rows)) == (1, 32 + 6 + 4 + 4 + 4)
+    gave = []
+    for micro in (tree, padded):
+        model.zero_grad()
+        loss = learner(micro.inputs, micro.labels_BT)
+        loss.backward()
+        gave.append((loss, [p.grad.clone() for p in model.parameters() if p.grad is not None]))
+    torch.testing.assert_close(gave[0], gave[1], rtol=1e-4, atol=1e-4)
+
+
+def test_rows_share_what_pays_and_models_that_can(tmp_path: Path) -> None:
+    assert is_worth_it(ALIKE[:4])
+    unlike = [EncodedRow(str(i), [i, *WORDING], [2]) for i in range(3)]
+    assert not is_worth_it(unlike)
+    llama, bloom = (load_base(str(tiny_model(family, tmp_path / family))) for family in ("llama", "bloom"))
+    assert can_share(llama.model)
+    assert not can_share(bloom.model)
+
+    answers = Answers(llama, "cpu")
+    others = [EncodedRow(row.id, [500, *row.prompt], row.answer) for row in ALIKE]
+    mixed = [row for pair in zip(ALIKE[:4], others[:4], strict=True) for row in pair]
+    assert {len({row.prompt[0] for row in micro}) for micro in answers.cut(mixed, 4)} == {1}
+    assert len(answers.collate(ALIKE[:4]).labels_BT) == 1
+    assert len(answers.collate(unlike).labels_BT) == 3
