@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import subprocess
 import sys
+import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from emollm.build import SAMPLES
+from emollm.training.run_folder import read_lines
 from tests.conftest import ROOT
-from tests.ray_cluster import HEAD, Node, RayCluster, ray_cluster
+from tests.ray_cluster import BIN, HEAD, Node, RayCluster, free_ports, ray_cluster
 
 pytestmark = pytest.mark.ray
 
@@ -39,17 +45,21 @@ def node_with(cluster: RayCluster, name: str) -> Node:
     raise AssertionError(f"no {name} outside the head")
 
 
+def start_job(cluster: RayCluster, *command: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, *map(str, command)], cwd=ROOT, env=cluster.env, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
 def test_an_annotation_whose_node_dies_ends_whole_and_verifies(
     cluster: RayCluster, model_directory: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "annotated"
-    command = [
-        sys.executable, "jobs/annotate.py", "--model", str(model_directory), "--input", str(SAMPLES / "posts.jsonl"),
-        "--out", str(out), "--cluster.ray-address", cluster.address, "--cluster.num-workers", "2", "--block-posts", "4",
-    ]  # fmt: skip
-    job = subprocess.Popen(
-        command, cwd=ROOT, env=cluster.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    job = start_job(
+        cluster, "jobs/annotate.py", "--model", model_directory, "--input", SAMPLES / "posts.jsonl", "--out", out,
+        "--cluster.ray-address", cluster.address, "--cluster.num-workers", 2, "--block-posts", 4,
+    )  # fmt: skip
     victim = node_with(cluster, "ScoreBlock")
     while not list((out / "_unfinished" / "blocks").glob("*.parquet")):  # killed at work, not before
         assert job.poll() is None, job.communicate()[0]
@@ -64,3 +74,84 @@ def test_an_annotation_whose_node_dies_ends_whole_and_verifies(
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "220 posts" in ran.stdout
     assert "hold against manifest, tasks and input" in ran.stdout
+
+
+def test_a_training_whose_node_dies_ends_with_the_losses_of_one_undisturbed(
+    cluster: RayCluster, tiny_base: Path, sample_data: Path, tmp_path: Path
+) -> None:
+    options = (
+        "--data", sample_data, "--base", tiny_base, "--method", "full", "--max-rows", 384, "--global-batch-size", 16,
+        "--micro-batch-size", 4, "--precision", "float32", "--evaluations", 0, "--checkpoint-steps", 2,
+    )  # fmt: skip
+    alone, out = tmp_path / "alone", tmp_path / "model"
+    # Without Ray, on one worker: what the two on the cluster must come to.
+    one = start_job(cluster, "-m", "emollm.training", *options, "--out", alone, "--cluster.num-workers", 1)
+    job = start_job(
+        cluster, "jobs/train.py", *options, "--out", out, "--cluster.ray-address", cluster.address,
+        "--cluster.num-workers", 2,
+    )  # fmt: skip
+    run = tmp_path / ".model.training"
+    while len(read_lines(run / "metrics.jsonl")) < 4:
+        assert job.poll() is None, job.communicate()[0]
+        time.sleep(0.05)
+    node_with(cluster, "RayTrainWorker").kill()
+    assert not out.exists()
+    cluster.add_node(num_cpus=1)
+    said, _ = job.communicate(timeout=480)
+    assert job.returncode == 0, said
+    assert "continuing after step" in said
+    said, _ = one.communicate(timeout=480)
+    assert one.returncode == 0, said
+    expected = [line["loss"] for line in read_lines(alone / "metrics.jsonl")]
+    assert len(expected) == 24
+    assert [line["loss"] for line in read_lines(out / "metrics.jsonl")] == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_endpoint_answers_while_a_node_with_a_replica_dies(cluster: RayCluster, model_directory: Path) -> None:
+    (port,) = free_ports(1, HEAD)
+    url = f"http://{HEAD}:{port}"
+    entry = (
+        f"serve start --http-host {HEAD} --http-port {port} --proxy-location HeadOnly && "
+        f"exec serve run serve.app:build model={model_directory} replicas=2"
+    )
+    submit = [BIN / "ray", "job", "submit", "--address", cluster.dashboard, "--working-dir", ".", "--no-wait", "--"]
+    subprocess.run([*submit, "bash", "-c", f"'{entry}'"], cwd=ROOT, env=cluster.env, check=True, timeout=300)
+    give_up = time.monotonic() + 300
+    while time.monotonic() < give_up:
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(f"{url}/readyz", timeout=10).read()
+            break
+        time.sleep(0.5)
+    victim = node_with(cluster, "Annotator")
+    answers: list[int] = []
+    finished = threading.Event()
+    asker = threading.Thread(target=ask, args=(url, answers, finished))
+    asker.start()
+    try:
+        wait_for_answers(answers, 3)
+        victim.kill()
+        cluster.wait_for_nodes(2)
+        wait_for_answers(answers, len(answers) + 3)
+    finally:
+        finished.set()
+        asker.join()
+    assert set(answers) == {200}
+
+
+def wait_for_answers(answers: list[int], count: int) -> None:
+    give_up = time.monotonic() + 300
+    while len(answers) < count:
+        assert time.monotonic() < give_up, answers
+        time.sleep(0.1)
+
+
+def ask(url: str, answers: list[int], finished: threading.Event) -> None:
+    """One request after the other; each one's status."""
+    body = json.dumps({"texts": ["what a lovely morning!"], "tasks": ["V-oc"]}).encode()
+    request = urllib.request.Request(f"{url}/v1/annotate", body, {"content-type": "application/json"})
+    while not finished.is_set():
+        try:
+            with urllib.request.urlopen(request, timeout=120) as answer:
+                answers.append(answer.status)
+        except urllib.error.HTTPError as error:
+            answers.append(error.code)
