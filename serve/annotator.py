@@ -15,6 +15,7 @@ from ray import serve
 from emollm.affect_card import AffectCard
 from emollm.answers import Answer
 from emollm.bases import model_folder
+from emollm.precision import resolve_precision
 from emollm.prompts import Question, questions_for
 from emollm.scoring.scorer import open_scorer
 from emollm.tasks import select_tasks
@@ -44,12 +45,11 @@ class Annotator:
         config = ServeConfig.model_validate(dict(options))
         self._config = config
         device = "cuda" if config.gpus_per_replica else "cpu"
-        self._precision = precision_name(config.precision, device)
+        self._precision = resolve_precision(config.precision, device)
         self._scorer = open_scorer(
             config.model,
-            engine=config.engine,
+            **{**config.scorer_options(), "precision": self._precision},
             device=device,
-            precision=self._precision,
             num_threads=max(1, int(config.cpus_per_replica)),
         )
         # One batch in the model at a time: threads beside each other in PyTorch are slower than one after another.
@@ -100,15 +100,6 @@ class Annotator:
 
     def _questions(self, piece: Piece, text: str) -> list[Question]:
         return questions_for(text, select_tasks(piece.tasks, self._scorer.card.tasks))
-
-
-def precision_name(asked: str, device: str) -> str:
-    """`float32` or `bf16`: what `auto` comes to on this machine."""
-    import torch
-
-    from emollm.precision import resolve_precision
-
-    return "bf16" if resolve_precision(asked, device) == torch.bfloat16 else "float32"
 
 
 def _weights_fingerprint(folder: Path) -> str | None:

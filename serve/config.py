@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field, model_validator
 
-from emollm.bases import DEFAULT_MODEL
-from emollm.config import Config
-from emollm.scoring.scorer import Engine
+from emollm.scoring.options import ScorerConfig
 
 
-class ServeConfig(Config):
+class ServeConfig(ScorerConfig):
     """Serve a model directory over HTTP with Ray Serve."""
 
-    model: str = DEFAULT_MODEL
-    """Model directory, the model in the box by name, or a base model by its registry name."""
-    engine: Engine = "auto"
-    """How answers are had from the model; auto: its heads where it has some, else constrained."""
-    precision: Literal["auto", "float32", "bf16"] = "auto"
-    """Arithmetic of the model; auto: bf16 where it is faster."""
     host: str = "127.0.0.1"
     """Address to listen on. Any other than loopback needs API keys."""
     port: int = Field(8000, ge=1, le=65535)

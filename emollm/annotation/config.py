@@ -7,22 +7,19 @@ from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from emollm.bases import DEFAULT_MODEL
-from emollm.config import ClusterConfig, Config
-from emollm.scoring.scorer import Engine
+from emollm.config import ClusterConfig
+from emollm.scoring.options import ScorerConfig
 
 Location = Annotated[str, BeforeValidator(lambda value: os.fspath(value) if isinstance(value, os.PathLike) else value)]
 """A local path, or a URI such as s3://bucket/folder."""
 
 
-class AnnotateConfig(Config):
+class AnnotateConfig(ScorerConfig):
     """Annotate a corpus of posts with affect columns, into Parquet.
 
     A job that died is continued by running it again; one that has finished is left alone.
     """
 
-    model: str = DEFAULT_MODEL
-    """Model directory, the model in the box by name, or a base model by its registry name."""
     input: Location
     """Posts: a file, a folder, or a pattern such as 'posts/**/*.parquet'; local, s3:// or gs://. Parquet, JSON lines,
     CSV or plain text (a post a line); .gz is read too."""
@@ -38,8 +35,6 @@ class AnnotateConfig(Config):
     """Other columns to carry into the output; '*' is all of them."""
     max_posts: int | None = Field(None, ge=1)
     """Annotate only the first so many posts. None: all."""
-    engine: Engine = "auto"
-    """How answers are had from the model."""
     block_posts: int | None = Field(None, ge=1)
     """Posts kept or lost together when something dies: make it minutes of an actor's work. None: 256 on CPUs, 2,048
     on GPUs, more where there are millions, fewer where actors would have nothing to do."""

@@ -32,6 +32,8 @@ def identify(
         "tasks": [task.name for task in tasks],
         "wording": _digest([task.model_dump(mode="json") for task in tasks]),
         "engine": scorer or engine,
+        "precision": config.precision,
+        "exact": config.exact,
         "code": emollm.__version__,
         "input": input_digest(files),
         "columns": [config.id_column, config.text_column, *config.carry],
@@ -53,7 +55,7 @@ def differences(before: Identity, now: Identity) -> str:
     parts = []
     for name in now:
         if before.get(name) != now[name]:
-            told = name in ("tasks", "engine", "code", "columns", "max_posts")
+            told = name in ("tasks", "engine", "precision", "exact", "code", "columns", "max_posts")
             parts.append(f"{name} ({_shown(before.get(name))} then, {_shown(now[name])} now)" if told else name)
     return ", ".join(parts)
 

@@ -263,6 +263,7 @@ def _score_blocks(job: Job, corpus: Corpus, blocks: Sequence[Block], ledger: Any
         "ledger": ledger,
         "batch_size": config.batch_size,
         "model": anywhere(config.model),
+        **job.config.scorer_options(),
         "engine": job.engine,
         "tasks": tuple(task.name for task in job.tasks),
         **({"opener": job.opener} if job.opener else {}),

@@ -40,7 +40,7 @@ def audit(config: AuditConfig, *, on_rows: Callable[[int, int], None] = lambda _
     scored = predict(
         config.model,
         questions,
-        engine=config.engine,
+        options=config.scorer_options(),
         cluster=config.cluster,
         on_rows=lambda n: on_rows(n, len(questions)),
     )

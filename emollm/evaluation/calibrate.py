@@ -53,7 +53,7 @@ def calibrate_model(
     scored = predict(
         config.model,
         questions,
-        engine=config.engine,
+        options=config.scorer_options(),
         cluster=config.cluster,
         calibrated=False,
         on_rows=lambda n: on_rows(n, len(questions)),
@@ -63,7 +63,7 @@ def calibrate_model(
     before, after = split_tasks(scored.predictions), split_tasks(cross_fitted(scored.predictions))
     gains = []
     for task in before:
-        measured = [measure_reliability(side[task], precision=config.precision) for side in (before, after)]
+        measured = [measure_reliability(side[task], precision=config.right_share) for side in (before, after)]
         errors = [score_task(side[task]).scores.get("MAE") for side in (before, after)]
         if measured[0] and measured[1]:
             gains.append(

@@ -12,6 +12,7 @@ from emollm.config import ClusterConfig, Config
 from emollm.evaluation.baselines.endpoint import EndpointConfig
 from emollm.evaluation.foreign import Scale
 from emollm.evaluation.scores import Invalid
+from emollm.scoring.options import ScorerConfig
 from emollm.scoring.scorer import Engine
 
 Baseline = Literal["constant", "vader", "textblob", "lexicon", "embedding", "zero-shot", "endpoint"]
@@ -19,10 +20,10 @@ LOCAL: tuple[Baseline, ...] = ("constant", "vader", "textblob", "embedding")
 """What `--baselines local` stands for: what runs here, in minutes, on all rows."""
 
 
-class EvaluateConfig(Config):
+class EvaluateConfig(ScorerConfig):
     """Measure a model, baselines, or anybody's predictions on labelled rows, and write the report."""
 
-    model: str | None = None
+    model: str | None = None  # type: ignore[assignment]
     """Model directory, the model in the box by name, or an untrained base: its registry name, or base:FOLDER. None:
     the model in the box, or none where --predictions or --beside are given."""
     data: Path | None = None
@@ -43,8 +44,6 @@ class EvaluateConfig(Config):
     """Tasks to measure, comma-separated; `profile` is all five of SemEval-2018. None: all that there are rows of."""
     max_rows: int | None = Field(None, ge=1)
     """At most so many questions a task and emotion, the first ones. None: all."""
-    engine: Engine = "auto"
-    """How answers are had from the model. auto: heads where it has some, else constrained."""
     calibrated: bool = True
     """Put the model's answers through its calibration, if it has one."""
     baselines: tuple[Baseline | Literal["local"], ...] = ()
@@ -66,7 +65,7 @@ class EvaluateConfig(Config):
     """Bootstrap resamples for the 95% intervals. 0: no intervals."""
     seed: int = 0
     """Seed of the resamples."""
-    precision: float = Field(0.9, gt=0, le=1)
+    right_share: float = Field(0.9, gt=0, le=1)
     """Share of right answers for which the report gives the confidence below which to abstain."""
     out: Path | None = None
     """Folder for predictions.parquet, metrics.json, report.html, report.md and run.json. None: only the table is
@@ -97,7 +96,7 @@ class EvaluateConfig(Config):
         return tuple(dict.fromkeys(named))
 
 
-class CalibrateConfig(Config):
+class CalibrateConfig(ScorerConfig):
     """Fit maps on validation rows that make a model's probabilities mean what they say, and keep them in its card."""
 
     model: str
@@ -110,19 +109,17 @@ class CalibrateConfig(Config):
     """At most so many questions a task and emotion. None: all."""
     engine: Engine = "auto"
     """The engine whose answers are calibrated; each has its own maps."""
-    precision: float = Field(0.9, gt=0, le=1)
+    right_share: float = Field(0.9, gt=0, le=1)
     """Share of right answers for which the confidence below which to abstain is printed."""
     cluster: ClusterConfig = ClusterConfig()
     """Scoring actors, their CPUs and GPUs."""
 
 
-class AuditConfig(Config):
+class AuditConfig(ScorerConfig):
     """Compare a model's scores of sentences that differ in a gender or race word alone (Equity Evaluation Corpus)."""
 
     eec: Path
     """Equity-Evaluation-Corpus.csv, or its folder."""
-    model: str = DEFAULT_MODEL
-    """Model directory, or a base as for jobs/evaluate.py."""
     tasks: tuple[str, ...] = ("EI-reg", "V-reg")
     """Tasks whose scores are compared: regressions and ordinals that the model knows."""
     max_frames: int | None = Field(None, ge=2)
@@ -133,8 +130,6 @@ class AuditConfig(Config):
     share of false alarms."""
     alpha: float = Field(0.05, gt=0, lt=1)
     """Corrected p-values below this are called a difference."""
-    engine: Engine = "auto"
-    """How answers are had from the model."""
     out: Path | None = None
     """Folder for scores.parquet, audit.json, audit.html and run.json. None: only the table is printed."""
     overwrite: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,16 +43,19 @@ def predict(
     model: str,
     questions: Sequence[GoldQuestion],
     *,
-    engine: str,
+    options: Mapping[str, Any],
     cluster: ClusterConfig,
     calibrated: bool = True,
     on_rows: Callable[[int], None] = lambda _done: None,
 ) -> Scored:
-    """Ask a model all questions. `on_rows` gets the number of newly answered ones, on another thread."""
+    """Ask a model all questions; `options` are those of `open_scorer`, the engine among them.
+
+    `on_rows` gets the number of newly answered ones, on another thread.
+    """
     from emollm.ray_session import check_resources, map_on_actors, quiet_ray_data, ray_session, reports_to, worker_error
     from emollm.scoring.rows import ScoreQuestions
 
-    order = _order(questions, resolve_engine(model, engine))
+    order = _order(questions, resolve_engine(model, options["engine"]))
     rows = pa.table(
         {
             "index": pa.array(order, pa.int64()),
@@ -68,9 +71,9 @@ def predict(
         quiet_ray_data()
         batch_size = max(1, min(256, math.ceil(len(order) / cluster.num_workers / 4)))
         with reports_to(on_rows) as queue:
-            options = {"model": anywhere(model), "engine": engine, "calibrated": calibrated, "reports": queue}
+            actor = {**options, "model": anywhere(model), "calibrated": calibrated, "reports": queue}
             blocks = ray.data.from_arrow([rows.slice(i, batch_size) for i in range(0, len(order), batch_size)])
-            scored = map_on_actors(blocks, ScoreQuestions, options, cluster, batch_size=batch_size)
+            scored = map_on_actors(blocks, ScoreQuestions, actor, cluster, batch_size=batch_size)
             started = time.monotonic()
             try:
                 tables = ray.get(scored.to_arrow_refs())

@@ -140,7 +140,7 @@ def _scored(
     scored = predict(
         model,
         asked,
-        engine=engine,
+        options={**config.scorer_options(), "engine": engine} if role == "model" else {"engine": engine},
         cluster=config.cluster,
         calibrated=config.calibrated,
         on_rows=lambda n: on_rows(n, len(asked)),

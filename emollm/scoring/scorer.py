@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from emollm.models import LoadedModel
 
 Engine = Literal["auto", "constrained", "generate", "heads"]
+Precision = Literal["auto", "float32", "bf16", "int8"]
 ENGINES: tuple[str, ...] = get_args(Engine)
 
 
@@ -60,11 +61,16 @@ def open_scorer(
     import torch
 
     from emollm.models import load_model
-    from emollm.precision import resolve_precision
+    from emollm.precision import DTYPES, resolve_precision
 
     if num_threads is not None and device == "cpu":
         torch.set_num_threads(num_threads)
-    loaded = load_model(model, dtype=resolve_precision(precision, device), device=device)
+    resolved = resolve_precision(precision, device)
+    loaded = load_model(model, dtype=DTYPES[resolved], device=device)
+    if resolved == "int8":
+        from emollm.int8 import quantize_linears
+
+        quantize_linears(loaded.model)
     scorer = _behind(engine, loaded, device=device, batch_tokens=batch_tokens, search=search)
     maps = loaded.card.calibration.get(engine) if calibrated else None
     if maps is None:

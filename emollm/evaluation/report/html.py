@@ -215,7 +215,15 @@ def _reliability(config: EvaluateConfig, main: Measured) -> Iterator[str]:
         if found.risk
     ]
     yield f'<div class="grid plots">{"".join(panels)}</div><br>'
-    header = ["task", "events", "ECE", "Brier", "risk area", f"abstain below, for {config.precision:.0%} right", "kept"]
+    header = [
+        "task",
+        "events",
+        "ECE",
+        "Brier",
+        "risk area",
+        f"{config.right_share:.0%} right above",
+        "kept",
+    ]
     header += ["50% interval holds", "80%", "90%", "95%"]
     yield html_table(header, [_reliability_row(name, found) for name, found in main.reliability.items()])
 
