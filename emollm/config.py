@@ -127,7 +127,7 @@ def read_config(cls: type[C], argv: Sequence[str], *, prog: str) -> C:
 
 _LOCATIONS = ("input", "out")
 """Options that are text, for they may be a URI, and otherwise a path."""
-_MODELS = ("model", "base")
+_MODELS = ("model", "base", "teacher", "zero_shot")
 """Options that are a folder, or else a name."""
 
 
@@ -139,23 +139,30 @@ def _on_storage(config: C) -> C:
     cluster = getattr(config, "cluster", None)
     if not isinstance(cluster, ClusterConfig):
         return config
-    given = {name: value for name, value in config if isinstance(value, Path) or (name in _LOCATIONS and value)}
-    paths = {n: v for n, v in given.items() if "://" not in str(v) and not Path(v).is_absolute()}
     if cluster.storage is None:
-        if "out" in paths and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        out = str(getattr(config, "out", None) or "/")
+        if "://" not in out and not Path(out).is_absolute() and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
             raise ConfigError(
-                f"--out {paths['out']} is relative: a submitted job stands in a copy of the working directory that Ray "
+                f"--out {out} is relative: a submitted job stands in a copy of the working directory that Ray "
                 "deletes; give an absolute path, or the shared folder as --cluster.storage"
             )
         return config
-    placed = {name: str(cluster.storage / path) for name, path in paths.items()}
-    for name in _MODELS:
-        value = str(getattr(config, name, None) or "")
+    return with_values(config, **{name: _placed(name, value, cluster.storage) for name, value in config})
+
+
+def _placed(name: str, value: Any, storage: Path) -> Any:
+    """An option's value with the relative paths in it below `storage`."""
+    if isinstance(value, Config) and not isinstance(value, ClusterConfig):
+        return with_values(value, **{inner: _placed(inner, v, storage) for inner, v in value})
+    if isinstance(value, tuple) and all(isinstance(each, Path) for each in value):
+        return tuple(storage / each for each in value)
+    if isinstance(value, Path) or (name in _LOCATIONS and value and "://" not in str(value)):
+        return type(value)(storage / value)  # an absolute path stays what it is
+    if name in _MODELS and value:
         prefix = "base:" if value.startswith("base:") else ""
-        folder = cluster.storage / value.removeprefix(prefix)
-        if value and folder.is_dir():
-            placed[name] = f"{prefix}{folder}"
-    return with_values(config, **placed)
+        folder = storage / value.removeprefix(prefix)
+        return f"{prefix}{folder}" if folder.is_dir() else value
+    return value
 
 
 def split_command(argv: Sequence[str], *, prog: str, commands: Mapping[str, type[Config]]) -> tuple[str, Sequence[str]]:

@@ -55,18 +55,25 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
+_EVALUATION = ("evaluations", "metrics_every", "patience")
+
+
 def with_recipe(values: Mapping[str, Any]) -> Mapping[str, Any]:
     """`values` over those of the recipe they name, the section `cluster` key by key.
 
-    Raises ValueError listing the recipes if the name is unknown.
+    A profile stands for the whole section, so the recipe's gives way to it; so do its evaluations where heads are
+    trained, which have none. Raises ValueError listing the recipes if the name is unknown.
     """
     name = values.get("recipe")
     if name is None:
         return values
     if name not in RECIPES:
         raise ValueError(f"--recipe {name!r} is unknown; choose from: {', '.join(RECIPES)}")
-    recipe = RECIPES[name]
+    recipe = dict(RECIPES[name])
+    if values.get("objective", "answers") != "answers":
+        recipe = {key: value for key, value in recipe.items() if key not in _EVALUATION}
     merged = {**recipe, **values}
-    if isinstance(values.get("cluster"), Mapping):
-        merged["cluster"] = {**recipe.get("cluster", {}), **values["cluster"]}
+    cluster = values.get("cluster")
+    if isinstance(cluster, Mapping) and not cluster.get("profile"):
+        merged["cluster"] = {**recipe["cluster"], **cluster}
     return merged

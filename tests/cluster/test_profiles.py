@@ -9,6 +9,8 @@ import pytest
 from emollm.annotation.pipeline import AnnotateConfig
 from emollm.config import ClusterConfig, Config, read_config, with_values
 from emollm.errors import ConfigError
+from emollm.evaluation.baselines.endpoint import EndpointConfig
+from emollm.evaluation.config import EvaluateConfig
 from emollm.training.config import TrainConfig
 
 RECIPE = ["--data", "data/aaid", "--out", "models/mine", "--global-batch-size", "256"]
@@ -28,6 +30,16 @@ def test_one_recipe_runs_on_every_profile(profile: str, workers: int, gpus: int,
     assert config.accumulation_steps == accumulation
     recipe = config.model_dump(exclude={"cluster", "data", "out"})
     assert recipe == train().model_dump(exclude={"cluster", "data", "out"})
+
+
+def test_a_profile_is_larger_than_the_recipes_own_cluster() -> None:
+    config = train("--recipe", "emollama-chat-7b", "--cluster.profile", "a100x16", "--cluster.cpus-per-worker", "5")
+    cluster = config.cluster
+    assert (cluster.num_workers, cluster.gpus_per_worker, cluster.cpus_per_worker) == (16, 1, 5)
+    assert train("--recipe", "emollama-chat-7b", "--cluster.profile", "laptop").cluster.gpus_per_worker == 0
+    assert train("--recipe", "emollama-chat-7b", "--cluster.num-workers", "4").cluster.gpus_per_worker == 1
+    # Of a recipe's evaluations heads have none, and nobody has asked for them.
+    assert train("--recipe", "smollm2-lora", "--objective", "heads").evaluations is None
 
 
 def test_what_is_given_beside_a_profile_wins_wherever_it_is_given(tmp_path: Path) -> None:
@@ -70,6 +82,16 @@ def test_relative_paths_are_on_the_storage_and_absolute_ones_stay(tmp_path: Path
     config = read_config(AnnotateConfig, [*named, "--cluster.storage", str(tmp_path)], prog="annotate")
     assert config.model == "smollm2-135m-instruct"
     assert str(read_config(AnnotateConfig, argv, prog="annotate").input) == "posts.jsonl"
+
+
+def test_all_paths_are_placed_wherever_they_stand(tmp_path: Path) -> None:
+    (tmp_path / "models" / "large").mkdir(parents=True)
+    argv = ["--data", "data/aaid", "--beside", "runs/a,/runs/b", "--zero-shot", "models/large", "--cluster.storage"]
+    config = read_config(EvaluateConfig, [*argv, str(tmp_path)], prog="evaluate")
+    assert config.beside == (tmp_path / "runs/a", Path("/runs/b"))
+    assert config.zero_shot == str(tmp_path / "models" / "large")
+    assert config.endpoint.cache == tmp_path / EndpointConfig().cache
+    assert config.model is None
 
 
 def test_a_uri_is_not_a_path(tmp_path: Path) -> None:

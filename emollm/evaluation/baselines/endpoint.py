@@ -46,8 +46,8 @@ class EndpointConfig(Config):
     """Times a request is made again after 429, a 5xx, a timeout or garbage; Retry-After is kept to."""
     timeout_s: float = Field(60.0, gt=0)
     """Seconds to wait for one reply."""
-    cache: Path | None = None
-    """File of replies that are not asked for again; None: `endpoint-cache.jsonl` in the working folder."""
+    cache: Path = Path("endpoint-cache.jsonl")
+    """File of replies that are not asked for again."""
     price_in: float = Field(0.0, ge=0)
     """Price of a million prompt tokens, for the estimate."""
     price_out: float = Field(0.0, ge=0)
@@ -96,7 +96,7 @@ def predict_endpoint(
     if not config.url.startswith(("http://", "https://")):
         raise ConfigError(f"--endpoint.url {config.url!r} must begin with http:// or https://")
     asked = [messages(question) for question in questions]
-    cache = _Cache(config.cache or Path("endpoint-cache.jsonl"))
+    cache = _Cache(config.cache)
     keys = [_key(config, one) for one in asked]
     new = [i for i, key in enumerate(keys) if key not in cache.replies]
     usage = Usage(cached=len(keys) - len(new))
