@@ -95,7 +95,7 @@ class Checkpoints:
     def newest(self) -> Checkpoint | None:
         """The newest checkpoint that is whole, by rank 0's reading of it. Collective.
 
-        A truncated or changed one is passed over with a note. Raises ModelError if it belongs to another base model.
+        A truncated or changed one is set aside with a note. Raises ModelError if it belongs to another base model.
         """
         choice: list[Any] = [None]
         if self._rank == 0:
@@ -217,6 +217,9 @@ def _newest_whole(folder: Path, on_note: Callable[[str], None]) -> Checkpoint | 
         if reason is None:
             return _without_lost_best(read_checkpoint(path))
         on_note(f"warning: the checkpoint {path} is damaged ({reason}); taking the one before it")
+        aside = path.with_name(f"damaged-{path.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
     return None
 
 

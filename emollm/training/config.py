@@ -108,7 +108,7 @@ class TrainConfig(Config):
     """Longer posts are cut here, in training and in every later use of the model."""
     evaluations: int | None = Field(None, ge=0)
     """Times the loss on validation rows is taken, evenly over the run; the best weights seen are the ones written.
-    0: never. None: 4 where the data folder has validation rows."""
+    0: never. None: 4 where the data folder has validation rows. With heads: never yet."""
     validation_rows: int = Field(256, ge=1)
     """Validation rows for that loss, drawn once."""
     patience: int | None = Field(None, ge=1)
@@ -130,7 +130,8 @@ class TrainConfig(Config):
     seed: int = 123
     """Seed of row order, adapters and dropout."""
     overwrite: bool = False
-    """Replace a model directory that is already there, and forget a stopped run instead of continuing it."""
+    """Replace a model directory that is already there. A run that was stopped with other options is forgotten; one with
+    the same options is continued all the same."""
     cluster: ClusterConfig = ClusterConfig()
     """Workers, their CPUs and GPUs."""
 
@@ -175,8 +176,6 @@ class TrainConfig(Config):
             for option, off in (("merge", False), ("plan", False), ("evaluations", None), ("patience", None)):
                 if getattr(self, option) not in (off, 0):
                     raise ValueError(f"--{option} is for --objective answers; heads have no such thing yet")
-            if self.zero_stage == 3:
-                raise ValueError(f"--zero-stage 3 is for --objective answers; take 2 for --objective {self.objective}")
         if self.merge and self.method != "lora":
             raise ValueError("--merge is for --method lora; a full fine-tune has nothing to merge")
         return self

@@ -30,7 +30,7 @@ from emollm.heads.derive import derived_heads, with_derived
 from emollm.heads.labels import Floats, Labelled, QuestionKey
 from emollm.heads.ridge import Scale
 from emollm.heads.trunk import Batch, PostEncoder, Trunk
-from emollm.models import LoadedModel, base_of, load_model
+from emollm.models import LoadedModel, load_model
 from emollm.scoring.batching import by_length
 from emollm.tasks import Kind, Task
 from emollm.training.batches import EncodedRow, MicroBatch, cut_by_length
@@ -80,7 +80,8 @@ class Joint:
         self._encode = PostEncoder(loaded, start.prompt)
         self.trunk = Trunk(loaded.model, loaded.card.base.architecture)
         if with_answers is None:
-            _freeze_unread(loaded.model, self.trunk, max(r.layer for r in start.readings))
+            a_post = self._encode.batch([self._encode("a post")], device)
+            _freeze_unread(loaded.model, self.trunk, a_post, max(r.layer for r in start.readings))
         self._columns = _columns(start)
         self._loss = HeadsLoss(loaded.model, self.trunk, start, self._columns, loss_weight=loss_weight, device=device)
         self.module: nn.Module = self._loss
@@ -269,11 +270,25 @@ def _columns(start: StartingHeads) -> dict[QuestionKey, slice]:
     return columns
 
 
-def _freeze_unread(model: Any, trunk: Trunk, depth: int) -> None:
-    """What lies behind the deepest layer read has no gradient, so it is not given to the optimizer."""
-    lm = base_of(model)
-    read = {id(p) for block in trunk.blocks[:depth] for p in block.parameters()}
-    read |= {id(p) for p in lm.get_input_embeddings().parameters()}
+def _freeze_unread(model: Any, trunk: Trunk, batch: Batch, depth: int) -> None:
+    """What has no part in the states behind layer `depth` has no gradient, so it is not given to the optimizer."""
+    read: set[int] = set()
+    is_past = False
+
+    def note(module: nn.Module, _inputs: Any) -> None:
+        if not is_past:
+            read.update(id(parameter) for parameter in module.parameters(recurse=False))
+
+    def stop(*_: Any) -> None:
+        nonlocal is_past
+        is_past = True
+
+    handles = [module.register_forward_pre_hook(note) for module in trunk.module.modules()]
+    handles.append(trunk.blocks[depth - 1].register_forward_hook(stop))
+    with torch.no_grad():
+        trunk.states(batch, [depth])
+    for handle in handles:
+        handle.remove()
     for parameter in model.parameters():
         if id(parameter) not in read:
             parameter.requires_grad_(False)

@@ -68,10 +68,9 @@ def train(
 
     Every rank calls it with the same rows, in the same order. The loss of a step is the mean over all answer tokens of
     its global batch, so it does not depend on how the batch is split over workers and micro-batches. `objective` is
-    what is learnt; None: the answers. With `checkpoints`
-    it goes on from the newest one (`on_resume` gets its step), and with a `validator` too it ends with the best weights
-    seen. Raises TrainingError, on every rank, when the loss or its gradients are not finite or a checkpoint cannot be
-    written.
+    what is learnt; None: the answers. With `checkpoints` it goes on from the newest one (`on_resume` gets its step, 0
+    if there is none), and with a `validator` too it ends with the best weights seen. Raises TrainingError, on every
+    rank, when the loss or its gradients are not finite or a checkpoint cannot be written.
     """
     total = num_steps(config, len(rows))
     torch.manual_seed(config.seed)
@@ -89,9 +88,10 @@ def train(
     )
 
     position = Position()
-    if checkpoints and (found := checkpoints.newest()):
-        checkpoints.load(engine, found)
-        position = found.position
+    if checkpoints:
+        if found := checkpoints.newest():
+            checkpoints.load(engine, found)
+            position = found.position
         on_resume(position.step)
     evaluate_after = evaluation_steps(config, total) if validator else []
     last_saved = time.monotonic()

@@ -69,6 +69,8 @@ class Plan:
     tokens_are_counted: bool
     memory_gib: dict[str, float]
     """A worker's, by part."""
+    loading_gib: float
+    """A worker's before anything is shared out: the whole model."""
     host_gib: float
     """Of all workers of one machine together, in the host's memory."""
     limit_gib: float
@@ -78,7 +80,7 @@ class Plan:
 
     @property
     def total_gib(self) -> float:
-        return sum(self.memory_gib.values())
+        return max(sum(self.memory_gib.values()), self.loading_gib)
 
     @property
     def fits(self) -> bool:
@@ -91,6 +93,8 @@ def plan(config: TrainConfig) -> Plan:
     if chosen.fits:
         return chosen
     parts = ", ".join(f"{name} {gib:.1f}" for name, gib in chosen.memory_gib.items())
+    if chosen.total_gib == chosen.loading_gib:
+        parts = "while loading: each holds the whole model before it is shared out"
     would = [words for words, other in _alternatives(config) if _plan(other).fits]
     advice = f"this would fit: {would[0]}" if would else "no option here would fit; take a smaller base or larger GPUs"
     raise ResourceError(
@@ -119,6 +123,7 @@ def _plan(config: TrainConfig) -> Plan:
         answer_tokens=float(answers.mean()),
         tokens_are_counted=counted,
         memory_gib=memory,
+        loading_gib=_weight_bytes(config) * model.parameters / GIB + memory["runtime"],
         host_gib=host,
         limit_gib=_limit_gib(config),
         flops=flops,
@@ -190,10 +195,9 @@ def _memory(config: TrainConfig, model: Model, *, longest: int, answer: float) -
     """GiB of one worker by part; and of the host for all workers."""
     workers = config.cluster.num_workers
     on_gpu = config.cluster.gpus_per_worker > 0
-    bf16 = on_gpu and config.precision != "float32"
-    size = 2 if bf16 else 4
+    size = _weight_bytes(config)
     sharded = {stage: workers if config.zero_stage >= stage else 1 for stage in (2, 3)}
-    states = 12 if bf16 or config.zero_stage else 8  # float32 master where there is one, and two moments
+    states = 12 if size == 2 or config.zero_stage else 8  # float32 master where there is one, and two moments
     tokens = config.micro_batch_size * longest
     layer = size * (8 * model.width + 4 * model.inner)
     kept = size * model.width * model.layers + layer if config.gradient_checkpointing else layer * model.layers
@@ -213,6 +217,10 @@ def _memory(config: TrainConfig, model: Model, *, longest: int, answer: float) -
         moved = [name for name, at in (("optimizer", 1), ("gradients", 1), ("weights", 2)) if at <= _offloaded(config)]
         host = workers * sum(parts.pop(name) for name in moved)
     return {name: value / GIB for name, value in parts.items()}, host / GIB
+
+
+def _weight_bytes(config: TrainConfig) -> int:
+    return 2 if config.cluster.gpus_per_worker > 0 and config.precision != "float32" else 4
 
 
 def _offloaded(config: TrainConfig) -> int:

@@ -107,10 +107,6 @@ class Validator:
             for result in score_results(predictions)
         }
 
-    @property
-    def has_questions(self) -> bool:
-        return bool(self._questions)
-
     def _gathered(self, values: list[Value | None]) -> list[Value | None]:
         """All ranks' values, in the order of the questions."""
         parts: list[Any] = [None] * self._world_size

@@ -129,10 +129,9 @@ def _run(
     def on_resume(step: int) -> None:
         if rank == 0:
             run.cut_back(step)
-        send(f"continuing after step {step}")
+        if step:
+            send(f"continuing after step {step}")
 
-    if rank == 0 and not run.has_checkpoint():
-        run.cut_back(0)
     engine, position = train(
         loaded, rows, config, rank=rank, world_size=world_size, device=device, on_step=on_step, objective=joint,
         validator=validator,

@@ -40,6 +40,14 @@ def test_a_run_with_dropout_goes_on_exactly_and_past_damage(tiny_base: Path, sam
     assert again.losses == whole.losses[2:]  # bit for bit
     assert not list(tmp_path.glob(".writing-*"))
 
+    # The damaged do not count among those kept; when all are damaged, the run starts anew.
+    assert len(list(tmp_path.glob("damaged-step-*"))) == 2
+    assert [path.name for path in finished_folders(tmp_path)] == ["step-00000002", "step-00000004", "step-00000006"]
+    for path in finished_folders(tmp_path):
+        (path / "checkpoint.json").write_text("{}")
+    anew = run_training(config, tmp_path)
+    assert (anew.resumed_at, anew.losses) == (0, whole.losses)
+
 
 @pytest.mark.slow
 def test_the_best_weights_are_kept_and_patience_ends_the_run(
