@@ -52,7 +52,9 @@ def check_ports(nodes: Sequence[NodeFacts], *, dashboard_port: int | None, kuber
             # There KubeRay's operator asks it for the state of jobs, from another pod.
             status="warning" if kubernetes else "failed",
             says=f"the dashboard's port {dashboard_port} listens on every address: its Jobs API runs code",
-            remedy="apply the NetworkPolicy of cluster/kuberay.yaml" if kubernetes else "--dashboard-host=127.0.0.1",
+            remedy="apply the NetworkPolicy of cluster/kubernetes/storage-and-network.yaml"
+            if kubernetes
+            else "--dashboard-host=127.0.0.1",
         )
     open_ports = sorted({port for node in nodes for port in node.wildcard_ports})
     guarded = all(node.token_auth for node in nodes)

@@ -19,7 +19,7 @@ from pydantic import Field
 from cluster import checks
 from cluster.finding import Finding, all_passed, as_json, as_text
 from cluster.probe import Ask, NodeFacts, Probe
-from emollm.bases import BASES
+from emollm.bases import BASE_PREFIX, BASES, DEFAULT_MODEL
 from emollm.config import ClusterConfig, Config, read_config, run_job
 from emollm.errors import ResourceError
 from emollm.ray_session import LIGHT_TASK_CPUS, ray_session
@@ -153,9 +153,11 @@ def _storage_mark(storage: Path | None) -> Iterator[tuple[str, Finding | None]]:
 
 
 def _model(config: DoctorConfig, nodes: Sequence[NodeFacts]) -> Finding:
-    name = config.model
-    if name is None:
+    if config.model is None:
         return Finding(check="model", status="skipped", says="no --model")
+    name = config.model.removeprefix(BASE_PREFIX)
+    if name == DEFAULT_MODEL:
+        return Finding(check="model", status="ok", says=f"{name} is in the box")
     if _is_path(name):
         return checks.check_model(nodes, model=name)
     base = BASES.get(name)

@@ -39,17 +39,18 @@ class Answers:
     def __init__(self, loaded: LoadedModel, device: str) -> None:
         self.module: nn.Module = AnswerLoss(loaded.model)
         self._loaded, self._device = loaded, device
-        self._can_share = not loaded.is_encoder_decoder and can_share(base_of(loaded.model))
+        lm = base_of(loaded.model)
+        self._width = lm.config.hidden_size if not loaded.is_encoder_decoder and can_share(lm) else None
 
     def cut(self, batch: Sequence[EncodedRow], micro_batch_size: int) -> list[list[EncodedRow]]:
-        if self._can_share:
+        if self._width:
             alike = cut_by_prompt(batch, micro_batch_size)
-            if sum(map(is_worth_it, alike)) > len(alike) / 2:
+            if sum(is_worth_it(rows, width=self._width) for rows in alike) > len(alike) / 2:
                 return alike
         return cut_by_length(batch, micro_batch_size)
 
     def collate(self, rows: Sequence[EncodedRow]) -> MicroBatch:
-        if self._can_share and is_worth_it(rows):
+        if self._width and is_worth_it(rows, width=self._width):
             return collate_tree(rows, device=self._device)
         return self.padded(rows)
 

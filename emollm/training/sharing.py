@@ -23,7 +23,7 @@ import torch
 from emollm.training.batches import IGNORED, EncodedRow, MicroBatch
 
 _WORTH_IT = 0.8
-"""A tree's attention is dense over all its tokens, so it must save a fifth of them."""
+"""A tree needs a mask and a sorted step, so it must save a fifth of the work."""
 
 
 def can_share(lm: Any) -> bool:
@@ -33,10 +33,15 @@ def can_share(lm: Any) -> bool:
     return takes_positions and lm.config._attn_implementation == "sdpa"
 
 
-def is_worth_it(rows: Sequence[EncodedRow]) -> bool:
-    """Whether the rows are computed faster as a tree than padded to the longest."""
+def is_worth_it(rows: Sequence[EncodedRow], *, width: int) -> bool:
+    """Whether rows are computed faster as a tree than padded to the longest, by a model of hidden size `width`.
+
+    Attention is dense over all tokens of a tree. In a layer a token takes about 24 width^2 FLOPs in products with
+    weights and 4 T width in attention over T tokens, so that T / (6 width) is what it adds.
+    """
     longest = max(len(row.prompt) + len(row.answer) for row in rows)
-    return num_tokens(rows) <= _WORTH_IT * len(rows) * longest
+    tree, padded = num_tokens(rows), len(rows) * longest
+    return tree * (1 + tree / (6 * width)) <= _WORTH_IT * padded * (1 + longest / (6 * width))
 
 
 def num_tokens(rows: Sequence[EncodedRow]) -> int:

@@ -71,9 +71,12 @@ def test_a_tree_of_rows_has_the_loss_and_gradients_of_the_rows(tmp_path: Path, f
 
 
 def test_rows_share_what_pays_and_models_that_can(tmp_path: Path) -> None:
-    assert is_worth_it(ALIKE[:4])
+    assert is_worth_it(ALIKE[:4], width=64)
+    # Of many rows that share little, attention over the whole tree takes most of a small model's time.
+    many = [EncodedRow(str(i), [*WORDING[:20], *range(400 + i, 412 + i)], [2]) for i in range(40)]
+    assert is_worth_it(many, width=1024) and not is_worth_it(many, width=64)
     unlike = [EncodedRow(str(i), [i, *WORDING], [2]) for i in range(3)]
-    assert not is_worth_it(unlike)
+    assert not is_worth_it(unlike, width=64)
     llama, bloom = (load_base(str(tiny_model(family, tmp_path / family))) for family in ("llama", "bloom"))
     assert can_share(llama.model)
     assert not can_share(bloom.model)
