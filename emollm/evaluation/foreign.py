@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -23,11 +24,12 @@ from emollm.corpora.rows import number
 from emollm.errors import ConfigError, DataError
 from emollm.evaluation.predictions import OUT_OF_RANGE, Prediction
 from emollm.evaluation.questions import GoldQuestion
-from emollm.tasks import TASKS, Kind, Task, Value
+from emollm.tasks import TASKS, Kind, Task, Value, select_tasks
 
 Scale = Literal["own", "unit"]
 
 _VADER = "VADER"
+_WORD = re.compile(r"\w+")
 
 
 class Reading(NamedTuple):
@@ -40,7 +42,7 @@ class Reading(NamedTuple):
 def read_raw(task: Task, raw: object, scale: Scale = "own") -> Reading:
     """A number, a numeric string, a class or label string or a list of labels as a value of the task.
 
-    A regression's numbers are taken in the task's own range, or with scale "unit" in 0..1.
+    A regression's numbers, golds included, are in the task's own range, or with scale "unit" in 0..1.
     """
     if isinstance(raw, list | tuple):
         none = task.no_label or ""
@@ -64,32 +66,57 @@ def read_raw(task: Task, raw: object, scale: Scale = "own") -> Reading:
     return Reading(value) if value is not None else Reading(wild=found)
 
 
+class Told(NamedTuple):
+    """What a row says of itself."""
+
+    task: Task
+    emotion: str | None
+    text: str
+
+
+class Row(NamedTuple):
+    line: int
+    cells: Mapping[str, Any]
+    told: Told
+
+
 def read_foreign(
-    path: Path, *, task: str | None = None, scale: Scale = "own", golds: Sequence[GoldQuestion] | None = None
+    path: Path,
+    *,
+    task: str | None = None,
+    tasks: Sequence[str] | None = None,
+    scale: Scale = "own",
+    golds: Sequence[GoldQuestion] | None = None,
 ) -> list[Prediction]:
-    """The predictions of one file. `task` names its task unless a column does.
+    """The predictions of one file. `task` names its task unless a column does; rows of no task of `tasks` are left out.
 
     `golds` are the questions of a benchmark: they take the place of a gold column, and are matched by id where the
-    file has ids, by place where it has none. Raises DataError listing rows without a gold, of another task, of an
-    unknown id, or too few.
+    file has ids, by place where it has none. Raises DataError listing rows without a gold, of another task, emotion or
+    text than the benchmark's, of an unknown id, or too few.
     """
     known = {**TASKS, **{question.task.name: question.task for question in golds or ()}}
     if task is not None and task not in known:
         raise ConfigError(f"unknown task {task!r}; choose from: {', '.join(known)}")
-    rows = list(_rows(path))
-    if not rows:
-        raise DataError(f"{path} holds no prediction")
+    wanted = known.keys() if tasks is None else {one.name for one in select_tasks(tasks, known)}
     bad: list[BadRow] = []
-    found: list[tuple[int, GoldQuestion | None, Mapping[str, Any]]] = []
-    for line, row in rows:
+    found: list[Row] = []
+    questions: list[GoldQuestion] = []
+    for line, cells in _rows(path):
         try:
-            found.append((line, _question(line, row, task, known, needs_gold=golds is None), row))
+            row = Row(line, cells, _told(cells, task, known))
+            if row.told.task.name not in wanted:
+                continue
+            found.append(row)
+            if golds is None:
+                questions.append(_own_question(row, scale))
         except ValueError as error:
-            bad.append(BadRow(path=str(path), line=line, value=str(row)[:120], reason=str(error)))
+            bad.append(BadRow(path=str(path), line=line, value=str(cells)[:120], reason=str(error)))
     refuse(bad)
+    if not found:
+        raise DataError(f"{path} holds no prediction" + (f" of {', '.join(tasks)}" if tasks else ""))
     if golds is not None:
-        found = _match(path, found, [q for q in golds if task is None or q.task.name == task], task)
-    return [_prediction(question, row["prediction"], scale) for _, question, row in found if question]
+        questions = _matched(path, found, golds)
+    return [_prediction(q, row.cells["prediction"], scale) for q, row in zip(questions, found, strict=True)]
 
 
 def _prediction(question: GoldQuestion, raw: object, scale: Scale) -> Prediction:
@@ -100,14 +127,12 @@ def _prediction(question: GoldQuestion, raw: object, scale: Scale) -> Prediction
     return Prediction(question=question, value=None, wild=wild, error=error, text=str(raw)[:200])
 
 
-def _question(
-    line: int, row: Mapping[str, Any], named: str | None, known: Mapping[str, Task], *, needs_gold: bool
-) -> GoldQuestion | None:
-    """The question of a row; None where its gold is to come from elsewhere. Raises ValueError with what is wrong."""
-    if "prediction" not in row:
+def _told(cells: Mapping[str, Any], named: str | None, known: Mapping[str, Task]) -> Told:
+    """Raises ValueError with what is wrong."""
+    if "prediction" not in cells:
         raise ValueError("no `prediction`")
-    parts = _parts(row.get("instruction"))
-    told = row.get("task") or (parts.task if parts and parts.task != _VADER else None)
+    parts = _parts(cells.get("instruction"))
+    told = cells.get("task") or (parts.task if parts and parts.task != _VADER else None)
     if named and told and told != named:
         raise ValueError(f"a row of {told}; this is --task {named}")
     if not (named or told):
@@ -117,58 +142,85 @@ def _question(
         raise ValueError(f"unknown task {name!r}")
     if parts and parts.task == _VADER and not name.startswith(_VADER):
         raise ValueError(f"a row of {_VADER}; this is --task {name}")
-    if not needs_gold:
-        return None
-    task = known[name]
-    emotion = row.get("emotion") or (parts.emotion if parts else None)
+    emotion = cells.get("emotion") or (parts.emotion if parts else None)
+    text = str(cells.get("text") or (parts.text if parts else ""))
+    return Told(known[name], emotion if known[name].emotions else None, text)
+
+
+def _own_question(row: Row, scale: Scale) -> GoldQuestion:
+    """The question of a row that brings its own gold. Raises ValueError with what is wrong."""
+    (task, emotion, text), raw = row.told, row.cells.get("gold")
     if task.emotions and emotion not in task.emotions:
         raise ValueError(
             f"which emotion? {emotion!r} in `emotion` and `instruction`; one of {', '.join(task.emotions)}"
         )
-    if row.get("gold") is None or row["gold"] == "":
+    if raw is None or raw == "":
         raise ValueError("no `gold`")
-    gold = read_raw(task, row["gold"]).value
+    gold = read_raw(task, raw, scale).value
     if gold is None:
-        raise ValueError(f"gold {row['gold']!r} is no value of {name}: a file of another task?")
-    text = str(row.get("text") or (parts.text if parts else ""))
-    return GoldQuestion(id=str(row.get("id", line)), task=task, emotion=emotion, text=text, gold=gold)
+        why = "--scale unit says that golds, too, are in 0..1" if scale == "unit" else "a file of another task?"
+        raise ValueError(f"gold {raw!r} is no value of {task.name}: {why}")
+    return GoldQuestion(id=str(row.cells.get("id", row.line)), task=task, emotion=emotion, text=text, gold=gold)
 
 
-def _match(
-    path: Path,
-    found: Sequence[tuple[int, GoldQuestion | None, Mapping[str, Any]]],
-    golds: Sequence[GoldQuestion],
-    task: str | None,
-) -> list[tuple[int, GoldQuestion | None, Mapping[str, Any]]]:
-    """Each row with the benchmark's question in the place of its own."""
+def _matched(path: Path, found: Sequence[Row], golds: Sequence[GoldQuestion]) -> list[GoldQuestion]:
+    """The benchmark's question of each row."""
+    names = list(dict.fromkeys(row.told.task.name for row in found))
+    golds = [question for question in golds if question.task.name in names]
     if not golds:
-        raise DataError(f"the benchmark has no row of {task}")
-    with_id = [row for _, _, row in found if "id" in row]
-    if not with_id:
-        if len(found) != len(golds):
-            raise DataError(
-                f"{path} has {len(found):,} predictions without ids, the benchmark {len(golds):,} rows of {task}; give "
-                "each row its `id`, or one prediction a row in the benchmark's order"
-            )
-        return [(line, question, row) for (line, _, row), question in zip(found, golds, strict=True)]
+        raise DataError(f"the benchmark has no row of {', '.join(names)}")
+    if any("id" in row.cells for row in found):
+        matched = _by_id(path, found, golds)
+    elif len(found) == len(golds):
+        matched = list(golds)
+    else:
+        raise DataError(
+            f"{path} has {len(found):,} predictions without ids, the benchmark {len(golds):,} rows of "
+            f"{', '.join(names)}; give each row its `id`, or one prediction a row in the benchmark's order"
+        )
+    refuse(
+        [
+            BadRow(path=str(path), line=row.line, value=str(row.cells)[:120], reason=reason)
+            for row, question in zip(found, matched, strict=True)
+            if (reason := _contradiction(row.told, question))
+        ]
+    )
+    return matched
+
+
+def _by_id(path: Path, found: Sequence[Row], golds: Sequence[GoldQuestion]) -> list[GoldQuestion]:
     by_id = {question.id: question for question in golds}
     lines: dict[str, int] = {}
     bad: list[BadRow] = []
-    for line, _, row in found:
-        key = str(row.get("id"))
+    for row in found:
+        key = str(row.cells.get("id"))
         reason = (
             "no row of the benchmark has this id" if key not in by_id
             else f"id seen before, on line {lines[key]}" if key in lines
             else ""
         )  # fmt: skip
-        lines.setdefault(key, line)
+        lines.setdefault(key, row.line)
         if reason:
-            bad.append(BadRow(path=str(path), line=line, value=key, reason=reason))
+            bad.append(BadRow(path=str(path), line=row.line, value=key, reason=reason))
     refuse(bad)
     if missing := [key for key in by_id if key not in lines]:
         shown = ", ".join(missing[:3])
         raise DataError(f"{path} lacks predictions for {len(missing):,} of {len(by_id):,} rows: {shown}, ...")
-    return [(line, by_id[str(row["id"])], row) for line, _, row in found]
+    return [by_id[str(row.cells["id"])] for row in found]
+
+
+def _contradiction(told: Told, question: GoldQuestion) -> str:
+    """Why a row cannot be the benchmark's question; empty where it can."""
+    theirs = f"the benchmark's row {question.id!r} is"
+    if told.task.name != question.task.name:
+        return f"a row of {told.task.name}; {theirs} of {question.task.name}"
+    if told.emotion and told.emotion != question.emotion:
+        return f"a row of {told.emotion}; {theirs} of {question.emotion}"
+    # Releases differ in case, quotes, brackets and encoding: half of the words is enough, and no other row has them.
+    mine, other = (set(_WORD.findall(text.casefold())) for text in (told.text, question.text))
+    if mine and other and 2 * len(mine & other) < min(len(mine), len(other)):
+        return f"another text; {theirs} {question.text[:60]!r}"
+    return ""
 
 
 def _parts(instruction: object) -> Parts | None:

@@ -88,7 +88,8 @@ def given_systems(config: EvaluateConfig, golds: Sequence[GoldQuestion] | None) 
     path = config.predictions
     if path.suffix == ".parquet" and path.is_file() and "system" in pq.read_schema(path).names:
         return read_run(path.parent).systems
-    return [System(path.stem, "given", read_foreign(path, task=config.task, scale=config.scale, golds=golds))]
+    answers = read_foreign(path, task=config.task, tasks=config.tasks, scale=config.scale, golds=golds)
+    return [System(path.stem, "given", answers)]
 
 
 class Run(NamedTuple):

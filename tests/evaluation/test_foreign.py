@@ -154,6 +154,86 @@ def test_rows_without_ids_are_matched_by_place_and_must_be_all(tmp_path: Path) -
         read_foreign(write(tmp_path / "p.jsonl", rows[:2]), task="V-reg", golds=GOLDS)
 
 
+def asked(task: str, number: int, emotion: str | None = None, text: str = "") -> GoldQuestion:
+    return GoldQuestion(id=f"{task}.{emotion}/{number}", task=TASKS[task], emotion=emotion, text=text, gold=number / 10)
+
+
+TEXTS = ("What a day", "the train is late", "so so")
+
+
+@pytest.mark.parametrize(
+    ("golds", "rows", "message"),
+    [
+        (
+            [asked("V-reg", i, text=text) for i, text in enumerate(TEXTS)],
+            [{"text": text} for text in reversed(TEXTS)],
+            r"p.jsonl:1: .*: another text; the benchmark's row 'V-reg.None/0' is 'What a day'",
+        ),
+        (
+            [asked("V-reg", i, text=text) for i, text in enumerate(TEXTS)],
+            [{"instruction": render(Question(TASKS["V-reg"], text)).text} for text in (TEXTS[0], TEXTS[2], TEXTS[1])],
+            r"2 bad rows:\n.*p.jsonl:2: .*: another text",
+        ),
+        (
+            [asked("EI-reg", i, emotion) for i, emotion in enumerate(("anger", "fear", "joy"))],
+            [{"emotion": emotion} for emotion in ("anger", "joy", "fear")],
+            r"p.jsonl:2: .*: a row of joy; the benchmark's row 'EI-reg.fear/1' is of fear",
+        ),
+        (
+            [asked("V-reg", 0), asked("SST", 1)],
+            [{"task": "SST"}, {"task": "V-reg"}],
+            r"p.jsonl:1: .*: a row of SST; the benchmark's row 'V-reg.None/0' is of V-reg",
+        ),
+    ],
+    ids=["text", "instruction", "emotion", "task"],
+)
+def test_rows_that_are_not_what_they_say_are_refused_with_their_lines(
+    tmp_path: Path, golds: list[GoldQuestion], rows: list[dict[str, Any]], message: str
+) -> None:
+    path = write(tmp_path / "p.jsonl", [{**row, "prediction": 0.5} for row in rows])
+    task = None if "task" in rows[0] else golds[0].task.name
+    with pytest.raises(DataError, match=message):
+        read_foreign(path, task=task, golds=golds)
+    # By id as well: the ids say one thing, the rows another.
+    by_id = [{**row, "prediction": 0.5, "id": q.id} for row, q in zip(rows, golds, strict=True)]
+    with pytest.raises(DataError, match="the benchmark's row"):
+        read_foreign(write(tmp_path / "p.jsonl", by_id), task=task, golds=golds)
+
+
+def test_a_text_may_be_spelt_as_another_release_spells_it(tmp_path: Path) -> None:
+    rows = [{"text": "``a fine film -lrb- 1999 -rrb-''", "prediction": 0.5}]
+    (found,) = read_foreign(
+        write(tmp_path / "p.jsonl", rows), task="SST", golds=[asked("SST", 1, text='"A Fine Film (1999)"')]
+    )
+    assert found.value == 0.5
+
+
+def test_a_benchmark_gives_the_rows_of_the_tasks_that_the_file_tells(tmp_path: Path) -> None:
+    rows = [{"task": name, "prediction": 0.5} for name in ("V-reg", "SST")]
+    golds = [asked("V-reg", 1), asked("SST", 2), asked("EmoBank-V", 30)]
+    path = write(tmp_path / "p.jsonl", rows)
+    assert list(values(read_foreign(path, golds=golds))) == ["V-reg.None/1", "SST.None/2"]
+    assert list(values(read_foreign(path, golds=golds, tasks=["SST"]))) == ["SST.None/2"]
+    with pytest.raises(DataError, match="holds no prediction of EmoBank-V"):
+        read_foreign(path, golds=golds, tasks=["EmoBank-V"])
+
+
+def test_golds_in_0_to_1_are_mapped_with_their_predictions(tmp_path: Path) -> None:
+    (found,) = read_foreign(
+        write(tmp_path / "p.jsonl", [{"gold": 0.25, "prediction": 0.5}]), task="VADER-NYT", scale="unit"
+    )
+    assert (found.question.gold, found.value) == (-2.0, 0.0)
+    own = write(tmp_path / "p.jsonl", [{"gold": -2.0, "prediction": 0.5}])
+    with pytest.raises(DataError, match=r"gold -2\.0 is no value of VADER-NYT: --scale unit says that golds, too"):
+        read_foreign(own, task="VADER-NYT", scale="unit")
+
+
+def test_an_emotion_beside_a_task_that_asks_for_none_means_nothing(tmp_path: Path) -> None:
+    rows = [{"emotion": "joy", "gold": 0.5, "prediction": 0.5}]
+    (found,) = read_foreign(write(tmp_path / "p.jsonl", rows), task="V-reg")
+    assert found.question.emotion is None
+
+
 @pytest.mark.parametrize(
     ("ids", "message"),
     [
