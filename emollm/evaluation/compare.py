@@ -15,6 +15,7 @@ from emollm.evaluation.config import CompareConfig
 from emollm.evaluation.metrics import Floats
 from emollm.evaluation.multiplicity import holm
 from emollm.evaluation.predictions import Prediction
+from emollm.evaluation.questions import distinct
 from emollm.evaluation.scores import Invalid, split_tasks, task_groups
 from emollm.evaluation.systems import System, read_run
 
@@ -105,15 +106,9 @@ def _system(folder: Path, name: str | None) -> System:
 
 
 def _pairs(a: Sequence[Prediction], b: Sequence[Prediction]) -> list[tuple[Prediction, Prediction]]:
-    of_a = {p.question.id: p for p in a}
-    found = [(of_a[p.question.id], p) for p in b if p.question.id in of_a]
-    for one, other in found:
-        if one.question.gold != other.question.gold:
-            raise DataError(
-                f"{one.question.task.name} {one.question.id!r}: gold {one.question.gold!r} in one run and "
-                f"{other.question.gold!r} in the other; these are runs on different rows"
-            )
-    return found
+    distinct(p.question for p in (*a, *b))  # raises where the runs mean different rows by one id
+    of_a = {p.question.key: p for p in a}
+    return [(of_a[p.question.key], p) for p in b if p.question.key in of_a]
 
 
 def _difference(config: CompareConfig, pairs: Sequence[tuple[Prediction, Prediction]]) -> Difference:

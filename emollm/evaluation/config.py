@@ -36,14 +36,14 @@ class EvaluateConfig(ScorerConfig):
     task: str | None = None
     """Task of --predictions, unless a column `task` or the instructions tell it."""
     scale: Scale = "own"
-    """Scale of the numbers in --predictions: the task's own range, or `unit`, 0..1."""
+    """Scale of the numbers in --predictions, its golds included: the task's own range, or `unit`, 0..1."""
     invalid: Invalid = "clip"
     """What an answer that is no value counts as. clip: a number is clipped to the range, the rest is wrong. drop: its
     row is left out. worst: it is wrong. The report shows all three."""
     tasks: tuple[str, ...] | None = None
     """Tasks to measure, comma-separated; `profile` is all five of SemEval-2018. None: all that there are rows of."""
     max_rows: int | None = Field(None, ge=1)
-    """At most so many questions a task and emotion, the first ones. None: all."""
+    """At most so many questions a task and emotion of --aeb and --data, the first ones. None: all."""
     calibrated: bool = True
     """Put the model's answers through its calibration, if it has one."""
     baselines: tuple[Baseline | Literal["local"], ...] = ()
@@ -81,6 +81,10 @@ class EvaluateConfig(ScorerConfig):
             raise ValueError("give rows to measure on: --data, --aeb, --predictions or --beside")
         if self.task and not self.predictions:
             raise ValueError("--task names the task of --predictions; to choose tasks, use --tasks")
+        if self.max_rows and not (self.data or self.aeb):
+            raise ValueError(
+                "--max-rows is for the questions of --data and --aeb; --predictions are measured as they are"
+            )
         if "lexicon" in self.baselines and not self.lexicon:
             raise ValueError("the lexicon baseline needs --lexicon FILE")
         return self

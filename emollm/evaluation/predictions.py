@@ -90,20 +90,17 @@ def read_predictions(path: Path, tasks: Iterable[Task]) -> dict[str, list[Predic
         raise DataError(f"{path} was not written by jobs/evaluate.py of this version: no {', '.join(sorted(missing))}")
     known = {task.name: task for task in tasks}
     systems: dict[str, list[Prediction]] = {}
-    questions: dict[tuple[str, str], GoldQuestion] = {}
     for row in table.to_pylist():
         if row["task"] not in known:
             raise DataError(f"{path}: unknown task {row['task']!r}; known: {', '.join(known)}")
-        task, key = known[row["task"]], (row["task"], row["id"])
-        if key not in questions:
-            gold = read_value(task, row["gold_number"], row["gold_labels"])
-            assert gold is not None
-            questions[key] = GoldQuestion(
-                id=row["id"], task=task, emotion=row["emotion"], text=row["text"] or "", gold=gold
-            )
+        task = known[row["task"]]
+        gold = read_value(task, row["gold_number"], row["gold_labels"])
+        assert gold is not None
         systems.setdefault(row["system"], []).append(
             Prediction(
-                question=questions[key],
+                question=GoldQuestion(
+                    id=row["id"], task=task, emotion=row["emotion"], text=row["text"] or "", gold=gold
+                ),
                 value=read_value(task, row["number"], row["labels"]) if row["error"] is None else None,
                 wild=row["number"] if row["error"] is not None else None,
                 confidence=row["confidence"],

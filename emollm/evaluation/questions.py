@@ -6,11 +6,21 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import pyarrow as pa
 
 from emollm.errors import DataError
 from emollm.instructions import gold_value, read_rows
 from emollm.tasks import TASKS, Task, Value
+
+
+class Key(NamedTuple):
+    """What tells a question from all others: the four EI rows of a post may share its id."""
+
+    task: str
+    emotion: str | None
+    id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +32,24 @@ class GoldQuestion:
     emotion: str | None
     text: str
     gold: Value
+
+    @property
+    def key(self) -> Key:
+        return Key(self.task.name, self.emotion, self.id)
+
+
+def distinct(questions: Iterable[GoldQuestion]) -> list[GoldQuestion]:
+    """Each question once; raises DataError where one has two golds."""
+    found: dict[Key, GoldQuestion] = {}
+    for question in questions:
+        first = found.setdefault(question.key, question)
+        if _comparable(first.gold) != _comparable(question.gold):
+            name = " ".join(filter(None, (question.task.name, question.emotion)))
+            raise DataError(
+                f"{name} {question.id!r}: gold {first.gold!r} and gold {question.gold!r}; one id must mean one row in "
+                "all systems"
+            )
+    return list(found.values())
 
 
 def load_questions(
@@ -59,11 +87,14 @@ def load_benchmark(
     return sorted(questions, key=lambda question: order.index(question.task.name))
 
 
-def by_task(questions: Iterable[GoldQuestion]) -> dict[str, list[GoldQuestion]]:
-    grouped: dict[str, list[GoldQuestion]] = defaultdict(list)
-    for question in questions:
-        grouped[question.task.name].append(question)
-    return dict(grouped)
+def held_tasks(folder: Path, *, split: str = "validation") -> set[str]:
+    """The tasks that a data folder has rows of."""
+    return set(read_rows(folder, split)["task"].cast(pa.string()).unique().to_pylist())
+
+
+def _comparable(gold: Value) -> object:
+    """A label set's labels come in the order of its file, and a number may have been mapped onto its range."""
+    return frozenset(gold) if isinstance(gold, tuple) else round(gold, 9) if isinstance(gold, float) else gold
 
 
 def _distinct(rows: Iterable[Mapping[str, Any]], tasks: Mapping[str, Task], max_rows: int | None) -> list[GoldQuestion]:

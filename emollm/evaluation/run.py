@@ -14,7 +14,7 @@ from emollm.evaluation.config import EvaluateConfig
 from emollm.evaluation.measured import Evaluation, measure, metrics_json
 from emollm.evaluation.predict import askable_tasks
 from emollm.evaluation.predictions import METRICS_FILE, PREDICTIONS_FILE, predictions_table
-from emollm.evaluation.questions import GoldQuestion, load_benchmark, load_questions
+from emollm.evaluation.questions import GoldQuestion, distinct, held_tasks, load_benchmark, load_questions
 from emollm.evaluation.report.html import page
 from emollm.evaluation.report.markdown import markdown
 from emollm.evaluation.systems import System, baseline_system, given_systems, model_system, read_run
@@ -45,13 +45,16 @@ def evaluate(
         earlier = read_run(folder)
         systems += earlier.systems
         rows_from = earlier.rows_from | rows_from
-    if not questions:
-        found = {(p.question.task.name, p.question.id): p.question for s in systems for p in s.predictions}
-        questions = list(found.values())
+    if config.tasks is not None:
+        systems = _of_tasks(systems, config.tasks)
+    everything = distinct([*questions, *(p.question for system in systems for p in system.predictions)])
+    questions = questions or everything
     for name in config.chosen_baselines:
         on_system(name)
         baseline = baseline_system(name, config, questions, on_rows)
         systems += [baseline] if baseline.predictions else []
+    asked = {question.task.name for question in everything}
+    rows_from = {task: where for task, where in rows_from.items() if task in asked}
     evaluation = Evaluation([measure(system, config) for system in _named_apart(systems)], rows_from)
     if config.out:
         write_evaluation(config, evaluation, config.out)
@@ -82,14 +85,13 @@ def _questions(config: EvaluateConfig) -> tuple[list[GoldQuestion], dict[str, st
     if config.aeb:
         questions += _only(load_benchmark(config.aeb, None, max_rows=config.max_rows), tasks)
         rows_from |= {question.task.name: f"benchmark {config.aeb.name}" for question in questions}
-    rest = [task for task in tasks if task.name not in rows_from]
-    if config.data and rest:
-        try:
-            more = load_questions(config.data, rest, max_rows=config.max_rows)
-        except ValueError:
-            if not questions:
-                raise
-            more = []
+    if config.data:
+        rest = [task for task in tasks if task.name not in rows_from]
+        if questions:
+            # The benchmark may hold all that the folder has, or the folder may be there for its training rows.
+            held = held_tasks(config.data)
+            rest = [task for task in rest if task.name in held]
+        more = load_questions(config.data, rest, max_rows=config.max_rows) if rest else []
         questions += more
         rows_from |= {question.task.name: f"validation rows of {config.data.name}" for question in more}
     missing = [task.name for task in tasks if task.name not in rows_from]
@@ -107,6 +109,21 @@ def _named_apart(systems: Sequence[System]) -> list[System]:
         seen[system.name] += 1
         number = seen[system.name]
         found.append(system if number == 1 else replace(system, name=f"{system.name} ({number})"))
+    return found
+
+
+def _of_tasks(systems: Sequence[System], names: Sequence[str]) -> list[System]:
+    """The systems with their answers to these tasks alone; a baseline that has none is left out."""
+    known = {p.question.task.name: p.question.task for system in systems for p in system.predictions}
+    chosen = {task.name for task in select_tasks(names, {**TASKS, **known})}
+    found = []
+    for system in systems:
+        kept = [p for p in system.predictions if p.question.task.name in chosen]
+        if not kept and system.role != "baseline":
+            raise ConfigError(
+                f"{system.name} has no answer to --tasks {', '.join(names)}; there are {', '.join(known)}"
+            )
+        found += [replace(system, predictions=kept)] if kept else []
     return found
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from emollm.aeb import AebConfig, build_aeb
 from emollm.affect_card import read_card
 from emollm.bases import DEFAULT_BASE, DEFAULT_MODEL
 from emollm.errors import ConfigError, DataError, ModelError
@@ -21,6 +22,7 @@ from emollm.evaluation.questions import load_questions
 from emollm.evaluation.report.terminal import comparison_table, gains_table
 from emollm.evaluation.run import evaluate
 from emollm.tasks import TASKS
+from tests.conftest import ROOT
 
 
 def given(folder: Path, name: str, rows: list[dict[str, Any]], **options: Any) -> Path:
@@ -136,6 +138,68 @@ def test_what_was_written_reads_back_as_it_was(tmp_path: Path) -> None:
     }
 
 
+def emotions_of_posts(noise: float, posts: int = 40) -> list[dict[str, Any]]:
+    """Four intensities a post, all under the post's id."""
+    return [
+        {"id": str(i), "task": "EI-reg", "emotion": emotion, "gold": gold, "prediction": abs(gold - noise * (i % 3))}
+        for i in range(posts)
+        for k, emotion in enumerate(("anger", "fear", "joy", "sadness"))
+        for gold in [(i * (7, 11, 13, 17)[k] % posts) / posts]
+    ]
+
+
+def test_questions_that_share_a_posts_id_stay_apart(tmp_path: Path) -> None:
+    rows = emotions_of_posts(0.1)
+    first = given(tmp_path, "first", rows)
+    metrics = json.loads((first / "metrics.json").read_text())
+    pearson = metrics["systems"][0]["results"][0]["scores"]["pearson"]
+    again = evaluate(EvaluateConfig(predictions=first / "predictions.parquet", resamples=0, baselines=("constant",)))
+    assert [m.results[0].rows for m in again.measured] == [160, 160]
+    assert again.main[0].scores["pearson"] == pytest.approx(pearson)
+    second = given(tmp_path, "second", emotions_of_posts(0.3), beside=(first,))
+    beside = json.loads((second / "metrics.json").read_text())["systems"][1]
+    assert beside["results"][0]["scores"]["pearson"] == pytest.approx(pearson)
+    (found,) = compare_runs(CompareConfig(run_a=first, run_b=second)).tasks
+    assert (found.rows, found.a) == (160, pytest.approx(pearson))
+
+
+def test_systems_that_mean_different_rows_by_one_id_are_refused(tmp_path: Path) -> None:
+    first = given(tmp_path, "first", classes(0.4))
+    shifted = [{**row, "gold": (row["gold"] + 1) % 5} for row in classes(0.4)]
+    with pytest.raises(DataError, match="SST5 '0': gold 1 and gold 0; one id must mean one row"):
+        given(tmp_path, "second", shifted, beside=(first,))
+    # The order of a set's labels is none.
+    sets = [
+        {"id": "1", "task": "E-c", "gold": gold, "prediction": "joy"} for gold in (["joy", "fear"], ["fear", "joy"])
+    ]
+    given(tmp_path, "third", sets[:1], beside=(given(tmp_path, "fourth", sets[1:]),))
+
+
+def test_chosen_tasks_are_those_of_every_system(tmp_path: Path) -> None:
+    valence = [{"id": str(i), "task": "V-reg", "gold": i / 9, "prediction": 0.5 + i / 18} for i in range(9)]
+    first = given(tmp_path, "first", [*classes(0.4), *valence], baselines=("constant",))
+    for options in (
+        {"predictions": first / "predictions.parquet"},
+        {"predictions": tmp_path / "first.jsonl"},
+        {"beside": (first,)},
+    ):
+        found = evaluate(EvaluateConfig.model_validate({**options, "tasks": ("V-reg",), "resamples": 0}))
+        assert {r.task for m in found.measured for r in m.results} == {"V-reg"} == set(found.rows_from)
+    with pytest.raises(ConfigError, match="first has no answer to --tasks V-oc; there are SST5, V-reg"):
+        evaluate(EvaluateConfig(beside=(first,), tasks=("V-oc",), resamples=0))
+
+
+def test_a_data_folder_beside_a_benchmark_must_be_one(tmp_path: Path, sample_data: Path) -> None:
+    goemotions = ROOT / "tests" / "corpora" / "files" / "goemotions"
+    build_aeb(AebConfig(goemotions=goemotions, out=tmp_path / "aeb", allow_missing=True))
+    options = {"aeb": tmp_path / "aeb", "beside": (given(tmp_path, "a", classes(0.4)),), "resamples": 0}
+    with pytest.raises(DataError, match=r"no .*mistyped/validation.parquet"):
+        evaluate(EvaluateConfig.model_validate({**options, "data": tmp_path / "mistyped"}))
+    found = evaluate(EvaluateConfig.model_validate({**options, "data": sample_data, "baselines": ("constant",)}))
+    tasks = {r.task for r in found.measured[-1].results}
+    assert {"GoEmotions", "V-reg"} <= tasks and "SST5" not in tasks
+
+
 def test_a_better_run_is_told_from_an_equal_one(tmp_path: Path) -> None:
     worse, better = given(tmp_path, "worse", classes(0.4)), given(tmp_path, "better", classes(0.7))
     found = compare_runs(CompareConfig(run_a=worse, run_b=better))
@@ -156,7 +220,7 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="share no row"):
         compare_runs(CompareConfig(run_a=a, run_b=given(tmp_path, "b", other)))
     shifted = [{**row, "gold": (row["gold"] + 1) % 5} for row in classes(0.4)]
-    with pytest.raises(DataError, match="gold 0 in one run and 1 in the other"):
+    with pytest.raises(DataError, match="SST5 '0': gold 0 and gold 1; one id must mean one row"):
         compare_runs(CompareConfig(run_a=a, run_b=given(tmp_path, "c", shifted)))
     with pytest.raises(DataError, match="is no output folder"):
         compare_runs(CompareConfig(run_a=a, run_b=tmp_path))
@@ -171,6 +235,8 @@ def test_options_that_do_not_go_together_are_refused(sample_data: Path) -> None:
         EvaluateConfig(model="m")
     with pytest.raises(ValueError, match="--task names the task of --predictions"):
         EvaluateConfig(data=sample_data, task="V-reg")
+    with pytest.raises(ValueError, match="--max-rows is for the questions of --data and --aeb"):
+        EvaluateConfig(beside=(sample_data,), max_rows=3)
 
 
 @pytest.mark.ray
