@@ -31,6 +31,7 @@ def main(argv: Sequence[str]) -> None:
     from emollm.training.fit import finished, prepared
     from emollm.training.report import summary_report, training_bar
     from emollm.training.run_folder import RunFolder, run_folder
+    from emollm.training.tracking import tracked
     from emollm.training.worker import dispatch, run_worker
 
     config = prepared(config)
@@ -51,9 +52,10 @@ def main(argv: Sequence[str]) -> None:
             folder = RunFolder(config.out.with_name(f".{config.out.name}.training"))
             run_worker(config, folder, rank=rank, world_size=world_size, device=device, send=lambda _: None)
             return
-        with run_folder(config) as run, training_bar() as bar:
+        with run_folder(config) as run, training_bar() as bar, tracked(config, run, bar.note) as tracker:
 
             def send(report: Any) -> None:
+                tracker.report(report)
                 dispatch(report, on_step=bar.step, on_evaluation=bar.evaluation, on_note=bar.note)
 
             dist.barrier()

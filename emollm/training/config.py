@@ -127,6 +127,8 @@ class TrainConfig(Config):
     """Times that workers which died (a lost node, a killed process) are started again, from the last saved state."""
     gpu_memory_gib: float = Field(80.0, gt=0)
     """Memory of a GPU, for --plan."""
+    mlflow: str | None = None
+    """MLflow server to log the run on too, such as http://127.0.0.1:5000. Needs the extra `mlflow`."""
     seed: int = 123
     """Seed of row order, adapters and dropout."""
     overwrite: bool = False
@@ -189,6 +191,6 @@ class TrainConfig(Config):
 FREE_TO_CHANGE = frozenset(
     ("micro_batch_size", "zero_stage", "offload", "precision", "gradient_checkpointing", "checkpoint_minutes",
      "checkpoint_steps", "keep_checkpoints", "max_failures", "merge", "plan", "gpu_memory_gib", "overwrite",
-     "cluster", "out", "recipe")
+     "cluster", "out", "recipe", "mlflow")
 )  # fmt: skip
 """Options that a stopped run may be continued with in another way: they change where and how fast, not what."""

@@ -35,11 +35,14 @@ def fit(
     directory appears whole or not at all; a run that stops keeps its checkpoints, and the same call goes on from them.
     """
     config = prepared(config)
-    with run_folder(config) as run, ray_session(config.cluster):
+    from emollm.training.tracking import tracked
+
+    with run_folder(config) as run, tracked(config, run, on_note) as tracker, ray_session(config.cluster):
         check_resources(config.cluster, what="training workers")
         from emollm.training.worker import dispatch, raise_written_error
 
         def receive(report: Any) -> None:
+            tracker.report(report)
             dispatch(report, on_step=on_step, on_evaluation=on_evaluation, on_note=on_note)
 
         with reports_to(receive) as queue, tempfile.TemporaryDirectory(prefix="ray-", dir=run.path) as storage:
