@@ -4,13 +4,13 @@ from emollm.client import Client
 
 client = Client("http://127.0.0.1:8000")
 client.annotate(["what a day :)"], tasks=["V-reg", "E-c"])   # a list of dicts, one a text
-for result in client.stream(open("posts.txt")):              # any number, as they come
+posts = (line.rstrip("\n") for line in open("posts.txt", encoding="utf-8"))
+for result in client.stream(posts):                          # any number, as they come
     ...
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import time
@@ -23,6 +23,8 @@ from emollm.errors import ConfigError, ResourceError
 
 KEY_VARIABLE = "EMOLLM_API_KEY"
 _TEXTS_A_REQUEST = 1000
+_BYTES_A_REQUEST = 1_000_000
+"""As the page has it: well below the endpoint's limit of 4 MiB."""
 
 
 class Client:
@@ -45,6 +47,7 @@ class Client:
         `tasks` None: all of the model. Raises ConfigError for what the endpoint refuses, ResourceError where it
         cannot be reached or has no room.
         """
+        _check_list(texts)
         with self._open("/v1/annotate", _body(texts, tasks)) as response:
             results: list[dict[str, Any]] = json.load(response)["results"]
         return results
@@ -52,6 +55,7 @@ class Client:
     def stream(self, texts: Iterable[str], tasks: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
         """The results of any number of texts, in order and as they come; `index` counts from 0."""
         done = 0
+        _check_list(texts)
         for part in _batched(texts):
             with self._open("/v1/annotate/stream", _body(part, tasks)) as response:
                 for line in response:
@@ -95,18 +99,32 @@ class Client:
                 raise ResourceError(f"{self._url} cannot be reached: {getattr(error, 'reason', error)}") from None
 
 
-def _body(texts: Sequence[str], tasks: Sequence[str] | None) -> bytes:
+def _check_list(texts: Iterable[str]) -> None:
     if isinstance(texts, str):
         raise ConfigError("texts must be a list of strings; for one text: [text]")
+
+
+def _body(texts: Sequence[str], tasks: Sequence[str] | None) -> bytes:
+    return _json({"texts": list(texts), "tasks": None if tasks is None else list(tasks)})
+
+
+def _json(value: Any) -> bytes:
     # A lone surrogate, as broken scrapers leave it, cannot be sent: it becomes "?".
-    sent = [text.encode("utf-8", "replace").decode() for text in texts]
-    return json.dumps({"texts": sent, "tasks": None if tasks is None else list(tasks)}).encode()
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
 
 
-def _batched(texts: Iterable[str]) -> Iterator[tuple[str, ...]]:
-    """As `itertools.batched` of Python 3.12."""
-    remaining = iter(texts)
-    while part := tuple(itertools.islice(remaining, _TEXTS_A_REQUEST)):
+def _batched(texts: Iterable[str]) -> Iterator[list[str]]:
+    """As many texts as one request may hold; what a text weighs is known once it is JSON."""
+    part: list[str] = []
+    size = 0
+    for text in texts:
+        cost = len(_json(text))
+        if part and (len(part) == _TEXTS_A_REQUEST or size + cost > _BYTES_A_REQUEST):
+            yield part
+            part, size = [], 0
+        part.append(text)
+        size += cost
+    if part:
         yield part
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 from typing import ClassVar
@@ -68,28 +70,66 @@ class _Busy(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def busy() -> Iterator[str]:
-    _Busy.seen = []
-    with HTTPServer(("127.0.0.1", 0), _Busy) as server:
+class _Reader(BaseHTTPRequestHandler):
+    """An endpoint that keeps the bodies and answers each text with its own first letters."""
+
+    bodies: ClassVar[list[bytes]] = []
+
+    def do_POST(self) -> None:
+        self.bodies.append(self.rfile.read(int(self.headers["content-length"])))
+        self.send_response(200)
+        self.end_headers()
+        texts = json.loads(self.bodies[-1])["texts"]
+        for said in [*({"text": text[:20]} for text in texts), {"done": len(texts)}]:
+            self.wfile.write(json.dumps(said).encode() + b"\n")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    with HTTPServer(("127.0.0.1", 0), handler) as server:
         thread = Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_a_full_queue_is_tried_again_and_a_broken_stream_is_not_taken_for_whole(
-    busy: str, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("EMOLLM_API_KEY", "emollm_x")
-    with pytest.raises(ResourceError, match="answered 429: full"):
-        Client(busy, tries=1).annotate(["a"])
-    results = Client(busy).stream(["a", "b"])
-    assert next(results)["index"] == 0
-    with pytest.raises(ResourceError, match="broke off at text 1"):
-        next(results)
+    with serving(_Busy) as busy:
+        with pytest.raises(ResourceError, match="answered 429: full"):
+            Client(busy, tries=1).annotate(["a"])
+        results = Client(busy).stream(["a", "b"])
+        assert next(results)["index"] == 0
+        with pytest.raises(ResourceError, match="broke off at text 1"):
+            next(results)
     assert _Busy.seen == ["Bearer emollm_x"] * 3
+
+
+@pytest.mark.parametrize("letter", ["a", "ж", "🙂", "\x01", '"', "\ud800"])
+def test_a_request_of_a_stream_stays_below_what_the_endpoint_takes(letter: str) -> None:
+    texts = [f"{n} {letter * 19_000}" for n in range(120)]
+    with serving(_Reader) as url:
+        results = list(Client(url).stream(iter(texts)))
+    assert [int(result["text"].split()[0]) for result in results] == list(range(120))
+    assert max(map(len, _Reader.bodies)) < 2**20
+    _Reader.bodies.clear()
+
+
+def test_small_texts_share_requests_and_one_text_is_no_list() -> None:
+    with serving(_Reader) as url:
+        assert len(list(Client(url).stream(str(n) for n in range(2500)))) == 2500
+        with pytest.raises(ConfigError, match="list of strings"):
+            next(Client(url).stream("posts.txt"))
+    assert len(_Reader.bodies) == 3
+    _Reader.bodies.clear()
 
 
 def test_it_needs_nothing_but_the_standard_library() -> None:
