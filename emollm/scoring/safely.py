@@ -44,7 +44,8 @@ def _halving(questions: Sequence[Question], prompts: Sequence[EncodedPrompt], sc
         return score(questions, prompts)
     except Exception as error:
         if len(questions) == 1:
-            _log.warning("a question could not be scored: %s: %s", type(error).__name__, error)
+            # Not what it says: that may quote the text, and the endpoint writes this log too.
+            _log.warning("a question could not be scored: %s", type(error).__name__)
             return [_failed(error)]
         half = len(questions) // 2
     return [
