@@ -163,7 +163,7 @@ class ModelMessage(_Message):
     max_post_tokens: int
     tasks: list[str]
     metrics: dict[str, Any]
-    """What the training run and later evaluations wrote beside the weights."""
+    """What the training run wrote beside the weights."""
     card: dict[str, Any]
     """`affect.json`, whole."""
 
