@@ -18,6 +18,8 @@ from emollm.heads.readout import (
     Floats,
     best_jaccard,
     class_probabilities,
+    class_values,
+    given_classes,
     given_labels,
     label_probabilities,
     numbers,
@@ -64,7 +66,6 @@ def _spread(mean_N: Floats, gold_N: Floats) -> tuple[tuple[float, float], ...]:
 
 def _ordinal(task: Task, head: Head, score_N: Floats, golds_NK: Floats) -> Head:
     """Maximum likelihood of the proportional-odds model with one score, then the better of two decisions."""
-    classes = golds_NK.shape[1]
     scale = float(score_N.std()) or 1.0
     z_N = (score_N - score_N.mean()) / scale
     share = np.clip(golds_NK.mean(axis=0).cumsum()[:-1], 0.01, 0.99)
@@ -86,17 +87,16 @@ def _ordinal(task: Task, head: Head, score_N: Floats, golds_NK: Floats) -> Head:
     shift = slope * float(score_N.mean()) / scale
     fitted = head.model_copy(update={"slope": (slope / scale,), "offset": tuple(float(c) + shift for c in cuts)})
     each_NK = class_probabilities(fitted, score_N[:, None])
-    space = np.arange(classes, dtype=float)
-    gold_N = golds_NK @ space
-    likeliest_N = each_NK.argmax(axis=1)
-    nearest_N = np.abs((each_NK @ space)[:, None] - space).argmin(axis=1)
     # By the task's own metric: one that is measured by correlation wants the class nearest to what is expected.
-    if task.metric == "pearson":
-        better = correlation(nearest_N, gold_N) > correlation(likeliest_N, gold_N)
-    else:
-        exact_N = golds_NK.argmax(axis=1)
-        better = float((nearest_N == exact_N).mean()) > float((likeliest_N == exact_N).mean())
-    return fitted.model_copy(update={"decision": "expected" if better else "likeliest"})
+    metric = "pearson" if task.metric == "pearson" else "accuracy"
+    likeliest, expected = (_class_metrics(task, each_NK, golds_NK, d)[metric] for d in ("likeliest", "expected"))
+    return fitted.model_copy(update={"decision": "expected" if expected > likeliest else "likeliest"})
+
+
+def _class_metrics(task: Task, each_NK: Floats, golds_NK: Floats, decision: str) -> dict[str, float]:
+    given_N, value_K = given_classes(task, each_NK, decision), class_values(task)
+    right = float((given_N == golds_NK.argmax(axis=1)).mean())
+    return {"pearson": correlation(value_K[given_N], golds_NK @ value_K), "accuracy": right}
 
 
 def _single_label(scores_NK: Floats, golds_NK: Floats) -> dict[str, Any]:
@@ -162,12 +162,7 @@ def held_out_metrics(task: Task, head: Head, scores_NK: Floats, golds_NK: Floats
             inside_N = np.abs(golds_NK[:, 0] - unit_N) <= 1.645 * std_N
             return {"pearson": correlation(unit_N, golds_NK[:, 0]), "in_90": float(inside_N.mean())}
         case Kind.ORDINAL:
-            each_NK, space = class_probabilities(head, scores_NK), np.arange(golds_NK.shape[1], dtype=float)
-            given_N = each_NK.argmax(axis=1)
-            if head.decision == "expected":
-                given_N = np.abs((each_NK @ space)[:, None] - space).argmin(axis=1)
-            right = float((given_N == golds_NK.argmax(axis=1)).mean())
-            return {"pearson": correlation(given_N, golds_NK @ space), "accuracy": right}
+            return _class_metrics(task, class_probabilities(head, scores_NK), golds_NK, head.decision)
         case Kind.SINGLE_LABEL:
             each_NK = label_probabilities(head, scores_NK, exclusive=True)
             return {"accuracy": float((each_NK.argmax(axis=1) == golds_NK.argmax(axis=1)).mean())}

@@ -18,7 +18,7 @@ from scipy.special import expit, ndtr, softmax
 
 from emollm.answers import Answer, from_unit
 from emollm.heads.card import Head
-from emollm.tasks import Kind, Task
+from emollm.tasks import Task
 
 Floats = NDArray[np.float64]
 
@@ -103,14 +103,26 @@ def _mass_near(found: Numbers, unit_N: Floats) -> Floats:
     return high - low
 
 
+def given_classes(task: Task, probabilities_NK: Floats, decision: str) -> NDArray[np.intp]:
+    """[N]: the place of the class or label given, the likeliest or the one whose value is nearest to the expected."""
+    apart_NK = -probabilities_NK
+    if decision == "expected":
+        value_K = class_values(task)
+        apart_NK = np.abs((probabilities_NK @ value_K)[:, None] - value_K)
+    nearest_N: NDArray[np.intp] = apart_NK.argmin(axis=1)
+    return nearest_N
+
+
+def class_values(task: Task) -> Floats:
+    """[K] of an ordinal; they need not be evenly spaced."""
+    return np.array([c.value for c in task.classes], dtype=float)
+
+
 def class_answers(task: Task, probabilities_NK: Floats, decision: str) -> list[Answer]:
     """Ordinals and single labels."""
     values: list[int] | list[str] = [c.value for c in task.classes] or list(task.labels)
     likeliest_N = probabilities_NK.argmax(axis=1)
-    chosen_N = likeliest_N
-    if decision == "expected":
-        space = np.array(values, dtype=float)
-        chosen_N = np.abs((probabilities_NK @ space)[:, None] - space[None, :]).argmin(axis=1)
+    chosen_N = given_classes(task, probabilities_NK, decision)
     return [
         Answer(
             value=values[chosen],
@@ -167,7 +179,3 @@ def set_answers(task: Task, probabilities_NK: Floats, given_NK: NDArray[np.bool_
         )
         for given, row, sure in zip(given_NK, probabilities_NK, sure_N, strict=True)
     ]
-
-
-def is_exclusive(task: Task) -> bool:
-    return task.kind is Kind.SINGLE_LABEL

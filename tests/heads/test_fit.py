@@ -8,13 +8,13 @@ from sklearn.linear_model import Ridge
 
 from emollm.corpora.example import Example
 from emollm.errors import DataError
-from emollm.heads import calibrate
+from emollm.heads import calibrate, readout
 from emollm.heads.card import Head, Reading
 from emollm.heads.fit import fit_heads
 from emollm.heads.labels import FOLDS, Labelled, folds, read_labels
 from emollm.heads.ridge import Moments, explained_variance, fold_moments, scale_of, scaled_parts, solve, squared_errors
 from emollm.instructions import build_rows
-from emollm.tasks import PROFILE, TASKS, select_tasks
+from emollm.tasks import PROFILE, TASKS, OrdinalClass, select_tasks
 
 GOOD, NOISE = Reading(layer=2, pooling="last"), Reading(layer=1, pooling="mean")
 RNG = np.random.default_rng(0)
@@ -159,6 +159,28 @@ def test_a_class_that_never_occurs_keeps_its_place() -> None:
     fitted = calibrate.calibrated(TASKS["EI-oc"], head, score[:, None], np.eye(4)[ranks])
     assert list(fitted.offset) == sorted(fitted.offset)
     assert fitted.metrics == {}
+
+
+def test_what_a_head_is_said_to_be_worth_is_what_its_answers_are() -> None:
+    rng = np.random.default_rng(4)
+    task = TASKS["SST5"].model_copy(
+        update={"classes": tuple(OrdinalClass(value=value, phrase="") for value in (1, 2, 5)), "metric": "pearson"}
+    )
+    score = rng.normal(size=(2000, 1))
+    ranks = np.digitize(score[:, 0] + 0.8 * rng.logistic(size=2000), [-0.5, 0.8])
+    head = Head(task="SST5", origin="trained", outputs=(0,))
+    fitted = calibrate.calibrated(task, head, score, np.eye(3)[ranks])
+    golds, worth = np.array([1, 2, 5])[ranks], {}
+    for decision in ("likeliest", "expected"):
+        answers = readout.class_answers(task, readout.class_probabilities(fitted, score), decision)
+        given = np.array([answer.value for answer in answers])
+        worth[decision] = float(np.corrcoef(given, golds)[0, 1])
+        said = calibrate.held_out_metrics(
+            task, fitted.model_copy(update={"decision": decision}), score, np.eye(3)[ranks]
+        )
+        assert said == {"pearson": pytest.approx(worth[decision]), "accuracy": pytest.approx(np.mean(given == golds))}
+    assert worth["likeliest"] != worth["expected"]
+    assert fitted.decision == max(worth, key=lambda decision: worth[decision])
 
 
 def test_the_threshold_is_the_one_with_the_best_jaccard() -> None:

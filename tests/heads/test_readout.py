@@ -11,7 +11,7 @@ from emollm.heads import readout
 from emollm.heads.card import Head
 from emollm.heads.derive import DERIVATIONS, binned, grouped
 from emollm.heads.readout import Numbers
-from emollm.tasks import TASKS
+from emollm.tasks import TASKS, OrdinalClass
 
 
 @pytest.mark.parametrize(("mean", "std"), [(0.5, 0.1), (0.02, 0.2), (1.3, 0.3), (-0.5, 0.1)])
@@ -45,6 +45,14 @@ def test_classes_are_cut_out_of_a_logistic() -> None:
     # Expected rank .119*0 + .381*1 + .381*2 + .119*3 = 1.5: of two classes as near, the lower.
     [nearest] = readout.class_answers(TASKS["EI-oc"], np.array([[0.5, 0.0, 0.0, 0.5]]), "expected")
     assert (nearest.value, nearest.mode, nearest.confidence) == (1, 0, 0.0)
+
+
+def test_the_expected_class_is_that_of_values_not_of_ranks() -> None:
+    classes = tuple(OrdinalClass(value=value, phrase="") for value in (1, 2, 5))
+    task = TASKS["EI-oc"].model_copy(update={"classes": classes})
+    # Expected values 3.8 and 1.75, nearest to 5 and 2; the expected ranks, 1.4 and .45, would be 2 and 1.
+    each = np.array([[0.3, 0.0, 0.7], [0.7, 0.15, 0.15]])
+    assert [a.value for a in readout.class_answers(task, each, "expected")] == [5, 2]
 
 
 def test_a_set_holds_the_labels_at_or_above_their_thresholds() -> None:
