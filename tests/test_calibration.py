@@ -112,6 +112,12 @@ def test_an_isotonic_curve_rises_and_is_straight_between_its_knots() -> None:
         Curve(x=(0.0, 1.0), y=(0.5, 0.2))
 
 
+def test_groups_of_one_repeated_value_are_one_knot() -> None:
+    # Their means differ in the last bit, and one is below that before it.
+    curve = isotonic(np.full(987, 0.22383289116797334), np.arange(987) % 2.0)
+    assert curve(0.22383289116797334) == pytest.approx(0.5, abs=0.01)
+
+
 def test_too_few_rows_are_left_alone() -> None:
     sixty = overconfident_classes(60)
     assert len(fit_calibration(sixty).questions) == 1

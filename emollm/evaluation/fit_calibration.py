@@ -73,7 +73,8 @@ def isotonic(probability_N: Floats, true_N: Floats) -> Curve:
 
     order = np.argsort(probability_N, kind="stable")
     groups = [part for part in np.array_split(order, min(_KNOTS, len(order))) if len(part)]
-    x = np.array([probability_N[part].mean() for part in groups])
+    # Means of one and the same number differ in their last bit, also downwards.
+    x = np.maximum.accumulate([probability_N[part].mean() for part in groups])
     y = np.array([true_N[part].mean() for part in groups])
     weights = np.array([len(part) for part in groups], dtype=float)
     fitted = IsotonicRegression(y_min=0.0, y_max=1.0).fit_transform(x, y, sample_weight=weights)
