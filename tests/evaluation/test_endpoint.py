@@ -14,7 +14,7 @@ from emollm.errors import ConfigError
 from emollm.evaluation.baselines.chat import messages, reply_prediction
 from emollm.evaluation.baselines.endpoint import EndpointConfig, predict_endpoint, retry_after_s
 from emollm.evaluation.questions import GoldQuestion
-from emollm.tasks import TASKS
+from emollm.tasks import TASKS, Kind
 from tests.evaluation.server import reply, serving
 
 QUESTIONS = [
@@ -60,8 +60,18 @@ def test_a_reply_is_never_paid_for_twice(options: dict[str, Any]) -> None:
         with options["cache"].open("a") as file:
             file.write('{"key": "cut of')  # as a crash leaves it
         found, usage = predict_endpoint(config, QUESTIONS)
-    assert (len(server.requests), usage.requests, usage.cached) == (8, 4, 4)
-    assert all(p.error is None for p in found)
+        assert (len(server.requests), usage.requests, usage.cached) == (8, 4, 4)
+        assert all(p.error is None for p in found)
+        # What came behind the cut line is whole.
+        assert predict_endpoint(config, QUESTIONS)[1].cached == 8
+
+
+def test_a_reply_with_breaks_of_its_own_is_kept_whole(options: dict[str, Any]) -> None:
+    with serving(lambda _n, _b: reply("0.5\u2028by my count\u0085")) as server:
+        config = EndpointConfig(url=server.url, **options)
+        predict_endpoint(config, QUESTIONS[:1])
+        found, usage = predict_endpoint(config, QUESTIONS[:1])
+    assert (usage.requests, usage.cached, found[0].text) == (0, 1, "0.5\u2028by my count\u0085")
 
 
 def test_it_comes_back_after_429_500_garbage_and_silence(options: dict[str, Any]) -> None:
@@ -151,6 +161,16 @@ def test_retry_after_is_seconds_or_a_date() -> None:
 def test_replies_are_read_strictly(task: str, said: str, value: object) -> None:
     question = GoldQuestion(id="x", task=TASKS[task], emotion=None, text="t", gold=0.5)
     assert reply_prediction(question, said).value == value
+
+
+@pytest.mark.parametrize("said", ["very_happy", "**very_happy**", "_very_happy_", "`very_happy`.", '"very_happy"'])
+def test_markup_inside_a_label_is_its_own(said: str) -> None:
+    mood = TASKS["SST5"].model_copy(
+        update={"kind": Kind.SINGLE_LABEL, "labels": ("very_happy", "don't know"), "classes": ()}
+    )
+    question = GoldQuestion(id="x", task=mood, emotion=None, text="t", gold="very_happy")
+    assert reply_prediction(question, said).value == "very_happy"
+    assert reply_prediction(question, "'don't know'").value == "don't know"
 
 
 def test_the_prompt_spells_out_what_may_be_answered() -> None:

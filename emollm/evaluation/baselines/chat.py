@@ -14,7 +14,8 @@ from emollm.tasks import Kind, Task
 
 Messages = list[dict[str, str]]
 
-_MARKUP = re.compile(r"[*_`\"']+")
+_MARKUP = re.compile(r"(?<!\w)[*_`\"']+|[*_`\"']+(?!\w)")
+"""Around words: inside of them, as in very_happy, it is a label's own."""
 
 
 def messages(question: GoldQuestion) -> Messages:

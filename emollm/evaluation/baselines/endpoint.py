@@ -127,12 +127,18 @@ class _Cache:
     def __post_init__(self) -> None:
         if not self.path.is_file():
             return
-        for raw in self.path.read_text(encoding="utf-8").splitlines():
+        # A crash may have cut the last line off, in the middle of a letter too.
+        text = self.path.read_text(encoding="utf-8", errors="replace")
+        if text and not text.endswith("\n"):
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write("\n")
+        # Not splitlines: a reply may hold U+2028 or U+0085, which JSON leaves as they are.
+        for raw in text.split("\n"):
             try:
                 row = json.loads(raw)
                 self.replies[str(row["key"])] = str(row["reply"])
             except (ValueError, KeyError, TypeError):
-                continue  # a line that a crash cut off: asked again
+                continue  # cut off: asked again
 
     def add(self, key: str, reply: str) -> None:
         self.replies[key] = reply
