@@ -36,7 +36,8 @@ def draw_curves(path: Path, steps: Sequence[dict[str, Any]], evaluations: Sequen
         )
         best = min(evaluations, key=lambda e: e["loss"])
         loss.annotate(f"{best['loss']:.3f}", (best["step"], best["loss"]), (0, -14), textcoords="offset points")
-    loss.set(xlabel="step", ylabel="nats an answer token", title="Loss", yscale="log")
+    # A mean over answer tokens, or of heads over labelled questions: the summary says which.
+    loss.set(xlabel="step", ylabel="nats", title="Loss", yscale="log")
     loss.legend(frameon=False)
     for name, points in headlines.items():
         axes[1].plot([step for step, _ in points], [value for _, value in points], "o-", label=name)

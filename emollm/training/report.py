@@ -52,7 +52,8 @@ def summary_report(config: TrainConfig, summary: dict[str, Any]) -> RenderableTy
     speed = summary["rows"] / summary["seconds"]
     table.add_row("steps", f"{summary['steps']:,}{stopped}, {summary['rows']:,} rows, {summary['tokens']:,} tokens")
     table.add_row("time", f"{summary['seconds']:,.0f} s in steps, {speed:.1f} rows/s, {summary['memory_gib']:.1f} GiB")
-    table.add_row("loss", f"{summary['first_loss']:.3f} -> {summary['last_loss']:.3f} nats an answer token")
+    unit = "a labelled question" if config.objective == "heads" else "an answer token"
+    table.add_row("loss", f"{summary['first_loss']:.3f} -> {summary['last_loss']:.3f} nats {unit}")
     if summary["best_validation_loss"] is not None:
         table.add_row("validation", f"{summary['best_validation_loss']:.3f}, best at step {summary['best_step']:,}")
     for task, scores in summary["scores"].items():
