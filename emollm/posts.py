@@ -13,7 +13,9 @@ FORMATS = ("parquet", "jsonl", "json", "csv", "txt")
 
 
 def format_of(path: Path | str) -> str | None:
-    """One of `FORMATS` by the file's name, `.gz` aside; None for any other file."""
+    """One of `FORMATS` by the file's name, `.gz` aside; None for any other file. Raises DataError for `.parquet.gz`."""
+    if str(path).endswith(".parquet.gz"):  # its end has to be read first, which gzip does not let one do
+        raise DataError(f"{path} cannot be read: Parquet is compressed inside; unpack it with gunzip")
     name = str(path).removesuffix(".gz")
     return next((known for known in FORMATS if name.endswith(f".{known}")), None)
 
@@ -53,6 +55,8 @@ def read_table(path: Path, *, text_columns: tuple[str, ...] = ()) -> pa.Table:
                 return pa.table({"id": pa.array(ids, pa.string()), "text": pa.array(texts, pa.string())})
             case _:
                 endings = " ".join(f".{known}" for known in FORMATS)
-                raise DataError(f"{path} is no file of posts; its name must end in one of {endings}, or these and .gz")
+                raise DataError(
+                    f"{path} is no file of posts; its name must end in one of {endings}, or these but the first and .gz"
+                )
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+import urllib.parse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from emollm.errors import DataError
 from emollm.posts import FORMATS, format_of
 
 _GLOB = re.compile(r"[*?\[]")
+_QUERY = re.compile(r"\?\w+=[^/*\[]*$")
+"""Options of a filesystem at the end of a URI, as in `s3://bucket/folder?region=eu-west-1`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +43,22 @@ def locate(location: str) -> tuple[Any, str]:
     if "://" not in location:
         return pafs.LocalFileSystem(), os.path.abspath(location)  # noqa: PTH100 (a pattern is no Path)
     try:
-        filesystem, path = pafs.FileSystem.from_uri(location)
+        filesystem, path = pafs.FileSystem.from_uri(urllib.parse.quote(location, safe="/:?&=%@+,;~"))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{location} cannot be resolved: {str(error).splitlines()[0]}") from None
     return filesystem, path
+
+
+def _locate_pattern(location: str) -> tuple[Any, str]:
+    """As `locate`, of what may hold wildcards: a `?` in a path would begin a URI's query, and `[` end the parsing."""
+    query = _QUERY.search(location)
+    plain = location[: query.start()] if query else location
+    wild = _GLOB.search(plain)
+    if "://" not in location or not wild:
+        return locate(location)
+    cut = plain.rindex("/", 0, wild.start()) + 1
+    filesystem, folder = locate(plain[:cut] + (query[0] if query else ""))
+    return filesystem, posixpath.join(folder, urllib.parse.unquote(plain[cut:]))
 
 
 def find_files(location: str) -> tuple[Any, list[InputFile]]:
@@ -52,7 +67,7 @@ def find_files(location: str) -> tuple[Any, list[InputFile]]:
     A folder gives the files in it, at any depth, whose name ends as a file of posts does; what begins with `_` or
     `.` is left out, as Parquet readers do. Raises DataError if there is none.
     """
-    filesystem, path = locate(location)
+    filesystem, path = _locate_pattern(location)
     try:
         info = filesystem.get_file_info(path)
         if info.type == pafs.FileType.File:
@@ -99,7 +114,7 @@ def _file(info: Any, root: str) -> InputFile:
 
 
 def _endings() -> str:
-    return " ".join(f".{known}" for known in FORMATS) + ", or these and .gz"
+    return " ".join(f".{known}" for known in FORMATS) + ", or these but the first and .gz"
 
 
 def groups_of(files: Sequence[InputFile], *, group_bytes: int) -> list[list[InputFile]]:
