@@ -69,17 +69,16 @@ Carried = tuple[tuple[pa.Field, bool], ...]
 
 def read_block(filesystem: Any, folder: str, carried: Carried, block: Block) -> Iterator[pa.Table]:
     """The rows of a block as `actor.ScoreBlock` takes them: `row`, `id`, `text`, carried columns, `problem`."""
-    first, stop = block.spans[0][0], block.spans[-1][1]
+    places = np.concatenate([np.arange(low, high) for low, high in block.spans])
     with filesystem.open_input_file(posixpath.join(folder, block.file.name)) as opened:
         parquet = pq.ParquetFile(opened)
-        # Row groups are of one size but for the last.
+        # Row groups are of one size but for the last. One is in memory at a time: rows that are retried lie far apart.
         size = parquet.metadata.row_group(0).num_rows
-        groups = range(first // size, (stop - 1) // size + 1)
-        table = parquet.read_row_groups(list(groups))
-    offset = groups[0] * size
-    table = pa.concat_tables([table.slice(low - offset, high - low) for low, high in block.spans])
-    rows = np.concatenate([np.arange(low, high) for low, high in block.spans]) + block.file.start
-    own = {ROW: pa.array(rows, pa.int64()), "id": table["id"], "text": table["text"]}
+        table = pa.concat_tables(
+            parquet.read_row_group(group).take(pa.array(places[places // size == group] - group * size))
+            for group in np.unique(places // size).tolist()
+        )
+    own = {ROW: pa.array(places + block.file.start, pa.int64()), "id": table["id"], "text": table["text"]}
     others = {field.name: to_type(table[field.name], field.type, is_json=is_json) for field, is_json in carried}
     yield pa.table({**own, **others, "problem": table["problem"]})
 
