@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -13,13 +13,15 @@ from emollm.errors import DataError
 
 _JSON_TYPES = {
     frozenset({"int"}): pa.int64(),
+    frozenset({"long"}): pa.int64(),
+    frozenset({"int", "long"}): pa.int64(),
     frozenset({"float"}): pa.float64(),
     frozenset({"int", "float"}): pa.float64(),
     frozenset({"bool"}): pa.bool_(),
 }
-"""Anything else is text: strings as they are, objects and lists as JSON."""
+"""Anything else is text: strings as they are, objects and lists as JSON, long integers beside floats digit by digit."""
 
-_INT64_DIGITS = 18
+_FLOAT64_DIGITS, _INT64_DIGITS = 15, 18
 
 
 def json_kinds(texts: Iterable[str | None]) -> set[str]:
@@ -36,7 +38,8 @@ def _json_kind(text: str) -> str:
         case "{" | "[" | "N" | "I":
             return "other"
         case _ if text.lstrip("-").isdigit():
-            return "int" if len(text.lstrip("-")) <= _INT64_DIGITS else "other"
+            digits = len(text.lstrip("-"))
+            return "int" if digits <= _FLOAT64_DIGITS else "long" if digits <= _INT64_DIGITS else "other"
         case _:
             return "float"
 
@@ -50,25 +53,37 @@ def type_from_text(text: str) -> pa.DataType:
     return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text))).field(0).type
 
 
-def common_type(name: str, types: Sequence[pa.DataType], kinds: frozenset[str]) -> pa.DataType:
-    """One type for a column: of files with types of their own `types`, of JSON lines `kinds`.
+def common_type(name: str, types: Mapping[pa.DataType, str], kinds: frozenset[str]) -> pa.DataType:
+    """One type for a column: of JSON lines by their `kinds`, else by the `types` of files, each with a file of it.
 
     Raises DataError where Parquet files disagree in a way that text cannot mend.
     """
-    distinct = list(dict.fromkeys(t for t in types if not pa.types.is_null(t)))
+    distinct = {t: file for t, file in types.items() if not pa.types.is_null(t)}
     if kinds:
-        distinct.append(_JSON_TYPES.get(kinds, pa.string()))
-    if not distinct:
-        return pa.string()
-    if all(t == distinct[0] for t in distinct):
-        return distinct[0]
-    if any(pa.types.is_nested(t) for t in distinct):
-        raise DataError(f"column {name!r} is {' and '.join(map(str, distinct))} in different files; carry it not")
+        return _JSON_TYPES.get(kinds, pa.string())
+    if len(distinct) < 2:
+        return next(iter(distinct), pa.string())
+    if not all(_is_readable(t) for t in distinct):
+        told = " and ".join(f"{t} in {file}" for t, file in distinct.items())
+        raise DataError(f"column {name!r} is {told}; leave it out of --carry, or make the files alike")
     return pa.string()
+
+
+def _is_readable(type_: pa.DataType) -> bool:
+    """Whether any value of a type can be written as text."""
+    if pa.types.is_binary(type_) or pa.types.is_large_binary(type_) or pa.types.is_fixed_size_binary(type_):
+        return False
+    try:
+        pa.nulls(0, type_).cast(pa.string())
+    except pa.ArrowNotImplementedError:
+        return False
+    return True
 
 
 def to_type(array: Any, type_: pa.DataType, *, is_json: bool) -> Any:
     """A carried column in its common type."""
+    if pa.types.is_null(array.type):
+        return pa.nulls(len(array), type_)
     if not is_json:
         return array.cast(type_)
     values = [None if text is None else json.loads(text) for text in array.to_pylist()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from emollm.annotation.readers import count_rows
 from emollm.config import with_values
 
 if TYPE_CHECKING:
-    from emollm.annotation.pipeline import Job
+    from emollm.annotation.job import Job
 
 _BLOCK_SECONDS = 120.0
 """Of an actor's work: what is done again when one dies."""
@@ -22,14 +21,14 @@ def dry_run(job: Job) -> dict[str, Any]:
 
     Loading models and starting Ray is left out: it does not grow with the corpus.
     """
+    from emollm.annotation.job import open_job
     from emollm.annotation.lock import locked
-    from emollm.annotation.pipeline import open_job, run
+    from emollm.annotation.pipeline import run
 
     config = job.config
     posts = config.dry_run if config.max_posts is None else min(config.dry_run or 1, config.max_posts)
-    root = config.out.rstrip("/")
-    beside = posixpath.join(posixpath.dirname(root), f".{posixpath.basename(root)}.dry-run-{uuid.uuid4().hex[:8]}")
-    small = with_values(config, dry_run=None, max_posts=posts, out=beside, overwrite=False, retry_errors=False)
+    trial_out = beside(config.out)
+    small = with_values(config, dry_run=None, max_posts=posts, out=trial_out, overwrite=False, retry_errors=False)
     trial = open_job(small, on_progress=job.on_progress, opener=job.opener)
     try:
         with locked(trial.output) as lock:
@@ -48,6 +47,16 @@ def dry_run(job: Job) -> dict[str, Any]:
         "estimated_bytes": summary["bytes"] / summary["posts"] * total,
         "block_posts": max(1, round(_BLOCK_SECONDS * summary["posts"] / summary["actor_seconds"])),
     }
+
+
+def beside(out: str) -> str:
+    """A hidden folder that is not there yet: next to `out`, or in it where that is a whole bucket."""
+    root, mark, query = out.partition("?") if "://" in out else (out, "", "")
+    folder, slash, name = root.rstrip("/").rpartition("/")
+    hidden = f"dry-run-{uuid.uuid4().hex[:8]}"
+    if folder.endswith(":/"):
+        return f"{root.rstrip('/')}/.{hidden}{mark}{query}"
+    return f"{folder}{slash}.{name}.{hidden}{mark}{query}"
 
 
 def _remove(output: OutputFolder) -> None:

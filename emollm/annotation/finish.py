@@ -10,11 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from emollm.annotation.facts import Facts
 from emollm.annotation.identity import Identity, fingerprint
-from emollm.annotation.output import MANIFEST_FILE, REPORT_FILE, ROW, OutputFolder
+from emollm.annotation.output import MANIFEST_FILE, REPORT_FILE, ROW, Committed, OutputFolder
 from emollm.annotation.page import page
 from emollm.annotation.stage import Corpus
 from emollm.errors import DataError
@@ -39,7 +38,7 @@ def declared_schema(identity: Identity, tasks: Sequence[Task], corpus: Corpus) -
 
 def write_parts(
     output: OutputFolder,
-    committed: dict[str, NDArray[np.int64]],
+    committed: Sequence[Committed],
     schema: pa.Schema,
     *,
     posts: int,
@@ -51,12 +50,11 @@ def write_parts(
     Holds one file's rows at a time. Returns what the manifest says of each file. Raises DataError if a row is not
     there; a row that is there twice, which a machine lost at the wrong moment can cause, is kept once.
     """
-    bounds = [(path, int(rows.min()), int(rows.max())) for path, rows in committed.items()]
     numbered = pa.schema([pa.field(ROW, pa.int64()), *schema])
     entries = []
     for number, first in enumerate(range(0, posts, file_posts)):
         stop = min(first + file_posts, posts)
-        paths = [path for path, low, high in bounds if low < stop and high >= first]
+        paths = [block.path for block in committed if block.low < stop and block.high >= first]
         part = _rows_between(output, paths, first, stop, numbered).drop_columns([ROW]).cast(schema)
         name = f"part-{number:06}.parquet"
         with output.filesystem.open_output_stream(output.path(name)) as stream:
@@ -91,7 +89,7 @@ def _missing(count: int, first: int) -> DataError:
 def finish(
     output: OutputFolder,
     corpus: Corpus,
-    committed: dict[str, NDArray[np.int64]],
+    committed: Sequence[Committed],
     *,
     identity: Identity,
     tasks: Sequence[Task],
@@ -132,9 +130,9 @@ def _written_columns(output: OutputFolder, name: str) -> dict[str, str]:
 
 
 def reopen(output: OutputFolder) -> int:
-    """Turn a finished output back into an unfinished one that lacks the rows with an error. Returns how many lack.
+    """Begin an unfinished output that has a finished one's rows but for those with an error. Returns how many lack.
 
-    Until every row that is kept is committed, the output stays finished: a crash before loses nothing.
+    The finished one stays as it is until `finish` replaces it: a retry that stops loses nothing, and is continued.
     """
     start = lacking = 0
     for number, table in enumerate(_parts(output)):
@@ -144,7 +142,8 @@ def reopen(output: OutputFolder) -> int:
         lacking += table.num_rows - kept.num_rows
         if kept.num_rows:
             output.commit_rows(f"kept_{number:06}", kept.replace_schema_metadata())
-    output.clear_finished()
+    output.keep_scored(start - lacking)
+    output.mark_retried()
     return lacking
 
 

@@ -78,9 +78,11 @@ class Totals:
 
 
 class Ledger:
-    def __init__(self, *, max_error_rate: float, num_workers: int) -> None:
+    def __init__(self, *, max_error_rate: float, num_workers: int, good_before: int = 0) -> None:
+        """`num_workers` are the actors there may be at once; `good_before` rows of earlier runs have no error."""
         self._max_error_rate = max_error_rate
         self._max_loads = 3 * num_workers + 3
+        self._good_before = good_before
         self._loads = self._loaded = 0
         self._blocks: dict[str, _Block] = {}
         self._sums: Counter[str] = Counter()
@@ -147,7 +149,7 @@ class Ledger:
         self._seconds += portion.seconds
         self._errors.update(portion.errors)
         self._examples += portion.examples[: _EXAMPLES - len(self._examples)]
-        looked_at = self._sums["posts"] + self._sums["lost"]
+        looked_at = self._good_before + self._sums["posts"] + self._sums["lost"]
         if self.stop is None and looked_at >= MIN_POSTS and self._sums["errors"] > self._max_error_rate * looked_at:
             codes = ", ".join(f"{count:,} {code}" for code, count in self._errors.most_common(3))
             self.stop = (

@@ -6,6 +6,7 @@
                     blocks/      scored rows, a file a block, as Ray Data writes them
                     commits/     Ray Data's checkpoint: which rows stand in which file of blocks/
                     progress.json  how many rows were scored, committed or not
+                    retry.json   the finished output whose errors are being retried, if any
     OUT/part-*.parquet           the finished rows, in the order of the input
     OUT/_manifest.json, _report.html, _run.json
                                  `_run.json`, written last, says that the output is whole
@@ -18,7 +19,8 @@ from __future__ import annotations
 
 import json
 import posixpath
-from dataclasses import asdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -39,6 +41,19 @@ MANIFEST_FILE = "_manifest.json"
 REPORT_FILE = "_report.html"
 _WORK = "_unfinished"
 _PENDING = ".pending.parquet"
+_OPEN_AT_ONCE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A block file that counts."""
+
+    path: str
+    low: int
+    high: int
+    """Its first and last row."""
+    good: int
+    """Rows without an error."""
 
 
 class OutputFolder:
@@ -128,6 +143,13 @@ class OutputFolder:
     def discard_work(self) -> None:
         self._remove(_WORK)
 
+    def is_retried(self) -> bool:
+        """Whether the unfinished rows are those of the finished output but for its errors: see `finish.reopen`."""
+        return self.read_json(self._at(_WORK, "retry.json")) == {"of": self.finished()}
+
+    def mark_retried(self) -> None:
+        self.write_json(self._at(_WORK, "retry.json"), {"of": self.finished()})
+
     def discard_if_empty(self) -> None:
         """Leave nothing behind of a run that committed nothing; other runs' rows stay."""
         if not self._list(self.commits):
@@ -155,38 +177,48 @@ class OutputFolder:
     def keep_scored(self, count: int) -> None:
         self.write_json(self._at(_WORK, "progress.json"), {"scored": count})
 
-    def committed(self) -> dict[str, NDArray[np.int64]]:
-        """The rows of each block file that counts, by the file's path. Mends what a crash left.
+    def committed(self, done: NDArray[np.bool_]) -> list[Committed]:
+        """The block files that count; their rows are set in `done`, which has a place a row. Mends what a crash left.
 
         A block counts if its commit is there, and no pending one, and the file has the rows that the commit names.
         Ray Data alone would trust a commit whose file is gone: one it committed, did again and died over.
         """
-        data = {info.base_name: info for info in self._list(self.blocks)}
-        commits = {info.base_name: info for info in self._list(self.commits)}
-        pending = {name.removesuffix(_PENDING) for name in commits if name.endswith(_PENDING)}
-        committed: dict[str, NDArray[np.int64]] = {}
-        used: set[str] = set()
-        for name, info in commits.items():
-            base = name.removesuffix(_PENDING).removesuffix(".parquet")
-            files = [file for file in data if file.startswith(f"{base}-")]
-            rows = None if base in pending or len(files) != 1 else self._rows_of(info, data[files[0]])
-            if rows is None:
-                self.filesystem.delete_file(info.path)
-            else:
-                committed[data[files[0]].path] = rows
-                used.add(files[0])
-        for name in data.keys() - used:
-            self.filesystem.delete_file(data[name].path)
+        data: dict[str, list[Any]] = {}
+        for info in self._list(self.blocks):
+            data.setdefault(info.base_name.rsplit("-", 1)[0], []).append(info)
+        commits = self._list(self.commits)
+        pending = {info.base_name.removesuffix(_PENDING) for info in commits if info.base_name.endswith(_PENDING)}
+
+        def look(commit: Any) -> Committed | None:
+            base = commit.base_name.removesuffix(_PENDING).removesuffix(".parquet")
+            files = data.get(base, [])
+            if base in pending or len(files) != 1:
+                return None
+            return self._look_at(commit.path, files[0].path, done)
+
+        with ThreadPoolExecutor(_OPEN_AT_ONCE) as pool:
+            seen = list(pool.map(look, commits))
+        for commit, found in zip(commits, seen, strict=True):
+            if found is None:
+                self.filesystem.delete_file(commit.path)
+        committed = [found for found in seen if found is not None]
+        used = {found.path for found in committed}
+        for info in (info for files in data.values() for info in files if info.path not in used):
+            self.filesystem.delete_file(info.path)
         return committed
 
-    def _rows_of(self, commit: Any, data: Any) -> NDArray[np.int64] | None:
+    def _look_at(self, commit: str, path: str, done: NDArray[np.bool_]) -> Committed | None:
         try:
-            with self.filesystem.open_input_file(commit.path) as opened:
+            with self.filesystem.open_input_file(commit) as opened:
                 rows = pq.read_table(opened, columns=[ROW])[ROW].to_numpy()
-            with self.filesystem.open_input_file(data.path) as opened:
-                return rows if pq.ParquetFile(opened).metadata.num_rows == len(rows) else None
+            with self.filesystem.open_input_file(path) as opened:
+                metadata = pq.ParquetFile(opened).metadata
         except (pa.ArrowException, OSError):
             return None
+        if metadata.num_rows != len(rows) or not len(rows):
+            return None
+        done[rows] = True
+        return Committed(path, int(rows.min()), int(rows.max()), _without_error(metadata))
 
     def commit_rows(self, name: str, table: pa.Table) -> None:
         """Put scored rows among the blocks as Ray Data would: for rows of a finished output that are kept."""
@@ -206,3 +238,10 @@ class OutputFolder:
                 self.filesystem.delete_dir(path)
             case pafs.FileType.File:
                 self.filesystem.delete_file(path)
+
+
+def _without_error(metadata: Any) -> int:
+    """By the file's own statistics: how many rows have no `error`."""
+    paths = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+    place = paths.index("error")
+    return sum(metadata.row_group(i).column(place).statistics.null_count for i in range(metadata.num_row_groups))

@@ -7,7 +7,7 @@ while it is cheap to say so. And no later step has to read a compressed file fro
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emollm.annotation.carry import common_type, json_kinds, type_from_text, type_to_text
+from emollm.annotation.columns import Columns
 from emollm.annotation.ids import Hashes, IdHashes, derive_ids, hash_ids
 from emollm.annotation.inputs import InputFile
-from emollm.annotation.readers import Columns, read_rows
+from emollm.annotation.readers import read_rows
 from emollm.errors import DataError
 
 GROUP_ROWS = 1024
@@ -57,7 +58,8 @@ class Corpus:
 class GroupFacts:
     """What was seen while a group of files was staged."""
 
-    rows: int = 0
+    files: list[int] = field(default_factory=list)
+    """Rows of each staged file."""
     texts: int = 0
     """Rows whose text is text."""
     hashes: list[Hashes] = field(default_factory=list)
@@ -66,44 +68,82 @@ class GroupFacts:
     """Places of the first few rows without an id."""
     num_without_id: int = 0
     kinds: dict[str, set[str]] = field(default_factory=dict)
-    types: dict[str, list[str]] = field(default_factory=dict)
+    types: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Types of each column that is carried, and a file of each."""
+
+    @property
+    def rows(self) -> int:
+        return sum(self.files)
 
 
 def stage_group(
-    source: Any, files: Sequence[InputFile], columns: Columns, target: Any, path: str, max_rows: int | None
+    source: Any,
+    files: Sequence[InputFile],
+    columns: Columns,
+    target: Any,
+    folder: str,
+    number: int,
+    max_rows: int | None,
 ) -> GroupFacts:
-    """Write the rows of these files to `path`, at most `max_rows`. Raises DataError naming the file that is broken."""
-    facts = GroupFacts(kinds={name: set() for name in columns.carry}, types={name: [] for name in columns.carry})
-    writer: pq.ParquetWriter | None = None
-    pending: list[pa.Table] = []
-    with target.open_output_stream(path) as stream:
-        for file in files:
-            for table in read_rows(source, file, columns):
-                table = table.slice(0, None if max_rows is None else max_rows - facts.rows)
-                facts.rows += table.num_rows
-                pending.append(_staged_columns(table, file, columns, facts))
-                try:
-                    whole = pa.concat_tables(pending, promote_options="permissive")
-                    ready = whole.num_rows - whole.num_rows % GROUP_ROWS
-                    if ready:
-                        writer = writer or pq.ParquetWriter(stream, whole.schema, compression="zstd")
-                        writer.write_table(whole.slice(0, ready).cast(writer.schema), row_group_size=GROUP_ROWS)
-                except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
-                    raise DataError(
-                        f"{file.path}: a column to carry has another type than in the files before; leave it out, or "
-                        "make the files alike"
-                    ) from None
-                pending = [whole.slice(ready)]
-                if facts.rows == max_rows:
-                    break
-            if facts.rows == max_rows:
-                break
-        if pending:
-            writer = writer or pq.ParquetWriter(stream, pending[0].schema, compression="zstd")
-            writer.write_table(pending[0].cast(writer.schema), row_group_size=GROUP_ROWS)
-        if writer:
-            writer.close()
+    """Write the rows of these files, the `number`th group, to `folder`, at most `max_rows`.
+
+    A staged file has one schema: where a column to carry has another type than in the file before, the next begins.
+    Raises DataError naming the file that is broken.
+    """
+    facts = GroupFacts(kinds={name: set() for name in columns.carry}, types={name: {} for name in columns.carry})
+    staged: _StagedFile | None = None
+    try:
+        for file, table in _tables(source, files, columns, max_rows):
+            table = _staged_columns(table, file, columns, facts)
+            if staged is None or not staged.schema.equals(table.schema):
+                if staged:
+                    staged.close()
+                staged = _StagedFile(target, f"{folder}/{staged_name(number, len(facts.files))}", table.schema)
+                facts.files.append(0)
+            staged.add(table)
+            facts.files[-1] += table.num_rows
+    finally:
+        if staged:
+            staged.close()
     return facts
+
+
+def _tables(
+    source: Any, files: Sequence[InputFile], columns: Columns, max_rows: int | None
+) -> Iterator[tuple[InputFile, pa.Table]]:
+    left = max_rows
+    for file in files:
+        for table in read_rows(source, file, columns):
+            table = table.slice(0, left)
+            left = left if left is None else left - table.num_rows
+            if table.num_rows:
+                yield file, table
+            if left == 0:
+                return
+
+
+class _StagedFile:
+    """Rows of one schema on their way into a file, in whole row groups."""
+
+    def __init__(self, target: Any, path: str, schema: pa.Schema) -> None:
+        self.schema = schema
+        self._stream = target.open_output_stream(path)
+        self._writer = pq.ParquetWriter(self._stream, schema, compression="zstd")
+        self._rest = schema.empty_table()
+
+    def add(self, table: pa.Table) -> None:
+        whole = pa.concat_tables([self._rest, table])
+        ready = whole.num_rows - whole.num_rows % GROUP_ROWS
+        if ready:
+            self._writer.write_table(whole.slice(0, ready), row_group_size=GROUP_ROWS)
+        self._rest = whole.slice(ready)
+
+    def close(self) -> None:
+        if self._rest.num_rows:
+            self._writer.write_table(self._rest)
+            self._rest = self.schema.empty_table()
+        self._writer.close()
+        self._stream.close()
 
 
 def _staged_columns(table: pa.Table, file: InputFile, columns: Columns, facts: GroupFacts) -> pa.Table:
@@ -123,8 +163,8 @@ def _staged_columns(table: pa.Table, file: InputFile, columns: Columns, facts: G
     for name in columns.carry:
         if file.format in _JSON:
             facts.kinds[name] |= json_kinds(table[name].to_pylist())
-        elif (type_ := type_to_text(table[name].type)) not in facts.types[name]:
-            facts.types[name].append(type_)
+        else:
+            facts.types[name].setdefault(type_to_text(table[name].type), file.path)
     return table.drop_columns(["place"])
 
 
@@ -143,15 +183,16 @@ def stage_corpus(
     staged file's ids. `source` names the input in errors. Raises DataError if there are no posts, if the text column
     holds no text, or if ids are missing or occur twice.
     """
-    rows, texts, ids = [0] * len(groups), 0, IdHashes()
+    rows: list[list[int]] = [[] for _ in groups]
+    texts, ids = 0, IdHashes()
     without: list[str] = []
     num_without = 0
     kinds: dict[str, set[str]] = {name: set() for name in columns.carry}
-    types: dict[str, list[pa.DataType]] = {name: [] for name in columns.carry}
+    types: dict[str, dict[pa.DataType, str]] = {name: {} for name in columns.carry}
 
     def take(number: int, facts: GroupFacts) -> None:
         nonlocal texts, num_without
-        rows[number] = facts.rows
+        rows[number] = facts.files
         texts += facts.texts
         num_without += facts.num_without_id
         without.extend(facts.without_id[: 5 - len(without)])
@@ -159,10 +200,11 @@ def stage_corpus(
             ids.add(hashes)
         for name in columns.carry:
             kinds[name] |= facts.kinds[name]
-            types[name] += [type_from_text(text) for text in facts.types[name]]
+            for text, file in facts.types[name].items():
+                types[name].setdefault(type_from_text(text), file)
 
     stage(list(enumerate(groups)), take)
-    if not sum(rows):
+    if not any(rows):
         raise DataError(f"{source} holds no posts")
     if not texts:
         raise DataError(f"{source}: no row has text in column {columns.text!r}; give --text-column")
@@ -174,25 +216,25 @@ def stage_corpus(
     for name in columns.carry:
         if not kinds[name] and all(pa.types.is_null(t) for t in types[name]):
             raise DataError(f"{source}: no row has anything in column {name!r}, which is to be carried")
-    names = [staged_name(number) for number in range(len(groups))]
-    _refuse_repeated(ids.repeated(), names, read_ids, source=source, column=columns.id)
+    files = {staged_name(number, part): n for number, parts in enumerate(rows) for part, n in enumerate(parts)}
+    _refuse_repeated(ids.repeated(), list(files), read_ids, source=source, column=columns.id)
     json_carried = tuple(name for name in columns.carry if kinds[name])
-    if any(types[name] for name in json_carried):
+    if any(not pa.types.is_null(type_) for name in json_carried for type_ in types[name]):
         raise DataError(f"{source} mixes JSON lines with other files; columns cannot be carried out of both")
     return Corpus(
-        files=tuple(_numbered(names, rows, max_posts)),
+        files=tuple(_numbered(files, max_posts)),
         carried={name: type_to_text(common_type(name, types[name], frozenset(kinds[name]))) for name in columns.carry},
         json_carried=json_carried,
     )
 
 
-def staged_name(number: int) -> str:
-    return f"posts-{number:06}.parquet"
+def staged_name(group: int, part: int) -> str:
+    return f"posts-{group:06}-{part:03}.parquet"
 
 
-def _numbered(names: Sequence[str], rows: Sequence[int], max_posts: int | None) -> list[Staged]:
+def _numbered(rows: dict[str, int], max_posts: int | None) -> list[Staged]:
     files, start = [], 0
-    for name, count in zip(names, rows, strict=True):
+    for name, count in rows.items():
         kept = count if max_posts is None else min(count, max_posts - start)
         if kept:
             files.append(Staged(name, start, kept))

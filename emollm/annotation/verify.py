@@ -14,12 +14,13 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from emollm.annotation.columns import Columns
 from emollm.annotation.finish import SCHEMA_KEY
 from emollm.annotation.identity import fingerprint, input_digest
 from emollm.annotation.ids import IdHashes, derive_ids, hash_ids
 from emollm.annotation.inputs import find_files
 from emollm.annotation.output import MANIFEST_FILE, OutputFolder
-from emollm.annotation.readers import Columns, column_names, read_rows
+from emollm.annotation.readers import column_names, first_with_columns, read_rows
 from emollm.errors import DataError
 from emollm.folders import HIDDEN_RUN_FILE
 from emollm.prompts import column_name, questions_for
@@ -204,7 +205,7 @@ def _input_rows(run: dict[str, Any], found: Findings) -> _InOrder | None:
         if input_digest(files) != run["identity"]["input"]:
             found.say(f"the input {run['config']['input']} has changed since; --no-input leaves it out")
             return None
-        id_column = id_column or ("id" if "id" in column_names(source, files[0]) else None)
+        id_column = id_column or ("id" if "id" in column_names(source, first_with_columns(files)) else None)
     except DataError as error:
         found.say(f"{error}; --no-input leaves the input out")
         return None

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import gzip
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from emollm.annotation.blocks import Block, read_block
+from emollm.annotation.carry import type_from_text
+from emollm.annotation.columns import Columns
 from emollm.annotation.config import AnnotateConfig
 from emollm.annotation.ids import IdHashes, derive_ids, hash_ids
 from emollm.annotation.inputs import find_files, groups_of
-from emollm.annotation.pipeline import annotate_corpus, choose_columns
-from emollm.annotation.readers import Columns, column_names, count_rows, read_rows
-from emollm.annotation.stage import stage_group
+from emollm.annotation.job import choose_columns
+from emollm.annotation.pipeline import annotate_corpus
+from emollm.annotation.readers import column_names, count_rows, read_rows
+from emollm.annotation.stage import GROUP_ROWS, Corpus, Staged, stage_corpus, stage_group, staged_name
 from emollm.errors import ConfigError, DataError
+from emollm.posts import read_table
 
 ROWS = Columns(id="id", text="text")
 
@@ -50,6 +56,26 @@ def test_a_folder_a_pattern_and_a_uri_name_the_same_files(tmp_path: Path) -> Non
             find_files(f"{tmp_path}/{where}")
     with pytest.raises(DataError, match="cannot be resolved"):
         find_files("ftp://host/x.csv")
+
+
+def test_a_uri_may_hold_any_wildcard_and_blanks(tmp_path: Path) -> None:
+    folder = tmp_path / "two words"
+    folder.mkdir()
+    for name in ("a1.csv", "a2.csv", "b1.csv"):
+        (folder / name).write_text("x")
+    for pattern, names in (("a?.csv", ["a1.csv", "a2.csv"]), ("[!a]1.csv", ["b1.csv"]), ("?[2].csv", ["a2.csv"])):
+        for where in (f"{folder}/{pattern}", f"file://{folder}/{pattern}", f"{folder.as_uri()}/{pattern}"):
+            assert [file.name for file in find_files(where)[1]] == names, where
+    assert len(find_files(folder.as_uri())[1]) == len(find_files(f"file://{folder}")[1]) == 3
+
+
+def test_gzipped_parquet_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text\nx\n")
+    pq.write_table(pa.table({"text": ["x"]}), tmp_path / "b.parquet.gz")
+    for look in (lambda: find_files(str(tmp_path)), lambda: read_table(tmp_path / "b.parquet.gz")):
+        with pytest.raises(DataError, match=r"b\.parquet\.gz cannot be read: .*gunzip"):
+            look()
+    assert len(find_files(f"{tmp_path}/*.csv")[1]) == 1
 
 
 def test_small_files_are_read_together_and_large_ones_alone(tmp_path: Path) -> None:
@@ -138,7 +164,7 @@ def test_columns_are_chosen_by_name_and_a_wrong_one_lists_the_others(tmp_path: P
 
     def chosen(**options: object) -> Columns:
         settings = {"model": "m", "input": path, "out": tmp_path / "out", "text_column": "body"}
-        return choose_columns(AnnotateConfig.model_validate(settings | options), (), filesystem, file)
+        return choose_columns(AnnotateConfig.model_validate(settings | options), (), filesystem, [file])
 
     assert chosen() == Columns(id=None, text="body")
     assert chosen(id_column="key", carry=("lang",)) == Columns(id="key", text="body", carry=("lang",))
@@ -151,13 +177,104 @@ def test_columns_are_chosen_by_name_and_a_wrong_one_lists_the_others(tmp_path: P
             chosen(**options)
 
 
-def test_a_carried_column_of_two_types_is_refused_by_name(tmp_path: Path) -> None:
+def test_plain_text_takes_no_id_column_and_hides_none(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one\n")
+    (tmp_path / "b.csv").write_text("id,text,lang\n7,two,en\n")
+    filesystem, files = find_files(str(tmp_path))
+
+    def chosen(**options: object) -> Columns:
+        settings = {"input": tmp_path, "out": tmp_path / "out"}
+        return choose_columns(AnnotateConfig.model_validate(settings | options), (), filesystem, files)
+
+    assert chosen(carry=("lang",)) == Columns(id="id", text="text", carry=("lang",))
+    assert [row["id"] for row in staged(tmp_path, chosen())[1]] == ["a.txt:1:8e83ed46", "7"]
+    with pytest.raises(DataError, match=r"a\.txt is plain text and has no --id-column 'id'"):
+        chosen(id_column="id")
+
+
+def staged(folder: Path, columns: Columns, *, together: bool = True) -> tuple[Corpus, list[dict[str, object]]]:
+    """A folder's corpus, its files staged as one group or each alone, and its rows as they are scored."""
+    filesystem, files = find_files(str(folder))
+    target = folder / f"_staged-{together}"
+    target.mkdir()
+
+    def stage(groups: Any, take: Any) -> None:
+        for number, group in groups:
+            take(number, stage_group(filesystem, group, columns, filesystem, str(target), number, None))
+
+    groups = groups_of(files, group_bytes=1 << 20 if together else 0)
+    corpus = stage_corpus(groups, columns, stage, lambda _: [], max_posts=None, source=str(folder))
+    carried = tuple((field, field.name in corpus.json_carried) for field in corpus.fields())
+    blocks = [Block(file, ((0, file.rows),)) for file in corpus.files]
+    tables = [table for block in blocks for table in read_block(filesystem, str(target), carried, block)]
+    return corpus, pa.concat_tables(tables).drop_columns(["problem", "text"]).to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "type_", "values"),
+    [
+        (pa.nulls(1), pa.array(["en"]), pa.string(), [None, "en"]),
+        (None, pa.array(["en"]), pa.string(), [None, "en"]),
+        (pa.array([["en"]]), None, pa.list_(pa.string()), [["en"], None]),
+        (pa.array([1]), pa.array([1.5]), pa.string(), ["1", "1.5"]),
+        (pa.array(["en"]).dictionary_encode(), pa.array(["de"]), pa.string(), ["en", "de"]),
+    ],
+)
+def test_a_carried_column_does_not_depend_on_how_files_are_grouped(
+    tmp_path: Path, first: Any, second: Any, type_: pa.DataType, values: list[object]
+) -> None:
+    for name, tag in (("a", first), ("b", second)):
+        columns = {"id": [name], "text": ["x"]} | ({} if tag is None else {"tag": tag})
+        pq.write_table(pa.table(columns), tmp_path / f"{name}.parquet")
+    for together in (True, False):
+        corpus, rows = staged(tmp_path, Columns("id", "text", ("tag",)), together=together)
+        assert {name: type_from_text(text) for name, text in corpus.carried.items()} == {"tag": type_}
+        assert [row["tag"] for row in rows] == values and [row["row"] for row in rows] == [0, 1]
+
+
+def test_plain_text_carries_nulls_beside_what_others_carry(tmp_path: Path) -> None:
+    for other, line in (("a.csv", "id,text,n\n7,x,1\n"), ("a.jsonl", '{"id": 7, "text": "x", "n": 1}\n')):
+        folder = tmp_path / other[2:]
+        folder.mkdir()
+        (folder / other).write_text(line)
+        (folder / "b.txt").write_text("y\n")
+        for together in (True, False):
+            _, rows = staged(folder, Columns("id", "text", ("n",)), together=together)
+            assert [row["n"] for row in rows] == ["1" if other == "a.csv" else 1, None]
+
+
+def test_long_integers_beside_floats_are_carried_digit_by_digit(tmp_path: Path) -> None:
+    numbers = ("1.5", "1234567890123456789", "9007199254740993")
+    for n, number in enumerate(numbers):
+        (tmp_path / f"{n}.jsonl").write_text(f'{{"id": {n}, "text": "x", "n": {number}}}\n')
+    assert [row["n"] for row in staged(tmp_path, Columns("id", "text", ("n",)))[1]] == list(numbers)
+
+
+def test_a_carried_column_of_two_types_that_are_no_text_is_refused_by_name(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": [1], "text": ["x"], "tag": [["a"]]}), tmp_path / "a.parquet")
     pq.write_table(pa.table({"id": [2], "text": ["y"], "tag": [5]}), tmp_path / "b.parquet")
+    with pytest.raises(DataError, match=r"'tag' is list<.*> in .*/a\.parquet and int64 in .*/b\.parquet; leave it out"):
+        staged(tmp_path, Columns(id="id", text="text", carry=("tag",)))
+
+
+def test_rows_far_apart_are_read_without_what_lies_between(tmp_path: Path) -> None:
+    posts = [f"{i:05}" for i in range(5 * GROUP_ROWS)]
+    (tmp_path / "p.csv").write_text("id,text\n" + "".join(f"{post},post {post}\n" for post in posts))
     filesystem, files = find_files(str(tmp_path))
-    columns = Columns(id="id", text="text", carry=("tag",))
-    with pytest.raises(DataError, match=r"b\.parquet: a column to carry has another type"):
-        stage_group(filesystem, files, columns, filesystem, str(tmp_path / "staged"), None)
+    stage_group(filesystem, files, Columns("id", "text"), filesystem, str(tmp_path), 0, None)
+    path = tmp_path / staged_name(0, 0)
+    metadata = pq.read_metadata(path)
+    whole = bytearray(path.read_bytes())
+    for group in (1, 3):
+        column = metadata.row_group(group).column(0)
+        start = column.dictionary_page_offset or column.data_page_offset
+        whole[start : start + column.total_compressed_size] = b"\xff" * column.total_compressed_size
+    path.write_bytes(whole)
+    spans = ((0, 2), (2 * GROUP_ROWS + 1, 2 * GROUP_ROWS + 2), (5 * GROUP_ROWS - 1, 5 * GROUP_ROWS))
+    block = Block(Staged(path.name, 100, len(posts)), spans)
+    (table,) = read_block(filesystem, str(tmp_path), (), block)
+    assert table["id"].to_pylist() == ["00000", "00001", "02049", "05119"]
+    assert table["row"].to_pylist() == [100, 101, 2149, 5219]
 
 
 def test_derived_ids_are_stable_and_differ() -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 
+from emollm.annotation.config import AnnotateConfig
 from emollm.annotation.ledger import MAX_DEATHS, MIN_POSTS, Ledger, Orders, Portion
+from emollm.annotation.score import ledger_options
+from emollm.config import ClusterConfig
 
 
 def ledger(rate: float = 0.5) -> Ledger:
@@ -58,6 +61,21 @@ def test_actors_that_never_load_their_model_end_the_run() -> None:
     book.load()
     book.loaded()
     assert all(book.load() is None for _ in range(20))
+
+
+def test_as_many_actors_may_die_loading_as_the_pool_may_grow_to() -> None:
+    config = AnnotateConfig(input="i", out="o", max_workers=8, cluster=ClusterConfig(num_workers=1))
+    book = Ledger(**ledger_options(config, good_before=0))
+    assert [book.load() is None for _ in range(28)] == [True] * 27 + [False]
+
+
+def test_rows_that_earlier_runs_did_well_count_in_the_share_of_errors() -> None:
+    config = AnnotateConfig(input="i", out="o")
+    for good_before, stops in ((0, True), (299, True), (300, False)):
+        book = Ledger(**ledger_options(config, good_before=good_before))
+        book.begin("b")
+        assert (book.land("b", Portion(posts=300, errors={"empty_text": 300})) is not None) == stops
+        assert book.totals().posts == 300
 
 
 def test_too_many_errors_stop_the_run_with_examples() -> None:

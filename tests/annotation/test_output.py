@@ -18,10 +18,11 @@ import pytest
 
 from emollm.annotation.blocks import block_size, pending_blocks
 from emollm.annotation.carry import common_type, json_kinds, to_type, type_from_text, type_to_text
+from emollm.annotation.estimate import beside
 from emollm.annotation.finish import finish, reopen
 from emollm.annotation.identity import differences, model_digest
 from emollm.annotation.lock import STALE_S, locked
-from emollm.annotation.output import ROW, OutputFolder
+from emollm.annotation.output import ROW, Committed, OutputFolder
 from emollm.annotation.stage import Corpus, Staged
 from emollm.annotation.verify import verify
 from emollm.errors import DataError
@@ -49,8 +50,9 @@ def finished(tmp_path: Path, posts: int = 30) -> OutputFolder:
     for first in range(0, posts, 10):
         output.commit_rows(f"a_{first:06}", scored(first, first + 10, bad=7))
     corpus = Corpus(files=(Staged("posts-000000.parquet", 0, posts),), carried={}, json_carried=())
+    committed = output.committed(np.zeros(posts, bool))
     finish(
-        output, corpus, output.committed(), identity=IDENTITY, tasks=TASKS, file_posts=12, check=lambda: None,
+        output, corpus, committed, identity=IDENTITY, tasks=TASKS, file_posts=12, check=lambda: None,
         summary={"seconds": 1.0}, config={"input": "nowhere", "max_posts": None},
     )  # fmt: skip
     return output
@@ -60,20 +62,41 @@ def test_what_a_crash_leaves_of_a_commit_is_mended(tmp_path: Path) -> None:
     output = OutputFolder(str(tmp_path / "out"))
     output.open_job(IDENTITY, overwrite=False)
     for number in range(6):
-        output.commit_rows(f"a_{number:06}", scored(number * 10, number * 10 + 10))
+        output.commit_rows(f"a_{number:06}", scored(number * 10, number * 10 + 10, bad=55))
     blocks, commits = Path(output.blocks), Path(output.commits)
     (commits / "a_000001.parquet").rename(commits / "a_000001.pending.parquet")  # died before the commit
     (blocks / "a_000002-0.parquet").unlink()  # committed, done again by Ray, died over it: the file is gone
     (commits / "a_000003.pending.parquet").write_bytes((commits / "a_000003.parquet").read_bytes())
     (blocks / "a_000004-0.parquet").write_bytes(b"PAR1 half")
     (blocks / "a_000099-0.parquet").write_bytes(b"nobody's")
-    committed = output.committed()
-    assert {Path(path).name: rows.tolist() for path, rows in committed.items()} == {
-        "a_000000-0.parquet": [*range(10)],
-        "a_000005-0.parquet": [*range(50, 60)],
-    }
+    done = np.zeros(60, bool)
+    assert output.committed(done) == [
+        Committed(str(blocks / "a_000000-0.parquet"), low=0, high=9, good=10),
+        Committed(str(blocks / "a_000005-0.parquet"), low=50, high=59, good=9),
+    ]
+    assert np.flatnonzero(done).tolist() == [*range(10), *range(50, 60)]
     assert sorted(p.name for p in blocks.iterdir()) == ["a_000000-0.parquet", "a_000005-0.parquet"]
     assert sorted(p.name for p in commits.iterdir()) == ["a_000000.parquet", "a_000005.parquet"]
+
+
+def test_a_commit_is_told_from_one_whose_name_it_begins(tmp_path: Path) -> None:
+    output = OutputFolder(str(tmp_path / "out"))
+    output.open_job(IDENTITY, overwrite=False)
+    for number, name in enumerate(("a", "a-b", "a-b-0")):
+        output.commit_rows(name, scored(number * 10, number * 10 + 10))
+    assert [block.low for block in output.committed(np.zeros(30, bool))] == [20, 10, 0]
+
+
+def test_a_dry_run_writes_beside_the_output_or_into_a_bucket() -> None:
+    for out, start, end in (
+        ("out", ".out.dry-run-", ""),
+        ("/data/out/", "/data/.out.dry-run-", ""),
+        ("file:///out", "file:///.out.dry-run-", ""),
+        ("s3://bucket/out", "s3://bucket/.out.dry-run-", ""),
+        ("s3://bucket", "s3://bucket/.dry-run-", ""),
+        ("s3://bucket?region=eu-west-1", "s3://bucket/.dry-run-", "?region=eu-west-1"),
+    ):
+        assert beside(out).startswith(start) and beside(out).endswith(end) and beside(out).count("?") == len(end) // 16
 
 
 def test_only_the_same_job_continues_and_the_refusal_says_what_differs(tmp_path: Path) -> None:
@@ -120,14 +143,22 @@ def test_blocks_are_of_what_is_not_done() -> None:
 
 
 def test_carried_columns_have_one_type_in_all_files() -> None:
-    assert common_type("x", [], frozenset(json_kinds(["1", "-2", None]))) == pa.int64()
-    assert common_type("x", [], frozenset(json_kinds(["1", "2.5"]))) == pa.float64()
-    assert common_type("x", [], frozenset(json_kinds(["true"]))) == pa.bool_()
-    assert common_type("x", [], frozenset(json_kinds(["true", "1", '"a"', "123456789012345678901"]))) == pa.string()
-    assert common_type("x", [pa.int32(), pa.null()], frozenset()) == pa.int32()
-    assert common_type("x", [pa.int32(), pa.int64()], frozenset()) == pa.string()
-    with pytest.raises(DataError, match="column 'x' is"):
-        common_type("x", [pa.int32(), pa.list_(pa.int32())], frozenset())
+    def of_json(*texts: str | None) -> pa.DataType:
+        return common_type("x", {}, frozenset(json_kinds(texts)))
+
+    def of_files(*types: pa.DataType) -> pa.DataType:
+        return common_type("x", {type_: f"file {i}" for i, type_ in enumerate(types)}, frozenset())
+
+    assert of_json("1", "-2", None, "123456789012345678") == pa.int64()
+    assert of_json("1", "2.5") == pa.float64()
+    assert of_json("true") == pa.bool_()
+    assert of_json("true", "1", '"a"', "123456789012345678901") == pa.string()
+    assert of_json("1.5", "1234567890123456") == pa.string()
+    assert of_files(pa.int32(), pa.null()) == pa.int32()
+    assert of_files(pa.int32(), pa.int64()) == pa.string()
+    for no_text in (pa.list_(pa.int32()), pa.binary()):
+        with pytest.raises(DataError, match=r"column 'x' is int32 in file 0 and .* in file 1"):
+            of_files(pa.int32(), no_text)
     mixed = to_type(pa.array(['"a"', "1", '{"b": 2}', None, '"\\ud83d"']), pa.string(), is_json=True)
     assert mixed.to_pylist() == ["a", "1", '{"b": 2}', None, "?"]
     assert to_type(pa.array(["1", None]), pa.int64(), is_json=True).to_pylist() == [1, None]
@@ -149,9 +180,12 @@ def test_a_finished_output_verifies_and_shows_its_posts_escaped(tmp_path: Path) 
 def test_a_finished_output_is_opened_again_without_its_failed_rows(tmp_path: Path) -> None:
     output = finished(tmp_path)
     output.open_job(IDENTITY, overwrite=False)
-    assert reopen(output) == 1 and output.finished() is None
-    rows = np.concatenate(list(output.committed().values()))
-    assert sorted(rows.tolist()) == [i for i in range(30) if i != 7]
+    assert not output.is_retried()
+    assert reopen(output) == 1 and output.is_retried()
+    done = np.zeros(30, bool)
+    assert sum(block.good for block in output.committed(done)) == output.scored_before() == 29
+    assert np.flatnonzero(~done).tolist() == [7]
+    assert verify(output.location, with_input=False).problems == []  # as it was, until the retry has ended
 
 
 def edit(name: str, change: Callable[[pa.Table], pa.Table]) -> Callable[[Path], None]:

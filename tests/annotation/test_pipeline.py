@@ -128,6 +128,24 @@ def test_failed_rows_alone_are_scored_again_and_equal_texts_once(
 
 
 @pytest.mark.ray
+def test_a_retry_that_fails_again_ends_and_one_that_stops_leaves_the_output_as_it_was(
+    local_ray: None, tmp_path: Path
+) -> None:
+    texts = ["" if i % 12 < 5 else f"post {i}" for i in range(600)]  # more than ledger.MIN_POSTS of them fail
+    job = cheap(tmp_path, texts, block_posts=50, max_error_rate=0.5)
+    assert annotate_corpus(job, opener=cheap_scorer)["failed"] == 250
+    retry, before = with_values(job, retry_errors=True), pq.read_table(job.out)
+    again = annotate_corpus(retry, opener=cheap_scorer)
+    assert (again["scored"], again["continued_from"], again["failed"]) == (250, 350, 250)
+    with pytest.raises(DataError, match=r"of the first 4\d\d posts have an error \(\d+ empty_text\)"):
+        annotate_corpus(with_values(retry, max_error_rate=0.1), opener=cheap_scorer)
+    assert verify(job.out).problems == [] and pq.read_table(job.out).equals(before)
+    assert annotate_corpus(job, opener=cheap_scorer)["already_done"]
+    assert annotate_corpus(retry, opener=cheap_scorer)["failed"] == 250
+    assert verify(job.out).problems == [] and pq.read_table(job.out).equals(before)
+
+
+@pytest.mark.ray
 def test_a_run_that_goes_wrong_stops_early_with_examples_and_is_continued(local_ray: None, tmp_path: Path) -> None:
     texts = [("please RAISE " if i % 4 == 0 else "post ") + str(i) for i in range(600)]
     job = cheap(tmp_path, texts, block_posts=50, max_error_rate=0.2)
@@ -157,6 +175,14 @@ def test_a_dry_run_keeps_nothing_and_scales_up(local_ray: None, tmp_path: Path) 
     assert (summary["posts"], summary["total"]) == (50, 500)
     assert summary["estimated_bytes"] == summary["bytes"] * 10 and summary["estimated_seconds"] > 0
     assert [p.name for p in tmp_path.iterdir()] == ["posts.jsonl"]
+
+
+@pytest.mark.parametrize("dry_run", [None, 1])
+def test_an_output_that_cannot_be_written_is_one_clear_error(tmp_path: Path, dry_run: int | None) -> None:
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "out"
+    with pytest.raises(ResourceError, match=f"cannot write {out}: .*run the same command"):
+        annotate_corpus(cheap(tmp_path, 1, out=out, dry_run=dry_run), opener=cheap_scorer)
 
 
 @pytest.mark.ray

@@ -1,0 +1,78 @@
+"""An annotation job, opened: everything that can be wrong is looked at before anything is started or written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from emollm.affect_card import card_tasks
+from emollm.annotation.columns import Columns
+from emollm.annotation.config import AnnotateConfig
+from emollm.annotation.identity import Identity, identify
+from emollm.annotation.inputs import InputFile, find_files
+from emollm.annotation.ledger import Totals
+from emollm.annotation.monitor import Progress
+from emollm.annotation.output import OutputFolder
+from emollm.annotation.readers import column_names, first_with_columns
+from emollm.errors import DataError
+from emollm.scoring.rows import answer_fields
+from emollm.scoring.scorer import Scorer, resolve_engine
+from emollm.tasks import Task, select_tasks
+
+
+@dataclass(slots=True)
+class Job:
+    """What is asked of which files, and where the rows go."""
+
+    config: AnnotateConfig
+    tasks: tuple[Task, ...]
+    engine: str
+    source: Any
+    """The filesystem of `files`."""
+    files: list[InputFile]
+    columns: Columns
+    output: OutputFolder
+    identity: Identity
+    opener: Callable[..., Scorer] | None
+    on_progress: Callable[[Progress], None]
+    totals: Totals = field(default_factory=Totals)
+
+
+def open_job(
+    config: AnnotateConfig, *, on_progress: Callable[[Progress], None], opener: Callable[..., Scorer] | None
+) -> Job:
+    """Look at everything that can be wrong before anything is started or written."""
+    tasks = select_tasks(config.tasks, card_tasks(config.model))
+    engine = config.engine if opener else resolve_engine(config.model, config.engine)
+    source, files = find_files(config.input)
+    columns = choose_columns(config, tasks, source, files)
+    name = f"{opener.__module__}.{getattr(opener, '__qualname__', type(opener).__qualname__)}" if opener else None
+    identity = identify(config, files, tasks, engine=engine, scorer=name)
+    output = OutputFolder(config.out)
+    return Job(config, tasks, engine, source, files, columns, output, identity, opener, on_progress)
+
+
+def choose_columns(config: AnnotateConfig, tasks: Sequence[Task], source: Any, files: Sequence[InputFile]) -> Columns:
+    """The columns to read, by the first file that has some. Raises DataError listing those it has."""
+    plain = next((file for file in files if file.format == "txt"), None)
+    if plain and config.id_column:
+        raise DataError(f"{plain.path} is plain text and has no --id-column {config.id_column!r}; leave the option out")
+    first = first_with_columns(files)
+    names = column_names(source, first)
+    if first.format == "txt":
+        if config.carry and config.carry != ("*",):
+            raise DataError(f"{first.path} is plain text and has no column {config.carry[0]!r} to carry")
+        return Columns(id=None, text=config.text_column)
+    id_column = config.id_column or ("id" if "id" in names else None)
+    chosen = [name for name in (id_column, config.text_column) if name]
+    for option, name in (("--id-column", config.id_column), ("--text-column", config.text_column)):
+        if name and name not in names:
+            raise DataError(f"{first.path} has no column {name!r}; give {option}, one of: {', '.join(names)}")
+    carry = [n for n in names if n not in chosen] if "*" in config.carry else list(config.carry)
+    if first.format in ("csv", "parquet") and (unknown := [name for name in carry if name not in names]):
+        raise DataError(f"{first.path} has no column {unknown[0]!r} to carry; choose from: {', '.join(names)}")
+    taken = {"id", "text", "row", "place", "problem", *(field.name for field in answer_fields(tuple(tasks)))}
+    if clash := [name for name in carry if name in taken]:
+        raise DataError(f"column {clash[0]!r} cannot be carried: the output has one of that name; rename it")
+    return Columns(id=id_column, text=config.text_column, carry=tuple(carry))

@@ -1,0 +1,121 @@
+"""The rows that are not committed yet through a pool of actors: Ray Data reads, maps and commits them."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emollm.annotation.config import AnnotateConfig
+from emollm.annotation.job import Job
+from emollm.annotation.ledger import Totals
+from emollm.annotation.monitor import Pace
+from emollm.annotation.output import OutputFolder
+from emollm.annotation.stage import Corpus
+from emollm.bases import anywhere
+
+if TYPE_CHECKING:
+    from emollm.annotation.blocks import Block
+
+_LIGHT_CPUS = 0.25
+"""CPUs of a task that reads or writes: several fit beside the actors, on the one that `check_resources` leaves."""
+_KEEP_SCORED_S = 5.0
+
+
+def ledger_options(config: AnnotateConfig, *, good_before: int) -> dict[str, Any]:
+    """What the run's `Ledger` is to know."""
+    most = config.max_workers or config.cluster.num_workers
+    return {"max_error_rate": config.max_error_rate, "num_workers": most, "good_before": good_before}
+
+
+def score(job: Job, corpus: Corpus, done: NDArray[np.bool_], *, good_before: int) -> None:
+    """Score and commit the rows that are not `done`; of those that are, `good_before` have no error.
+
+    Raises what stopped it, if anything did; `job.totals` says what was scored in any case.
+    """
+    from emollm.annotation.blocks import block_size, pending_blocks
+    from emollm.annotation.monitor import monitored
+
+    config, cluster = job.config, job.config.cluster
+    left = int((~done).sum())
+    pace = Pace(done=len(done) - left, total=len(done))
+    job.on_progress(pace.first())
+    if not left:
+        return
+    size = block_size(left, asked=config.block_posts, workers=cluster.num_workers, on_gpu=cluster.gpus_per_worker > 0)
+    blocks = pending_blocks(corpus, done, size)
+    before, kept_at = job.output.scored_before(), time.monotonic()
+
+    def receive(totals: Totals) -> None:
+        nonlocal kept_at
+        job.totals = totals
+        if time.monotonic() - kept_at >= _KEEP_SCORED_S:
+            kept_at = time.monotonic()
+            with contextlib.suppress(OSError):
+                job.output.keep_scored(before + totals.posts + totals.lost)
+        job.on_progress(pace.step(totals))
+
+    with monitored(receive=receive, **ledger_options(config, good_before=good_before)) as ledger:
+        try:
+            _score_blocks(job, corpus, blocks, ledger)
+        finally:
+            # The last word on what was scored, whatever ends the run.
+            with contextlib.suppress(Exception):
+                import ray
+
+                totals = ray.get(ledger.totals.remote(), timeout=10)
+                job.output.keep_scored(before + totals.posts + totals.lost)
+
+
+def _score_blocks(job: Job, corpus: Corpus, blocks: Sequence[Block], ledger: Any) -> None:
+    import ray
+
+    from emollm.annotation.actor import ScoreBlock
+    from emollm.annotation.blocks import PostsSource
+    from emollm.ray_session import map_on_actors, quiet_ray_data, worker_error
+
+    config = job.config
+    quiet_ray_data()
+    options = {
+        "ledger": ledger,
+        "batch_size": config.batch_size,
+        "model": anywhere(config.model),
+        **job.config.scorer_options(),
+        "engine": job.engine,
+        "tasks": tuple(task.name for task in job.tasks),
+        **({"opener": job.opener} if job.opener else {}),
+    }
+    with _checkpointing(job.output):
+        posts = ray.data.read_datasource(
+            PostsSource(job.output, corpus, blocks), num_cpus=_LIGHT_CPUS, override_num_blocks=len(blocks)
+        )
+        # A block a batch: what an actor is given is what is committed.
+        scored = map_on_actors(
+            posts, ScoreBlock, options, config.cluster, batch_size=None, max_workers=config.max_workers
+        )
+        try:
+            scored.write_parquet(
+                job.output.blocks, filesystem=job.output.filesystem, ray_remote_args={"num_cpus": _LIGHT_CPUS}
+            )
+        except ray.exceptions.RayError as error:
+            raise worker_error(error, doing="annotation") from None
+
+
+@contextlib.contextmanager
+def _checkpointing(output: OutputFolder) -> Iterator[None]:
+    """Data sets made inside the block commit their rows; the context is the whole process's, so it is put back."""
+    from ray.data import DataContext
+
+    from emollm.annotation.blocks import checkpoint
+
+    context = DataContext.get_current()
+    before = context.checkpoint_config
+    context.checkpoint_config = checkpoint(output)
+    try:
+        yield
+    finally:
+        context.checkpoint_config = before
