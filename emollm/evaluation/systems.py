@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import pyarrow.parquet as pq
 
-from emollm.affect_card import card_of
+from emollm.affect_card import AffectCard, card_of
 from emollm.bases import BASES
 from emollm.errors import ConfigError, DataError
 from emollm.evaluation.config import Baseline, EvaluateConfig
@@ -32,7 +32,7 @@ class System:
     role: Role
     predictions: list[Prediction]
     facts: dict[str, Any] = field(default_factory=dict)
-    """What is known of its cost: rows, seconds, questions_per_s, engine, parameters, bytes, price."""
+    """What is known of its cost: rows, seconds, questions_per_s, engine, parameters, bytes, price; and `not_learnt`."""
 
 
 def model_system(config: EvaluateConfig, questions: Sequence[GoldQuestion], on_rows: OnRows) -> System:
@@ -148,15 +148,25 @@ def _scored(
     )
     card = card_of(model)
     base = BASES.get(card.base.name if card else model)
+    used = resolve_engine(model, engine)
     facts = {
-        "engine": resolve_engine(model, engine),
+        "engine": used,
         "actors": config.cluster.num_workers,
         "parameters": base.parameters if base else None,
         "bytes": model_size(model),
-        "calibrated": bool(config.calibrated and card and resolve_engine(model, engine) in card.calibration),
-        "untaught": sorted({q.task.name for q in asked} - {task.name for task in card.tasks}) if card else None,
+        "calibrated": bool(config.calibrated and card and used in card.calibration),
+        **(not_learnt(card, used, {q.task.name for q in asked}) if card else {}),
     }
     return System(model, role, scored.predictions, _pace(scored.predictions, scored.seconds) | facts)
+
+
+def not_learnt(card: AffectCard, engine: str, asked: Set[str]) -> dict[str, Any]:
+    """Of the tasks asked, those that the engine derives, each with its source, and those that it was never taught."""
+    heads = card.heads.heads if card.heads else ()
+    sources = {head.task: head.derivation.source for head in heads if head.derivation}
+    taught = {task.name for task in card.tasks} - sources.keys()
+    derived = {task: source for task, source in sources.items() if task in asked} if engine == "heads" else {}
+    return {"derived": derived, "untaught": sorted(asked - taught - derived.keys())}
 
 
 def _embedding(config: EvaluateConfig, questions: Sequence[GoldQuestion]) -> list[Prediction]:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from emollm.aeb import AebConfig, build_aeb
-from emollm.affect_card import read_card
+from emollm.affect_card import card_of, read_card
 from emollm.bases import DEFAULT_BASE, DEFAULT_MODEL
 from emollm.errors import ConfigError, DataError, ModelError
 from emollm.evaluation.calibrate import calibrate_model
@@ -19,8 +19,11 @@ from emollm.evaluation.compare import compare_runs
 from emollm.evaluation.config import CalibrateConfig, CompareConfig, EvaluateConfig
 from emollm.evaluation.predictions import read_predictions
 from emollm.evaluation.questions import load_questions
+from emollm.evaluation.report.html import page
+from emollm.evaluation.report.markdown import markdown
 from emollm.evaluation.report.terminal import comparison_table, gains_table
 from emollm.evaluation.run import evaluate
+from emollm.evaluation.systems import not_learnt
 from emollm.tasks import TASKS
 from tests.conftest import ROOT
 
@@ -228,6 +231,31 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
         compare_runs(CompareConfig(run_a=a, run_b=a, system_b="x"))
     partly = compare_runs(CompareConfig(run_a=a, run_b=given(tmp_path, "d", classes(0.4)[:100])))
     assert (partly.tasks[0].rows, partly.unequal_rows) == (100, 50)
+
+
+def test_derived_answers_are_marked_and_never_taught_in_words() -> None:
+    card = card_of(DEFAULT_MODEL)
+    assert card is not None
+    asked = {"V-reg", "SST", "TDT", "EmoBank-A"}
+    of_heads = not_learnt(card, "heads", asked - {"EmoBank-A"})
+    assert of_heads == {"derived": {"SST": "V-reg", "TDT": "V-oc"}, "untaught": []}
+    # Asked for words, a model of both was taught what it has labels of, and no more.
+    assert not_learnt(card, "constrained", asked) == {"derived": {}, "untaught": ["EmoBank-A", "SST", "TDT"]}
+
+
+def test_the_report_tells_derived_figures_and_where_all_invalid_answers_are(tmp_path: Path) -> None:
+    rows = [{"task": task, "gold": i / 40, "prediction": i / 40} for task in ("SST", "V-reg") for i in range(40)]
+    rows += [{"task": "V-reg", "gold": 0.5, "prediction": f"nonsense {i}"} for i in range(12)]
+    (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    config = EvaluateConfig(predictions=tmp_path / "mine.jsonl", resamples=0)
+    found = evaluate(config)
+    found.measured[0].system.facts["derived"] = {"SST": "V-reg"}
+    shown, written = page(config, found), markdown(config, found)
+    note = "† mine has not learnt these tasks: its answers follow from those to another by a fixed map: SST from V-reg."
+    assert note in shown and note in written
+    assert "| mine | **.763** | **1.000†** |" in written
+    assert shown.count("†") == 3  # the note, the figure, the task's own table
+    assert "mine: the first 10 of 12, all in predictions.parquet" in shown
 
 
 def test_options_that_do_not_go_together_are_refused(sample_data: Path) -> None:

@@ -12,6 +12,7 @@ from emollm.evaluation.config import EvaluateConfig
 from emollm.evaluation.measured import Evaluation, Measured
 from emollm.evaluation.predictions import Prediction
 from emollm.evaluation.published import SOURCE
+from emollm.evaluation.report.main_table import DERIVED
 from emollm.evaluation.report.terminal import format_score
 from emollm.evaluation.scores import POLICIES, split_tasks
 from emollm.tasks import Kind
@@ -51,6 +52,12 @@ def notes(config: EvaluateConfig, evaluation: Evaluation) -> list[str]:
     if untaught := main.system.facts.get("untaught"):
         found.append(f"{main.system.name} was never taught, and is asked all the same: {', '.join(untaught)}.")
     for measured in evaluation.measured:
+        if derived := measured.system.facts.get("derived"):
+            which = ", ".join(f"{task} from {source}" for task, source in derived.items())
+            found.append(
+                f"{DERIVED} {measured.system.name} has not learnt these tasks: its answers follow from those to "
+                f"another by a fixed map: {which}."
+            )
         asked = sum(r.rows for r in measured.results)
         there = sum(_most_rows(evaluation, r.task) for r in measured.results)
         if asked < there:

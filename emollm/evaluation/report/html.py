@@ -11,12 +11,12 @@ from typing import Any
 
 from emollm.evaluation.config import EvaluateConfig
 from emollm.evaluation.measured import Evaluation, Measured
-from emollm.evaluation.predictions import Prediction
+from emollm.evaluation.predictions import PREDICTIONS_FILE, Prediction
 from emollm.evaluation.published import SOURCE
 from emollm.evaluation.reliability import Reliability
 from emollm.evaluation.report import charts
 from emollm.evaluation.report.facts import cost_table, invalid_answers, invalid_table, mistakes, notes
-from emollm.evaluation.report.main_table import Cell, Line, main_columns, main_table
+from emollm.evaluation.report.main_table import DERIVED, Cell, Line, main_columns, main_table
 from emollm.evaluation.report.terminal import format_score
 from emollm.evaluation.scores import TaskResult, settle, split_tasks
 from emollm.tasks import Kind, Task
@@ -76,7 +76,11 @@ def _body(title: str, config: EvaluateConfig, evaluation: Evaluation) -> Iterato
     yield html_table(header, rows) if rows else '<p class="sub">None: every answer is a value of its task.</p>'
     for measured in evaluation.measured:
         if bad := invalid_answers(measured):
-            yield f"<details><summary>The first of {escape(measured.system.name)}</summary>"
+            count = sum(sum(result.errors.values()) for result in measured.results)
+            part = (
+                f"{count:,}" if count == len(bad) else f"the first {len(bad)} of {count:,}, all in {PREDICTIONS_FILE}"
+            )
+            yield f"<details><summary>{escape(measured.system.name)}: {part}</summary>"
             yield _text_table(["task", "reason", "what was written"], bad) + "</details>"
     yield f"<h2>Worst mistakes: {escape(main.system.name)}</h2>"
     yield _text_table(["task", "text", "gold", "predicted", "confidence"], mistakes(main))
@@ -122,7 +126,6 @@ def _heat(lines: Sequence[Line], titles: Sequence[str], columns: Sequence[Any]) 
 def _heat_cell(cell: Cell | None) -> str:
     if cell is None:
         return "<td></td>"
-    shown = format_score(cell.value)
     interval = (
         f"<small>{format_score(cell.interval.low)}\N{EN DASH}{format_score(cell.interval.high)}</small>"
         if cell.interval
@@ -131,7 +134,7 @@ def _heat_cell(cell: Cell | None) -> str:
     # Squared: the upper half of a column is where the differences are of interest.
     shade = f'<i style="opacity:{0.45 * cell.shade**2:.2f}"></i>'
     best = " class=best" if cell.best else ""
-    return f"<td{_rows(cell)}>{shade}<b{best}>{shown}</b><b>{interval}</b></td>"
+    return f"<td{_rows(cell)}>{shade}<b{best}>{cell.shown}</b><b>{interval}</b></td>"
 
 
 def _rows(cell: Cell) -> str:
@@ -145,7 +148,7 @@ def _tasks(evaluation: Evaluation) -> Iterator[str]:
         emotions = list(dict.fromkeys(e for _, result in found for e in result.by_emotion))
         rows = [
             [
-                measured.system.name,
+                measured.system.name + (DERIVED if task.name in measured.system.facts.get("derived", ()) else ""),
                 f"{result.rows:,}",
                 f"{result.valid:.1%}",
                 *(_with_interval(result, name) for name in metrics),

@@ -10,7 +10,11 @@ from typing import Literal
 from emollm.evaluation.bootstrap import Interval
 from emollm.evaluation.measured import Evaluation, Measured
 from emollm.evaluation.published import COLUMNS, Column, quoted_systems
+from emollm.evaluation.report.terminal import format_score
 from emollm.tasks import Task
+
+DERIVED = "\N{DAGGER}"
+"""Behind a figure of derived answers."""
 
 
 @dataclass(slots=True)
@@ -22,6 +26,12 @@ class Cell:
     shade: float = 0.0
     """0..1, where it stands between the column's least and greatest value."""
     rows: int | None = None
+    is_derived: bool = False
+    """Whether it is that of answers which follow from another task's."""
+
+    @property
+    def shown(self) -> str:
+        return format_score(self.value) + (DERIVED if self.is_derived else "")
 
 
 @dataclass(slots=True)
@@ -66,7 +76,9 @@ def _measured(found: Measured, columns: Sequence[Column]) -> Line:
         value = score_of(found, column)
         if value is not None:
             result = results[column.task]
-            line.cells[column] = Cell(value, result.intervals.get(column.metric), rows=result.rows)
+            is_derived = column.task in found.system.facts.get("derived", ())
+            interval = result.intervals.get(column.metric)
+            line.cells[column] = Cell(value, interval, rows=result.rows, is_derived=is_derived)
     return line
 
 

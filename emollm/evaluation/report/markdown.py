@@ -44,7 +44,7 @@ def _name(line: Line) -> str:
 def _cell(cell: Cell | None) -> str:
     if cell is None:
         return ""
-    shown = f"**{format_score(cell.value)}**" if cell.best else format_score(cell.value)
+    shown = f"**{cell.shown}**" if cell.best else cell.shown
     if cell.interval is None:
         return shown
     return f"{shown} ({format_score(cell.interval.low)} to {format_score(cell.interval.high)})"
