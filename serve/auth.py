@@ -16,6 +16,7 @@ from serve.config import ServeConfig
 
 ENVIRONMENT = "EMOLLM_API_KEYS"
 _PREFIX = "emollm_"
+_HOST = re.compile(r"\[?(.+?)\]?(?::\d*)?")
 _LINE = re.compile(r"([\w.@-]{1,64})\s*=\s*sha256:([0-9a-f]{64})")
 
 
@@ -91,6 +92,12 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def is_loopback_host(header: str) -> bool:
+    """Whether a Host header, `localhost:8000` or `[::1]`, names this machine and nothing that DNS could turn there."""
+    found = _HOST.fullmatch(header)
+    return found is not None and is_loopback(found[1].lower())
+
+
 def key_name(sent: str, keys: Mapping[str, str]) -> str | None:
     """The name of the key that was sent, None if it is none of them.
 
@@ -106,13 +113,15 @@ def key_name(sent: str, keys: Mapping[str, str]) -> str | None:
 
 def add_key(file: Path, name: str) -> str:
     """Append a new key to a file (made with mode 0600); returns the key, which is stored nowhere."""
-    if file.exists() and name in parse_keys(file.read_text(encoding="utf-8"), where=str(file)):
+    before = file.read_text(encoding="utf-8") if file.exists() else ""
+    if name in parse_keys(before, where=str(file)):
         raise ConfigError(f"{file} has a key named {name!r} already; remove its line to replace it")
     key = new_key()
     line = key_line(name, key)
     try:
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "w", encoding="utf-8") as stream:
-            stream.write(line + "\n")
+            # An editor may have left the last line without its end.
+            stream.write(("\n" if before and not before.endswith("\n") else "") + line + "\n")
     except OSError as error:
         raise ConfigError(f"cannot write {file}: {error.strerror}") from None
     return key

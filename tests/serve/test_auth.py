@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 
 from emollm.errors import ConfigError
-from serve.auth import ENVIRONMENT, add_key, check_access, hash_key, is_loopback, key_line, key_name, parse_keys
+from serve.auth import (
+    ENVIRONMENT,
+    add_key,
+    check_access,
+    hash_key,
+    is_loopback,
+    is_loopback_host,
+    key_line,
+    key_name,
+    parse_keys,
+)
 from serve.config import ServeConfig
 from tests.conftest import ROOT
 
@@ -32,6 +42,15 @@ def test_a_file_holds_hashes_and_nobody_else_can_read_it(tmp_path: Path) -> None
         add_key(file, "ana@lab")
     with pytest.raises(ConfigError, match="letters"):
         add_key(file, "ana = lab")
+
+
+def test_a_key_goes_on_a_line_of_its_own_whatever_an_editor_left(tmp_path: Path) -> None:
+    file = tmp_path / "keys.txt"
+    file.write_text(key_line("by-hand", "secret"))
+    key = add_key(file, "ana")
+    keys = parse_keys(file.read_text(), where="file")
+    assert (key_name("secret", keys), key_name(key, keys)) == ("by-hand", "ana")
+    assert file.read_text().count("\n") == 2
 
 
 def test_keys_come_from_the_environment_too() -> None:
@@ -71,6 +90,18 @@ def test_off_loopback_without_keys_it_does_not_start(host: str) -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
 def test_on_loopback_no_key_is_needed(host: str) -> None:
     assert check_access(ServeConfig(model="m", host=host), {}) == {}
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8000", "127.0.0.1", "127.0.0.2:80", "[::1]", "[::1]:8000"])
+def test_a_host_header_may_name_this_machine(host: str) -> None:
+    assert is_loopback_host(host)
+
+
+@pytest.mark.parametrize(
+    "host", ["", "a.example", "a.example:8000", "10.1.2.3", "localhost.a.example", "127.0.0.1.a.example"]
+)
+def test_or_another(host: str) -> None:
+    assert not is_loopback_host(host)
 
 
 def test_the_command_prints_the_key_once(tmp_path: Path) -> None:
