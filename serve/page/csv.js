@@ -37,7 +37,8 @@ const NAMES = ["text", "post", "tweet", "content", "message", "body", "comment",
 
 /** The names of the columns, the rows below, and which column most likely holds the posts. */
 export function asTable(rows) {
-  const width = Math.max(...rows.map((row) => row.length));
+  // Not Math.max(...): a hundred thousand arguments overflow the stack.
+  const width = rows.reduce((most, row) => Math.max(most, row.length), 0);
   const first = rows[0].map((cell) => cell.trim());
   const known = first.findIndex((cell) => NAMES.includes(cell.toLowerCase()));
   const isHeader = known >= 0 || (rows.length > 1 && width > 1 && first.every((cell) => cell && cell.length < 40));

@@ -218,6 +218,15 @@ def column(page: Any, number: int) -> list[float]:
     return [float(cell.inner_text().replace("\u2212", "-")) for cell in cells if cell.inner_text() != "–"]
 
 
+def test_a_file_may_have_more_rows_than_a_call_has_arguments(open_page: Open) -> None:
+    table = """async () => {
+        const { asTable } = await import("/page/csv.js");
+        const { rows, columns } = asTable([["text"], ...Array.from({ length: 200000 }, (_, i) => [`${i}`, "b"])]);
+        return [rows.length, columns.length];
+    }"""
+    assert open_page().evaluate(table) == [200_000, 2]
+
+
 def test_a_file_can_be_dropped_and_taken_out_again(open_page: Open) -> None:
     page = open_page()
     drop(page, "notes.txt", "first line\n\nsecond line\n")
