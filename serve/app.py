@@ -133,7 +133,7 @@ def make_api(gateway: Gateway, keys: Mapping[str, str]) -> FastAPI:
     api.mount("/page", StaticFiles(directory=PAGE), name="page")
     # Added last is outermost.
     config, metrics = gateway.config, gateway.metrics
-    api.add_middleware(LimitBody, max_bytes=int(config.max_body_mib * 2**20))
+    api.add_middleware(LimitBody, max_bytes=int(config.max_body_mib * 2**20), patience_s=config.deadline_s)
     api.add_middleware(Admit, metrics, most=config.max_requests, patience_s=config.deadline_s)
     api.add_middleware(AskForKey, keys=keys, open_access=config.open_access)
     api.add_middleware(Record, metrics, log_errors=config.log_errors)

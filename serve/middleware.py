@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
+import asyncio
 import time
-import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -12,17 +11,17 @@ import ray.serve
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.auth import is_loopback, key_name
+from serve.auth import is_loopback, is_loopback_host, key_name
 from serve.metrics import HttpMetrics
-from serve.problems import Problem
-
-# Serve's own logger: it writes JSON and knows the request's id.
-log = logging.getLogger("ray.serve")
+from serve.problems import Problem, log, report
 
 OPEN_PATHS = ("/", "/docs", "/openapi.json", "/healthz", "/readyz")
 """No key is asked for here: nothing of a model's answers can be had from them."""
 OPEN_FOLDER = "/page/"
 COUNTED_FOLDER = "/v1/annotate"
+"""What makes work. Nothing else takes a body."""
+PROXY_HEADERS = ("forwarded", "x-forwarded-", "x-real-ip", "via")
+"""How headers begin that tell of somebody behind the peer."""
 QUIET_PATHS = ("/healthz", "/readyz")
 """Asked every few seconds by load balancers: counted, not logged."""
 
@@ -75,22 +74,13 @@ class Record:
         try:
             await self._app(scope, receive, send_with_headers)
         except Exception as error:
-            self._report(error)
+            report(error, trace=self._log_errors)
             if status != 499:  # the answer has begun: all that is left is to break it off
                 raise ConnectionError("the answer broke off") from None
             problem = Problem(500, "internal", "this is our mistake; tell us the request_id")
             await problem.response(notes["request_id"])(scope, receive, send_with_headers)
         finally:
             self._write(scope, notes, status, time.perf_counter() - started)
-
-    def _report(self, error: Exception) -> None:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        # Only where it happened: what an exception says may quote a text.
-        log.error(
-            "unexpected error",
-            extra={"error": type(error).__name__, "where": f"{frame.filename}:{frame.lineno}"},
-            exc_info=error if self._log_errors else None,
-        )
 
     def _write(self, scope: Scope, notes: Mapping[str, Any], status: int, seconds: float) -> None:
         # The route's pattern, not the path: paths that strangers make up must not become metric labels.
@@ -121,11 +111,14 @@ class AskForKey:
         if self._open_access or path in QUIET_PATHS:
             return None
         if not self._keys:
-            host = (scope.get("client") or ("",))[0]
-            if is_loopback(host):
-                return None
             # However the server was started: `serve run --host` is not ours to check beforehand.
-            return Problem(403, "no_keys", "this endpoint has no API keys, so it answers its own machine alone")
+            if _from_this_machine(scope):
+                return None
+            message = (
+                "this endpoint has no API keys, so it answers its own machine alone, asked as localhost or 127.0.0.1 "
+                "and through no proxy"
+            )
+            return Problem(403, "no_keys", message)
         if path in OPEN_PATHS or path.startswith(OPEN_FOLDER):
             return None
         headers = Headers(scope=scope)
@@ -136,6 +129,17 @@ class AskForKey:
             return Problem(401, "unauthorized", f"the API key {what}; send it as `Authorization: Bearer KEY`")
         scope["emollm"]["key"] = name
         return None
+
+
+def _from_this_machine(scope: Scope) -> bool:
+    """The peer's address is not enough: a proxy here speaks for strangers, and a page elsewhere may have its own name
+    resolved to this machine (DNS rebinding), so that the browser takes both for one site."""
+    headers = Headers(scope=scope)
+    return (
+        is_loopback((scope.get("client") or ("",))[0])
+        and is_loopback_host(headers.get("host", ""))
+        and not any(name.lower().startswith(PROXY_HEADERS) for name in headers)
+    )
 
 
 class Admit:
@@ -174,27 +178,33 @@ class Admit:
 
 
 class LimitBody:
-    """Refuses a body by its announced length, or as soon as it has grown too long."""
+    """Refuses a body by its announced length, as soon as it has grown too long, or if it does not come in time."""
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, patience_s: float) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._patience_s = patience_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["method"] != "POST" or not local_path(scope).startswith(COUNTED_FOLDER):
             await self._app(scope, receive, send)
             return
-        announced = Headers(scope=scope).get("content-length", "")
-        if announced.isdecimal() and int(announced) > self._max_bytes:
-            await self._refuse(scope, receive, send)
+        try:
+            async with asyncio.timeout(self._patience_s):
+                body = await self._read(Headers(scope=scope).get("content-length", ""), receive)
+        except TimeoutError:
+            problem = Problem(408, "body_late", f"the body did not come within {self._patience_s:g} s")
+            problem.headers["Connection"] = "close"  # what still comes of it is not read
+        except Problem as error:
+            problem = error
+        else:
+            await self._app(scope, _replayed(body, receive), send)
             return
-        body = await self._read(receive)
-        if body is None:
-            await self._refuse(scope, receive, send)
-            return
-        await self._app(scope, _replayed(body, receive), send)
+        await problem.response(scope["emollm"]["request_id"])(scope, receive, send)
 
-    async def _read(self, receive: Receive) -> bytes | None:
+    async def _read(self, announced: str, receive: Receive) -> bytes:
+        if announced.isdecimal() and int(announced) > self._max_bytes:
+            raise self._too_large()
         parts: list[bytes] = []
         size, more = 0, True
         while more:
@@ -204,14 +214,13 @@ class LimitBody:
             parts.append(message.get("body", b""))
             size += len(parts[-1])
             if size > self._max_bytes:
-                return None
+                raise self._too_large()
             more = message.get("more_body", False)
         return b"".join(parts)
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def _too_large(self) -> Problem:
         message = f"a body may have {self._max_bytes:,} bytes; send the texts in several requests"
-        problem = Problem(413, "too_large", message, fields=[("body", "too large")])
-        await problem.response(scope["emollm"]["request_id"])(scope, receive, send)
+        return Problem(413, "too_large", message, fields=[("body", "too large")])
 
 
 def _replayed(body: bytes, receive: Receive) -> Callable[[], Awaitable[Message]]:

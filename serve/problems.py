@@ -1,14 +1,29 @@
-"""Errors as the client sees them: a code to program against, a sentence, the field; never a trace or a text."""
+"""Errors as clients see them (a code, a sentence, the field) and as the log tells them; never a trace or a text."""
 
 from __future__ import annotations
 
+import logging
 import math
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse
+
+# Serve's own logger: it writes JSON and knows the request's id.
+log = logging.getLogger("ray.serve")
+
+
+def report(error: Exception, *, trace: bool) -> None:
+    """Log an unexpected error: only where it happened, for what an exception says may quote a text."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    log.error(
+        "unexpected error",
+        extra={"error": type(error).__name__, "where": f"{frame.filename}:{frame.lineno}"},
+        exc_info=error if trace else None,
+    )
 
 
 class Problem(Exception):  # noqa: N818  the word of RFC 9457 for what it carries
