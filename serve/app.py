@@ -26,7 +26,7 @@ from serve.annotator import Annotator, batch_budget
 from serve.auth import check_access
 from serve.batching import PIECES_A_BATCH
 from serve.config import ServeConfig
-from serve.gateway import Gateway
+from serve.gateway import PIECES_UNDER_WAY, Gateway
 from serve.middleware import Admit, AskForKey, LimitBody, Record
 from serve.problems import Problem, on_http_error, on_invalid, on_problem
 from serve.schema import (
@@ -163,8 +163,9 @@ def build(args: Mapping[str, Any]) -> Any:
     draining = {"graceful_shutdown_wait_loop_s": 1.0, "graceful_shutdown_timeout_s": config.deadline_s + 5}
     # One line a request, ours, with the key's name and the number of texts.
     logging = LoggingConfig(encoding="JSON", enable_access_log=False)
-    # Fairness between requests is the gate's in the replica, so what waits shall wait there.
-    at_work = max(batch_budget(config), config.max_requests)
+    # Fairness between requests is the gate's in the replica, so what waits shall wait there: every piece that can be
+    # under way, and beside them who asks whether the model is ready. Serve warns of less than the tokens of a batch.
+    at_work = max(batch_budget(config), config.max_requests * PIECES_UNDER_WAY + 64)
     annotator = Annotator.options(  # type: ignore[attr-defined]
         **_replicas(config),
         ray_actor_options={"num_cpus": config.cpus_per_replica, "num_gpus": config.gpus_per_replica},

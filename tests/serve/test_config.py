@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from pydantic import ValidationError
 
+from serve.app import build
 from serve.config import ServeConfig
+from serve.gateway import PIECES_UNDER_WAY
 from tests.conftest import ROOT
 
 
@@ -30,6 +33,14 @@ def test_wrong_options_are_refused(options: dict[str, Any], said: str) -> None:
 def test_options_of_serve_run_come_as_words() -> None:
     config = ServeConfig.model_validate({"model": "m", "replicas": "2", "open_access": "true", "batch_wait_ms": "2.5"})
     assert (config.replicas, config.open_access, config.batch_wait_ms) == (2, True, 2.5)
+
+
+def test_all_that_can_be_under_way_waits_in_the_replica_where_turns_are_taken(model_directory: Path) -> None:
+    built = build({"model": str(model_directory), "max_requests": 40, "batch_tokens": 64})
+    http = built._bound_deployment
+    annotator = http.init_args[2]._bound_deployment
+    assert annotator.max_ongoing_requests > 40 * PIECES_UNDER_WAY, "and whether it is ready can be asked beside them"
+    assert http.max_ongoing_requests > 40
 
 
 @pytest.mark.ray

@@ -28,7 +28,7 @@ def client(deploy: Deploy, tmp_path_factory: pytest.TempPathFactory) -> httpx.Cl
         keys=str(file),
         max_requests=MAX_REQUESTS,
         deadline_s=DEADLINE_S,
-        batch_tokens=256,
+        batch_tokens=64,  # less than the pieces that can be under way, so that a bound by tokens would be felt
         host="0.0.0.0",  # what it is told; this test listens on loopback
     )
     client.headers["authorization"] = f"Bearer {key}"
@@ -135,6 +135,32 @@ def test_a_small_request_is_not_starved_by_a_large_one(client: httpx.Client) -> 
             assert client.post("/v1/annotate", json=body(1)).status_code == 200
         assert not done.is_set(), "three small requests, one after the other, were answered before the large one"
         assert future.result() == 151
+
+
+@pytest.mark.ray
+def test_it_stays_ready_with_as_many_large_requests_as_it_takes(client: httpx.Client) -> None:
+    at_rest(client)
+    begun = threading.Semaphore(0)
+    stop = threading.Event()
+
+    def large(n: int) -> None:
+        with client.stream("POST", "/v1/annotate/stream", json=body(2000, tag=str(n))) as response:
+            for _ in response.iter_lines():
+                begun.release()
+                if stop.is_set():
+                    return
+
+    with ThreadPoolExecutor(MAX_REQUESTS) as threads:
+        running = [threads.submit(large, n) for n in range(MAX_REQUESTS - 1)]
+        try:
+            assert begun.acquire(timeout=60)
+            for _ in range(5):
+                assert client.get("/readyz").json() == {"status": "ready"}
+            assert client.post("/v1/annotate", json=body(1)).status_code == 200
+        finally:
+            stop.set()
+        for one in running:
+            one.result()
 
 
 @pytest.mark.ray
