@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import threading
@@ -31,6 +32,17 @@ def metrics_address(node: Mapping[str, Any]) -> str:
     return f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
 
 
+def check_room(cluster: ClusterConfig) -> None:
+    """Raise ResourceError, in words of this command's options, if the replicas do not fit into the Ray that is up."""
+    from emollm.ray_session import check_resources
+
+    try:
+        check_resources(cluster, what="replicas")
+    except ResourceError as error:
+        said = str(error).replace("--cluster.num-workers", "--replicas")
+        raise ResourceError(re.sub(r"--cluster\.(\w+)-per-worker", r"--\1-per-replica", said)) from None
+
+
 def main(argv: Sequence[str]) -> None:
     config = read_config(ServeConfig, argv, prog="serve")
     check_access(config)
@@ -40,7 +52,7 @@ def main(argv: Sequence[str]) -> None:
     import ray
     from ray import serve
 
-    from emollm.ray_session import check_resources, ray_session
+    from emollm.ray_session import ray_session
     from serve.start import deploy
 
     cluster = ClusterConfig(
@@ -51,7 +63,7 @@ def main(argv: Sequence[str]) -> None:
     )
     print(f"loading {config.model} ...", flush=True)
     with ray_session(cluster):
-        check_resources(cluster, what="replicas")
+        check_room(cluster)
         serve.start(http_options={"host": config.host, "port": config.port})
         deploy(config)
         print(f"the page, the API and its /docs: http://{config.host}:{config.port}", flush=True)
