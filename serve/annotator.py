@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from emollm.tasks import select_tasks
 from serve.batching import FairGate, Piece
 from serve.config import ServeConfig
 from serve.metrics import ModelMetrics
+from serve.problems import report
 
 
 class Description(NamedTuple):
@@ -32,6 +34,8 @@ class Description(NamedTuple):
     precision: str
     weights: str | None
     metrics: dict[str, Any]
+    identity: str
+    """16 hex digits, equal where two replicas give the same answers, rounding aside."""
 
 
 def batch_budget(config: ServeConfig) -> int:
@@ -60,20 +64,33 @@ class Annotator:
         self._score.set_batch_wait_timeout_s(config.batch_wait_ms / 1000)
         # Prefixes are computed now, and a model that loads but cannot answer is found out before it gets a request.
         self._scorer.score(questions_for("A quiet start.", self._scorer.card.tasks))
+        # Now, and not when it is asked: the folder may get another model while this one is served.
+        self._description = self._described()
+
+    def _described(self) -> Description:
+        folder, card, config = model_folder(self._config.model), self._scorer.card, self._config
+        weights = _weights_fingerprint(folder)
+        # Without the precision: `auto` measures, and may come out differently on two nodes.
+        alike = f"{card.model_dump_json()} {weights} {config.engine} {config.exact}"
+        return Description(
+            card=card,
+            engine=config.engine,
+            precision=self._precision,
+            weights=weights,
+            metrics=_training_summary(folder),
+            identity=hashlib.sha256(alike.encode()).hexdigest()[:16],
+        )
 
     def describe(self) -> Description:
         """The model behind this replica."""
-        folder = model_folder(self._config.model)
-        return Description(
-            card=self._scorer.card,
-            engine=self._config.engine,
-            precision=self._precision,
-            weights=_weights_fingerprint(folder),
-            metrics=_training_summary(folder),
-        )
+        return self._description
 
-    async def answer(self, piece: Piece) -> list[list[Answer]]:
-        """The answers of each text, in the order of its questions."""
+    async def answer(self, piece: Piece) -> list[list[Answer]] | None:
+        """The answers of each text, in the order of its questions; None of a piece that was cut for another model."""
+        if piece.model != self._description.identity:
+            return None
+        # `@serve.batch` refuses what counts more than a batch: a long text, or a piece cut where batches are larger.
+        piece = replace(piece, tokens=min(piece.tokens, self._gate.budget))
         self._metrics.waiting(self._gate.waiting + 1)
         async with self._gate.turn(piece):
             answers: list[list[Answer]] = await self._score(piece)
@@ -84,6 +101,14 @@ class Annotator:
     )
     async def _score(self, pieces: list[Piece]) -> list[list[list[Answer]]]:
         self._gate.close()
+        try:
+            return await self._score_round(pieces)
+        except Exception as error:
+            report(error, trace=self._config.log_errors)
+            # Ray Serve logs what leaves here with its trace, in three places.
+            raise RuntimeError("a batch failed; `unexpected error`, logged before this, says where") from None
+
+    async def _score_round(self, pieces: list[Piece]) -> list[list[list[Answer]]]:
         asked = [[self._questions(piece, text) for text in piece.texts] for piece in pieces]
         flat = [question for texts in asked for questions in texts for question in questions]
         started = time.perf_counter()

@@ -72,20 +72,19 @@ def make_api(gateway: Gateway, keys: Mapping[str, str]) -> FastAPI:
     @api.post("/v1/annotate", responses=ERRORS)
     async def annotate(request: Request, body: AnnotateRequest) -> AnnotateResponse:
         """The affect of each text."""
-        tasks = await gateway.tasks(body.tasks)
-        results = await gateway.annotate(request.scope["emollm"], body.texts, tasks)
+        results = await gateway.annotate(request.scope["emollm"], body.texts, body.tasks)
         return AnnotateResponse(results=[TextResult.of(questions, answers) for questions, answers in results])
 
     @api.post("/v1/annotate/stream", responses=ERRORS, response_class=StreamingResponse)
     async def stream(request: Request, body: StreamRequest) -> StreamingResponse:
         """The same for a large list, a JSON line a text as soon as it is there; the last line is `{"done": N}`."""
-        tasks = await gateway.tasks(body.tasks)
+        await gateway.tasks(body.tasks)  # an unknown one is 422, and no line of a stream
         notes = request.scope["emollm"]
 
         async def lines() -> AsyncIterator[str]:
             index = 0
             try:
-                async with aclosing(gateway.stream(notes, body.texts, tasks)) as results:
+                async with aclosing(gateway.stream(notes, body.texts, body.tasks)) as results:
                     async for questions, answers in results:
                         result = TextResult.of(questions, answers)
                         yield StreamLine(index=index, **dict(result)).model_dump_json() + "\n"
@@ -108,8 +107,14 @@ def make_api(gateway: Gateway, keys: Mapping[str, str]) -> FastAPI:
     @api.get("/v1/model", responses={401: ERRORS[401]})
     async def model() -> ModelMessage:
         """Which model answers: its card, fingerprints, and what its training wrote."""
-        card, engine, precision, weights, metrics = await gateway.describe()
-        return ModelMessage.of(card, engine=engine, precision=precision, weights=weights, metrics=metrics)
+        described = await gateway.describe()
+        return ModelMessage.of(
+            described.card,
+            engine=described.engine,
+            precision=described.precision,
+            weights=described.weights,
+            metrics=described.metrics,
+        )
 
     @api.get("/healthz")
     async def healthz() -> dict[str, str]:

@@ -27,6 +27,8 @@ class Piece:
     tasks: tuple[str, ...]
     tokens: int
     """Estimated work."""
+    model: str
+    """Identity of the model it was cut for: a replica with another one does not answer."""
 
 
 def text_tokens(text: str, *, num_questions: int, max_post_tokens: int) -> int:
@@ -46,23 +48,21 @@ def cut(
     num_questions: int,
     max_post_tokens: int,
     batch_tokens: int,
+    model: str,
 ) -> Iterator[Piece]:
-    """The texts in order, in pieces of at most a part of a batch; a longer text is a piece of its own.
-
-    No piece counts more than a batch: `@serve.batch` refuses what does.
-    """
+    """The texts in order, in pieces of at most a part of a batch; a longer text is a piece of its own."""
     part: list[str] = []
     tokens = 0
     piece_tokens = batch_tokens // PIECES_A_BATCH
     for text in texts:
         cost = text_tokens(text, num_questions=num_questions, max_post_tokens=max_post_tokens)
         if part and tokens + cost > piece_tokens:
-            yield Piece(request, tuple(part), tuple(tasks), min(tokens, batch_tokens))
+            yield Piece(request, tuple(part), tuple(tasks), tokens, model)
             part, tokens = [], 0
         part.append(text)
         tokens += cost
     if part:
-        yield Piece(request, tuple(part), tuple(tasks), min(tokens, batch_tokens))
+        yield Piece(request, tuple(part), tuple(tasks), tokens, model)
 
 
 class FairGate:

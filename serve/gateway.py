@@ -1,10 +1,9 @@
-"""Between HTTP and the model: who gets in, requests cut into pieces, pieces asked again where a replica died."""
+"""Between HTTP and the model: requests cut into pieces, and asked again where a replica died or the model changed."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -20,16 +19,24 @@ from serve.annotator import Description, batch_budget
 from serve.batching import Piece, cut
 from serve.config import ServeConfig
 from serve.metrics import HttpMetrics
-from serve.problems import Problem
-
-log = logging.getLogger("ray.serve")
+from serve.problems import Problem, log
 
 PIECES_UNDER_WAY = 32
 """Of one request: enough for eight replicas, and no more memory for a larger request."""
 ATTEMPTS = 3
 """Asking a piece again is safe, for answers are computed and nothing is stored; but a text that kills its replica
 must not kill them all, one after the other."""
+RESTARTS = 5
+RESTART_PAUSE_S = 0.5
+"""While replicas of an old model and of a new one stand side by side, a request may meet both."""
 DESCRIBE_TIMEOUT_S = 2.0
+
+
+class ModelChanged(Problem):
+    """A replica has another model than the one that the request was cut for."""
+
+    def __init__(self) -> None:
+        super().__init__(503, "model_changed", "the model was replaced meanwhile; send it again", retry_after_s=1)
 
 
 class Gateway:
@@ -60,29 +67,56 @@ class Gateway:
 
     async def tasks(self, names: Sequence[str] | None) -> tuple[Task, ...]:
         """The tasks of these names; raises Problem naming the known ones."""
-        known = (await self.describe()).card.tasks
-        try:
-            return known if names is None else select_tasks(names, known)
-        except ConfigError as error:
-            raise Problem(422, "unknown_task", str(error)[:500], fields=[("tasks", str(error)[:500])]) from None
+        return _select(names, await self.describe())
 
     async def annotate(
-        self, notes: dict[str, Any], texts: Sequence[str], tasks: tuple[Task, ...]
+        self, notes: dict[str, Any], texts: Sequence[str], names: Sequence[str] | None
     ) -> list[tuple[list[Question], list[Answer]]]:
-        """Questions and answers of each text, all of them within the deadline or Problem 504."""
+        """Questions and answers of each text, all of one model and within the deadline, or Problem 504."""
         try:
-            async with asyncio.timeout(self.config.deadline_s), aclosing(self.stream(notes, texts, tasks)) as results:
-                return [result async for result in results]
+            async with asyncio.timeout(self.config.deadline_s):
+                try:
+                    return await self._gathered(notes, texts, names)
+                except ModelChanged:  # some texts were answered by the one before: all of them once more
+                    return await self._gathered(notes, texts, names)
         except TimeoutError:
             raise self._too_late() from None
 
+    async def _gathered(
+        self, notes: dict[str, Any], texts: Sequence[str], names: Sequence[str] | None
+    ) -> list[tuple[list[Question], list[Answer]]]:
+        async with aclosing(self.stream(notes, texts, names)) as results:
+            return [result async for result in results]
+
     async def stream(
-        self, notes: dict[str, Any], texts: Sequence[str], tasks: tuple[Task, ...]
+        self, notes: dict[str, Any], texts: Sequence[str], names: Sequence[str] | None
     ) -> AsyncGenerator[tuple[list[Question], list[Answer]]]:
-        """The same, text by text in their order, each within the deadline after the one before."""
-        pieces = await self._cut(notes, texts, tasks)
+        """The same, text by text in their order, each within the deadline after the one before.
+
+        Raises ModelChanged if the model is replaced after the first text; before it, it starts over.
+        """
+        for attempt in itertools.count(1):
+            begun = False
+            try:
+                async with aclosing(self._answered(notes, texts, names)) as results:
+                    async for result in results:
+                        begun = True
+                        yield result
+                return
+            except ModelChanged:
+                self._description = None
+                if begun or attempt == RESTARTS:
+                    raise
+                log.warning("the model was replaced; starting a request over", extra={"attempt": attempt})
+                await asyncio.sleep(RESTART_PAUSE_S)
+
+    async def _answered(
+        self, notes: dict[str, Any], texts: Sequence[str], names: Sequence[str] | None
+    ) -> AsyncGenerator[tuple[list[Question], list[Answer]]]:
+        described = await self.describe()
+        tasks = _select(names, described)
+        remaining = iter(self._cut(notes, texts, tasks, described))
         under_way: deque[tuple[Piece, asyncio.Task[list[list[Answer]]]]] = deque()
-        remaining = iter(pieces)
         try:
             while True:
                 for piece in itertools.islice(remaining, PIECES_UNDER_WAY - len(under_way)):
@@ -99,18 +133,24 @@ class Gateway:
                     yield questions_for(text, tasks), answers
         finally:
             # A client that left, a deadline or an error: what it had under way is called back.
-            for _, task in under_way:
+            left = [task for _, task in under_way]
+            for task in left:
                 task.cancel()
+            # Awaited, or asyncio would log the trace of one that had failed behind the first.
+            await asyncio.gather(*left, return_exceptions=True)
 
-    async def _cut(self, notes: dict[str, Any], texts: Sequence[str], tasks: tuple[Task, ...]) -> list[Piece]:
+    def _cut(
+        self, notes: dict[str, Any], texts: Sequence[str], tasks: tuple[Task, ...], described: Description
+    ) -> list[Piece]:
         pieces = list(
             cut(
                 notes["request_id"],
                 texts,
                 [task.name for task in tasks],
                 num_questions=0 if self.config.engine == "heads" else len(questions_for("", tasks)),
-                max_post_tokens=(await self.describe()).card.max_post_tokens,
+                max_post_tokens=described.card.max_post_tokens,
                 batch_tokens=batch_budget(self.config),
+                model=described.identity,
             )
         )
         notes["texts"], notes["tokens"] = len(texts), sum(piece.tokens for piece in pieces)
@@ -119,7 +159,9 @@ class Gateway:
     async def _ask(self, piece: Piece) -> list[list[Answer]]:
         for attempt in range(ATTEMPTS):
             try:
-                answers: list[list[Answer]] = await self._annotator.answer.remote(piece)
+                answers: list[list[Answer]] | None = await self._annotator.answer.remote(piece)
+                if answers is None:
+                    raise ModelChanged
                 return answers
             except RayActorError:
                 self.metrics.lost()
@@ -128,3 +170,11 @@ class Gateway:
 
     def _too_late(self) -> Problem:
         return Problem(504, "deadline", f"not answered within {self.config.deadline_s:g} s; send fewer texts at once")
+
+
+def _select(names: Sequence[str] | None, described: Description) -> tuple[Task, ...]:
+    known = described.card.tasks
+    try:
+        return known if names is None else select_tasks(names, known)
+    except ConfigError as error:
+        raise Problem(422, "unknown_task", str(error)[:500], fields=[("tasks", str(error)[:500])]) from None

@@ -11,16 +11,16 @@ from serve.batching import QUESTION_TOKENS, FairGate, Piece, cut, text_tokens
 
 
 def pieces(request: str, *tokens: int) -> list[Piece]:
-    return [Piece(request, (f"{request}{n}",), ("V-reg",), count) for n, count in enumerate(tokens)]
+    return [Piece(request, (f"{request}{n}",), ("V-reg",), count, "m") for n, count in enumerate(tokens)]
 
 
 def test_a_request_is_cut_in_order_and_loses_nothing() -> None:
     texts = ["a" * 400, "b", "c" * 40, "", "d" * 100_000, "e"]
-    found = list(cut("r", texts, ["V-reg"], num_questions=1, max_post_tokens=512, batch_tokens=512))
+    found = list(cut("r", texts, ["V-reg"], num_questions=1, max_post_tokens=512, batch_tokens=512, model="m"))
     assert [text for piece in found for text in piece.texts] == texts
     assert [piece.texts for piece in found if piece.tokens > 128] == [("d" * 100_000,)]
     costs = [text_tokens(text, num_questions=1, max_post_tokens=512) for text in texts]
-    assert sum(piece.tokens for piece in found) == sum(costs) - 8  # the long one counts a batch, not more
+    assert sum(piece.tokens for piece in found) == sum(costs)
     assert costs == [101 + 8, 1 + 8, 11 + 8, 1 + 8, 512 + 8, 1 + 8]  # four bytes a token; cut at 512
     assert QUESTION_TOKENS == 8
 
