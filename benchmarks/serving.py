@@ -37,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").strip())
     parser.add_argument("--model", default=DEFAULT_MODEL, help="model directory, or a base by name")
     parser.add_argument("--engine", default="auto", help="of both servers")
-    parser.add_argument("--precision", default="float32", choices=("float32", "bf16", "auto"))
+    parser.add_argument("--precision", default="float32", choices=("float32", "bf16", "int8", "auto"))
     parser.add_argument("--tasks", nargs="+", default=["profile"])
     parser.add_argument("--concurrency", nargs="+", type=int, default=[1, 8, 32, 128])
     parser.add_argument("--requests", type=int, default=256, help="requests at each concurrency, at least two a client")
