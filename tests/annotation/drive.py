@@ -1,7 +1,8 @@
 """A driver to be killed: python -m tests.annotation.drive JOB.json LOG [NODES]
 
 Annotates with the scorer without a model. With NODES, on a cluster of so many nodes in this process, the last of
-which is killed (SIGKILL to its raylet and all it started) once two blocks are committed.
+which is killed (SIGKILL to its raylet and all it started) once two blocks are committed; which rows those are is left
+in LOG.killed.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from emollm.annotation.config import AnnotateConfig
 from emollm.annotation.pipeline import annotate_corpus
 from emollm.config import run_job
@@ -28,15 +31,20 @@ def commits(out: str | Path) -> list[Path]:
     return [path for path in found if not path.name.endswith(".pending.parquet")]
 
 
+def committed_posts(out: str | Path) -> set[str]:
+    """Their texts."""
+    return {f"post {row}" for path in commits(out) for row in pq.read_table(path)["row"].to_pylist()}
+
+
 def main(argv: Any) -> None:
     config = AnnotateConfig.model_validate_json(Path(argv[0]).read_text())
-    with _nodes(int(argv[2]), config.out) if len(argv) > 2 else contextlib.nullcontext():
+    with _nodes(int(argv[2]), config.out, Path(f"{argv[1]}.killed")) if len(argv) > 2 else contextlib.nullcontext():
         summary = annotate_corpus(config, opener=CheapOpener(Path(argv[1]), 0.02))
     print(json.dumps(summary))
 
 
 @contextlib.contextmanager
-def _nodes(count: int, out: str) -> Any:
+def _nodes(count: int, out: str, note: Path) -> Any:
     import ray
     from ray.cluster_utils import Cluster
 
@@ -47,6 +55,8 @@ def _nodes(count: int, out: str) -> Any:
     def kill_last() -> None:
         while len(commits(out)) < 2:
             time.sleep(0.2)
+        note.write_text(json.dumps(sorted(committed_posts(out))))
+        time.sleep(1)  # a task that has committed has yet to tell so: killed in between, Ray has its block done again
         for process in nodes[-1].live_processes():
             os.kill(process[1].pid, signal.SIGKILL)
         print("node killed", file=sys.stderr, flush=True)

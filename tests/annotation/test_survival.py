@@ -22,7 +22,7 @@ from emollm.annotation.verify import verify
 from emollm.config import ClusterConfig
 from emollm.errors import ResourceError
 from tests.annotation.cheap import CheapOpener
-from tests.annotation.drive import commits
+from tests.annotation.drive import commits, committed_posts
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.ray
@@ -36,10 +36,6 @@ def job(tmp_path: Path, *, out: Path | None = None, **options: object) -> Annota
     settings = {"model": "smollm2-135m-instruct", "input": path, "out": out or tmp_path / "out", "tasks": ("V-reg",)}
     common = {"block_posts": BLOCK, "batch_size": 10, "cluster": ClusterConfig(num_workers=1)}
     return AnnotateConfig.model_validate({**settings, **common, **options})
-
-
-def committed_posts(out: str) -> set[str]:
-    return {f"post {row}" for path in commits(out) for row in pq.read_table(path)["row"].to_pylist()}
 
 
 def wait_for(what: Callable[[], bool], seconds: float = 240) -> None:
@@ -139,8 +135,13 @@ def test_a_node_that_is_killed_costs_no_post(tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stderr[-3000:]
     assert "node killed" in ran.stderr
     assert_whole(config)
+    killed = set(json.loads((tmp_path / "scored.killed").read_text()))
     scored = Counter(texts(CheapOpener(log).lines()))
     assert set(scored) == {f"post {i}" for i in range(POSTS)}
+    again = {text for text, count in scored.items() if count > 1}
+    print(f"{len(again)} of {POSTS} posts scored again; {len(killed)} were committed when the node was killed")
+    assert len(killed) >= 2 * BLOCK and not again & killed
+    assert max(scored.values()) <= 2 and len(again) <= 6 * BLOCK  # what lay on the node: see docs/annotation.md
 
 
 def test_a_full_disk_is_told_and_continued(local_ray: None, tmp_path: Path) -> None:
