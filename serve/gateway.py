@@ -136,7 +136,7 @@ class Gateway:
             left = [task for _, task in under_way]
             for task in left:
                 task.cancel()
-            # Awaited, or asyncio would log the trace of one that had failed behind the first.
+            # Awaited, or asyncio would log the trace of one that fails as it is called back.
             await asyncio.gather(*left, return_exceptions=True)
 
     def _cut(
