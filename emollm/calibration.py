@@ -105,10 +105,24 @@ class QuestionCalibration(_Part):
         return confidence if confidence is None or self.confidence is None else self.confidence(confidence)
 
 
+class Abstention(_Part):
+    """Where to abstain on a task: below `confidence`. It changes no answer; whoever uses the answers applies it."""
+
+    confidence: float = Field(ge=0, le=1)
+    """Of a calibrated answer."""
+    right_share: float = Field(gt=0, le=1)
+    """Share of the answers above it that was to be right."""
+    kept: float = Field(ge=0, le=1)
+    """Share of the validation rows that are answered then."""
+
+
 class Calibration(_Part):
     """All maps of one engine."""
 
     questions: tuple[QuestionCalibration, ...]
+    abstain: dict[str, Abstention] = Field(default_factory=dict)
+    """By task, where some confidence gives the share of right answers that was asked for; taken on texts that the maps
+    were not fitted on."""
     fitted_on: dict[str, Any] = Field(default_factory=dict)
     """Where the validation rows came from."""
 

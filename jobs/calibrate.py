@@ -18,7 +18,7 @@ def main(argv: Sequence[str]) -> None:
 
     with progress_bar("calibrating", None, "questions") as advance:
         gains = calibrate_model(config, on_rows=lambda new, total: advance(new, total=total))
-    table_console().print(gains_table(gains, precision=config.right_share))
+    table_console().print(gains_table(gains, right_share=config.right_share))
     print(f"{config.model}/affect.json now holds the calibration; every engine run that it was fitted for applies it")
 
 

@@ -13,11 +13,13 @@ from emollm.affect_card import AffectCard, BaseModelInfo, read_card, write_card
 from emollm.answers import Answer
 from emollm.calibration import Calibration, Curve, QuestionCalibration, tempered, tenths
 from emollm.errors import DataError
+from emollm.evaluation.calibrate import Gain, abstentions
 from emollm.evaluation.fit_calibration import calibrate, cross_fitted, fit_calibration, isotonic, temperature
 from emollm.evaluation.metrics import pearson
 from emollm.evaluation.predictions import Prediction
 from emollm.evaluation.questions import GoldQuestion
-from emollm.evaluation.reliability import measure
+from emollm.evaluation.reliability import measure, right
+from emollm.evaluation.scores import split_tasks
 from emollm.prompts import Question
 from emollm.scoring.calibrated import CalibratedScorer
 from emollm.tasks import TASKS, Value
@@ -160,6 +162,26 @@ def test_a_calibrated_scorer_maps_what_it_knows_and_leaves_the_rest() -> None:
     assert (found[1].value, found[1].unit, found[1].std) == pytest.approx((3.8, 0.7, 1.2))
     assert sum(found[1].probabilities.values()) == pytest.approx(1.0)
     assert found[2:] == [bad, other]
+
+
+def test_where_to_abstain_is_taken_on_texts_that_the_maps_have_not_seen(tmp_path: Path) -> None:
+    predictions = [*overconfident_classes(), *shrunk_numbers()]
+    gains = [
+        Gain(task=task, before=before, after=after, mae_before=None, mae_after=None)
+        for task, mine in split_tasks(cross_fitted(predictions)).items()
+        if (before := measure(predictions)) and (after := measure(mine, right_share=0.55))
+    ]
+    found = abstentions(gains)
+    assert set(found) == {"SST5", "V-reg"}
+    moved = [p for p in cross_fitted(predictions) if p.question.task.name == "V-reg"]
+    kept = [p for p in moved if (p.confidence or 0) >= found["V-reg"].confidence]
+    assert len(kept) == pytest.approx(found["V-reg"].kept * len(moved))
+    assert np.mean([right(p) for p in kept]) >= 0.55 == found["V-reg"].right_share
+    # Nine of ten right is more than any confidence in these classes promises: nothing is kept for them.
+    assert measure(predictions[:600], right_share=0.9).abstain is None  # type: ignore[union-attr]
+    maps = fit_calibration(predictions).model_copy(update={"abstain": found})
+    write_card(tmp_path, card({"heads": maps}))
+    assert read_card(tmp_path).calibration["heads"].abstain == found
 
 
 def test_the_card_keeps_calibration_by_engine(tmp_path: Path) -> None:

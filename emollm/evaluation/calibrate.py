@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from emollm.affect_card import CARD_FILE, card_of, card_tasks, write_card
 from emollm.bases import DEFAULT_MODEL, model_folder
+from emollm.calibration import Abstention
 from emollm.errors import ModelError
 from emollm.evaluation.config import CalibrateConfig
 from emollm.evaluation.fit_calibration import cross_fitted, fit_calibration
@@ -63,12 +64,13 @@ def calibrate_model(
     before, after = split_tasks(scored.predictions), split_tasks(cross_fitted(scored.predictions))
     gains = []
     for task in before:
-        measured = [measure_reliability(side[task], precision=config.right_share) for side in (before, after)]
+        measured = [measure_reliability(side[task], right_share=config.right_share) for side in (before, after)]
         errors = [score_task(side[task]).scores.get("MAE") for side in (before, after)]
         if measured[0] and measured[1]:
             gains.append(
                 Gain(task=task, before=measured[0], after=measured[1], mae_before=errors[0], mae_after=errors[1])
             )
+    calibration = calibration.model_copy(update={"abstain": abstentions(gains)})
     engine = resolve_engine(config.model, config.engine)
     partial = folder / f".{CARD_FILE}.partial"
     partial.mkdir(exist_ok=True)
@@ -77,3 +79,12 @@ def calibrate_model(
     (partial / CARD_FILE).replace(folder / CARD_FILE)
     partial.rmdir()
     return gains
+
+
+def abstentions(gains: Sequence[Gain]) -> dict[str, Abstention]:
+    found = {gain.task: gain.after.abstain for gain in gains}
+    return {
+        task: Abstention(confidence=one.threshold, right_share=one.right_share, kept=one.coverage)
+        for task, one in found.items()
+        if one
+    }

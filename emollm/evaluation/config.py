@@ -114,7 +114,7 @@ class CalibrateConfig(ScorerConfig):
     engine: Engine = "auto"
     """The engine whose answers are calibrated; each has its own maps."""
     right_share: float = Field(0.9, gt=0, le=1)
-    """Share of right answers for which the confidence below which to abstain is printed."""
+    """Share of right answers for which the confidence below which to abstain is put into the card."""
     cluster: ClusterConfig = ClusterConfig()
     """Scoring actors, their CPUs and GPUs."""
 

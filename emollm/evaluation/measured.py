@@ -52,7 +52,7 @@ def measure(system: System, config: EvaluateConfig) -> Measured:
     order = [*TASKS, *by_task]
     for name in sorted(by_task, key=order.index):
         results.append(score_task(by_task[name], invalid=config.invalid, bootstrap=bootstrap))
-        found = measure_reliability(by_task[name], precision=config.right_share)
+        found = measure_reliability(by_task[name], right_share=config.right_share)
         if found is not None:
             reliability[name] = found
     return Measured(system, results, reliability)

@@ -36,7 +36,7 @@ class Bin(NamedTuple):
 class Abstain(NamedTuple):
     """Answer only where the confidence is at least `threshold`."""
 
-    precision: float
+    right_share: float
     """What was asked for."""
     threshold: float
     coverage: float
@@ -56,7 +56,7 @@ class Reliability:
     risk: list[tuple[float, float]]
     """That curve: (coverage, share wrong), at twentieths."""
     abstain: Abstain | None
-    """None where no threshold gives the precision."""
+    """None where no threshold gives that share of right answers."""
     coverage: dict[str, float]
     """Regressions: share of golds within the central interval of each level, from the standard deviation."""
 
@@ -64,7 +64,7 @@ class Reliability:
         return asdict(self)
 
 
-def measure(predictions: Sequence[Prediction], *, precision: float = 0.9) -> Reliability | None:
+def measure(predictions: Sequence[Prediction], *, right_share: float = 0.9) -> Reliability | None:
     """The figures of one task's predictions, or None where the system gives no probabilities."""
     probability_N, true_N = events(predictions)
     if not len(probability_N):
@@ -77,7 +77,7 @@ def measure(predictions: Sequence[Prediction], *, precision: float = 0.9) -> Rel
         bins=reliability_bins(probability_N, true_N),
         risk_area=float(np.mean(_risks(sure_N, right_N))) if len(sure_N) else None,
         risk=risk_coverage(sure_N, right_N) if len(sure_N) else [],
-        abstain=abstain_threshold(sure_N, right_N, precision) if len(sure_N) else None,
+        abstain=abstain_threshold(sure_N, right_N, right_share) if len(sure_N) else None,
         coverage=interval_coverage(predictions),
     )
 
@@ -134,18 +134,18 @@ def risk_coverage(sure_N: Floats, right_N: Floats, points: int = 20) -> list[tup
     return [(k / len(risks), float(risks[k - 1])) for k in kept]
 
 
-def abstain_threshold(sure_N: Floats, right_N: Floats, precision: float) -> Abstain | None:
-    """The lowest confidence that keeps at least `precision` of the kept answers right; None if none does.
+def abstain_threshold(sure_N: Floats, right_N: Floats, right_share: float) -> Abstain | None:
+    """The lowest confidence that keeps at least this share of the kept answers right; None if none does.
 
     Answers of one confidence stay together: a threshold cannot part them.
     """
     order = np.argsort(-sure_N, kind="stable")
     share = np.cumsum(right_N[order]) / np.arange(1, len(order) + 1)
     last_of_its_kind = np.append(np.diff(sure_N[order]) != 0, True)
-    enough = np.flatnonzero((share >= precision - 1e-12) & last_of_its_kind)
+    enough = np.flatnonzero((share >= right_share - 1e-12) & last_of_its_kind)
     if not len(enough):
         return None
-    return Abstain(precision, float(sure_N[order][enough[-1]]), float((enough[-1] + 1) / len(order)))
+    return Abstain(right_share, float(sure_N[order][enough[-1]]), float((enough[-1] + 1) / len(order)))
 
 
 def interval_coverage(predictions: Sequence[Prediction]) -> dict[str, float]:

@@ -42,7 +42,7 @@ def test_risk_falls_with_coverage_where_confidence_means_something() -> None:
     ]  # fmt: skip
 
 
-def test_the_abstain_threshold_keeps_as_many_rows_as_the_precision_allows() -> None:
+def test_the_abstain_threshold_keeps_as_many_rows_as_the_right_share_allows() -> None:
     sure, right = np.array([0.9, 0.8, 0.7, 0.6]), np.array([1.0, 0.0, 1.0, 0.0])
     found = abstain_threshold(sure, right, 0.6)
     assert found is not None and (found.threshold, found.coverage) == (0.7, 0.75)

@@ -14,7 +14,7 @@ from emollm.aeb import AebConfig, build_aeb
 from emollm.affect_card import card_of, read_card
 from emollm.bases import DEFAULT_BASE, DEFAULT_MODEL
 from emollm.errors import ConfigError, DataError, ModelError
-from emollm.evaluation.calibrate import calibrate_model
+from emollm.evaluation.calibrate import abstentions, calibrate_model
 from emollm.evaluation.compare import compare_runs
 from emollm.evaluation.config import CalibrateConfig, CompareConfig, EvaluateConfig
 from emollm.evaluation.predictions import read_predictions
@@ -306,9 +306,11 @@ def test_calibration_is_fitted_stored_and_applied(
     options = {"model": str(model), "data": sample_data, "tasks": ("V-reg",), "max_rows": 60}
     gains = calibrate_model(CalibrateConfig.model_validate(options))
     assert [gain.task for gain in gains] == ["V-reg"]
-    assert gains_table(gains, precision=0.9).row_count == 1
-    (maps,) = read_card(model).calibration["constrained"].questions
+    assert gains_table(gains, right_share=0.9).row_count == 1
+    calibration = read_card(model).calibration["constrained"]
+    (maps,) = calibration.questions
     assert (maps.task, maps.rows) == ("V-reg", 60)
+    assert calibration.abstain == abstentions(gains)
     assert not list(model.glob(".affect*"))
 
     def run(**more: Any) -> dict[str, Any]:

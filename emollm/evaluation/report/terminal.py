@@ -69,7 +69,7 @@ def comparison_table(comparison: Comparison) -> Table:
     return table
 
 
-def gains_table(gains: Sequence[Gain], *, precision: float) -> Table:
+def gains_table(gains: Sequence[Gain], *, right_share: float) -> Table:
     """One row a task: how far its probabilities could be believed before and after calibration."""
     table = Table(title="On texts that the maps were not fitted on, before and after", title_justify="left")
     names = (
@@ -79,7 +79,7 @@ def gains_table(gains: Sequence[Gain], *, precision: float) -> Table:
         "Brier",
         "MAE",
         "90% interval holds",
-        f"abstain below, for {precision:.0%}",
+        f"abstain below, for {right_share:.0%}",
         "kept",
     )
     for name in names:
