@@ -35,8 +35,9 @@ class EvaluateConfig(ScorerConfig):
     job, to measure again without scoring."""
     task: str | None = None
     """Task of --predictions, unless a column `task` or the instructions tell it."""
-    scale: Scale = "own"
-    """Scale of the numbers in --predictions, its golds included: the task's own range, or `unit`, 0..1."""
+    scale: Scale | None = None
+    """Scale of the numbers in --predictions, its golds included: the task's own range, or `unit`, 0..1. None: own, but
+    refused where all are in 0..1 and the range is another."""
     invalid: Invalid = "clip"
     """What an answer that is no value counts as. clip: a number is clipped to the range, the rest is wrong. drop: its
     row is left out. worst: it is wrong. The report shows all three."""

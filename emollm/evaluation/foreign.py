@@ -24,11 +24,14 @@ from emollm.corpora.rows import number
 from emollm.errors import ConfigError, DataError
 from emollm.evaluation.predictions import OUT_OF_RANGE, Prediction
 from emollm.evaluation.questions import GoldQuestion
+from emollm.evaluation.scores import split_tasks
 from emollm.tasks import TASKS, Kind, Task, Value, select_tasks
 
 Scale = Literal["own", "unit"]
 
 _VADER = "VADER"
+_MANY = 10
+"""So many numbers are not in 0..1 by chance."""
 _WORD = re.compile(r"\w+")
 
 
@@ -85,14 +88,15 @@ def read_foreign(
     *,
     task: str | None = None,
     tasks: Sequence[str] | None = None,
-    scale: Scale = "own",
+    scale: Scale | None = None,
     golds: Sequence[GoldQuestion] | None = None,
 ) -> list[Prediction]:
     """The predictions of one file. `task` names its task unless a column does; rows of no task of `tasks` are left out.
 
     `golds` are the questions of a benchmark: they take the place of a gold column, and are matched by id where the
     file has ids, by place where it has none. Raises DataError listing rows without a gold, of another task, emotion or
-    text than the benchmark's, of an unknown id, or too few.
+    text than the benchmark's, of an unknown id, or too few; and numbers all in 0..1 of a task with another range, where
+    no `scale` says which is meant.
     """
     known = {**TASKS, **{question.task.name: question.task for question in golds or ()}}
     if task is not None and task not in known:
@@ -108,7 +112,7 @@ def read_foreign(
                 continue
             found.append(row)
             if golds is None:
-                questions.append(_own_question(row, scale))
+                questions.append(_own_question(row, scale or "own"))
         except ValueError as error:
             bad.append(BadRow(path=str(path), line=line, value=str(cells)[:120], reason=str(error)))
     refuse(bad)
@@ -116,7 +120,22 @@ def read_foreign(
         raise DataError(f"{path} holds no prediction" + (f" of {', '.join(tasks)}" if tasks else ""))
     if golds is not None:
         questions = _matched(path, found, golds)
-    return [_prediction(q, row.cells["prediction"], scale) for q, row in zip(questions, found, strict=True)]
+    answers = [_prediction(q, row.cells["prediction"], scale or "own") for q, row in zip(questions, found, strict=True)]
+    if scale is None:
+        _check_scale(path, answers)
+    return answers
+
+
+def _check_scale(path: Path, answers: Sequence[Prediction]) -> None:
+    for name, mine in split_tasks(answers).items():
+        task = mine[0].question.task
+        values = [v for a in mine if isinstance(v := a.value if a.wild is None else a.wild, float)]
+        is_unit = len(values) >= _MANY and all(0 <= value <= 1 for value in values)
+        if task.kind is Kind.REGRESSION and (task.low, task.high) != (0.0, 1.0) and is_unit:
+            raise DataError(
+                f"{path}: all {len(values):,} predictions of {name} are in 0..1, its range is {task.low:g}.."
+                f"{task.high:g}; pass --scale unit, or --scale own if they are meant so"
+            )
 
 
 def _prediction(question: GoldQuestion, raw: object, scale: Scale) -> Prediction:

@@ -228,6 +228,25 @@ def test_golds_in_0_to_1_are_mapped_with_their_predictions(tmp_path: Path) -> No
         read_foreign(own, task="VADER-NYT", scale="unit")
 
 
+@pytest.mark.parametrize(("task", "own"), [("VADER-NYT", 0.35), ("EmoBank-V", None)])
+def test_predictions_all_in_0_to_1_of_another_range_must_be_said_to_be_so(
+    tmp_path: Path, task: str, own: float | None
+) -> None:
+    golds = [asked(task, 10 + i) for i in range(10)]
+    path = write(tmp_path / "p.jsonl", [{"prediction": 0.35 + i / 20} for i in range(10)])
+    with pytest.raises(DataError, match=rf"all 10 predictions of {task} are in 0..1, its range is .*--scale unit"):
+        read_foreign(path, task=task, golds=golds)
+    assert read_foreign(path, task=task, golds=golds, scale="own")[0].value == own
+    assert read_foreign(path, task=task, golds=golds, scale="unit")[0].value == pytest.approx(
+        {"VADER-NYT": -1.2, "EmoBank-V": 2.4}[task]
+    )
+    read_foreign(
+        write(tmp_path / "q.jsonl", [{"prediction": i / 9} for i in range(10)]),
+        task="SST",
+        golds=[asked("SST", i) for i in range(10)],
+    )
+
+
 def test_an_emotion_beside_a_task_that_asks_for_none_means_nothing(tmp_path: Path) -> None:
     rows = [{"emotion": "joy", "gold": 0.5, "prediction": 0.5}]
     (found,) = read_foreign(write(tmp_path / "p.jsonl", rows), task="V-reg")
