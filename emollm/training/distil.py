@@ -6,38 +6,83 @@ it stopped, and a second run with other options of the student asks nothing agai
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emollm.affect_card import card_tasks
-from emollm.annotation.pipeline import AnnotateConfig, annotate_corpus
+from emollm.annotation.config import AnnotateConfig
+from emollm.annotation.job import open_job
+from emollm.annotation.pipeline import annotate_corpus
 from emollm.answers import to_unit
-from emollm.errors import DataError
+from emollm.config import with_values
+from emollm.errors import ConfigError, DataError
 from emollm.heads.labels import Floats, Labelled, QuestionKey, folds
 from emollm.prompts import Question, column_name, questions_for
 from emollm.tasks import Kind, Task, select_tasks
 from emollm.training.config import TrainConfig
 
 
-def teacher_labels(config: TrainConfig) -> tuple[Labelled, tuple[Task, ...]]:
-    """Soft labels of the unlabelled posts for every task that the teacher is asked."""
-    assert config.teacher is not None and config.unlabelled is not None
+def teacher_tasks(config: TrainConfig, trained: Sequence[Task]) -> tuple[Task, ...]:
+    """The tasks that the teacher is asked.
+
+    Raises ConfigError where a task of the data folder, `trained`, means something else to the teacher.
+    """
+    assert config.teacher is not None
     tasks = card_tasks(config.teacher)
     tasks = tasks if config.tasks is None else select_tasks(config.tasks, tasks)
+    mine = {task.name: task for task in trained}
+    for task in tasks:
+        if task.name in mine and (what := _difference(mine[task.name], task)):
+            raise ConfigError(
+                f"{task.name} means one thing in {config.data} and another to {config.teacher}: {what}; rename the "
+                "task, or leave it out with --tasks"
+            )
+    return tasks
+
+
+def _difference(mine: Task, theirs: Task) -> str:
+    """What an answer to both cannot share; empty where one means as much as the other."""
+    for name, of in _MEANING.items():
+        if of(mine) != of(theirs):
+            return f"{name} {of(mine)} and {of(theirs)}"
+    return ""
+
+
+_MEANING: Mapping[str, Callable[[Task], object]] = {
+    "kind": lambda task: str(task.kind),
+    "emotions": lambda task: task.emotions,
+    "labels": lambda task: task.labels,
+    "classes": lambda task: tuple(one.value for one in task.classes),
+    "range": lambda task: (task.low, task.high),
+}
+
+
+def teacher_labels(config: TrainConfig, tasks: tuple[Task, ...]) -> Labelled:
+    """Soft labels of the unlabelled posts for these tasks."""
+    assert config.teacher is not None and config.unlabelled is not None
     out = config.out.with_name(config.out.name + "-teacher")
-    annotate_corpus(
-        AnnotateConfig(
-            model=config.teacher,
-            input=config.unlabelled,
-            out=out,
-            tasks=tuple(task.name for task in tasks),
-            max_posts=config.max_unlabelled,
-            engine=config.teacher_engine,
-            cluster=config.cluster,
-        )
+    asked = AnnotateConfig(
+        model=config.teacher,
+        input=config.unlabelled,
+        out=out,
+        tasks=tuple(task.name for task in tasks),
+        max_posts=config.max_unlabelled,
+        engine=config.teacher_engine,
+        cluster=config.cluster,
     )
-    return soft_labels(pq.read_table(out), tasks), tasks
+    # What was asked of the teacher before is replaced; what it has answered of this is kept, whatever the student.
+    overwrite = config.overwrite and not _is_done(asked)
+    annotate_corpus(with_values(asked, overwrite=overwrite))
+    return soft_labels(pq.read_table(out), tasks)
+
+
+def _is_done(asked: AnnotateConfig) -> bool:
+    job = open_job(asked, on_progress=lambda _: None, opener=None)
+    finished = job.output.finished()
+    return finished is not None and finished.get("identity") == job.identity
 
 
 def soft_labels(annotated: pa.Table, tasks: tuple[Task, ...]) -> Labelled:

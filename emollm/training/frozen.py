@@ -25,7 +25,7 @@ from emollm.heads.labels import Labelled, folds, read_labels, subset
 from emollm.ray_session import check_resources, map_on_actors, quiet_ray_data, ray_session, reports_to, worker_error
 from emollm.tasks import Task
 from emollm.training.config import TrainConfig
-from emollm.training.distil import merged, teacher_labels
+from emollm.training.distil import merged, teacher_labels, teacher_tasks
 from emollm.training.rows import training_facts, training_rows, training_tasks
 
 if TYPE_CHECKING:
@@ -103,7 +103,8 @@ def labels_of(config: TrainConfig) -> tuple[Labelled, tuple[Task, ...]]:
     if config.teacher is None:
         assert golds is not None
         return golds, tasks
-    soft, their_tasks = teacher_labels(config)
+    their_tasks = teacher_tasks(config, tasks)
+    soft = teacher_labels(config, their_tasks)
     if golds is None:
         return soft, their_tasks
     known = {task.name for task in tasks}

@@ -83,6 +83,10 @@ def test_a_teacher_labels_posts_and_a_student_learns_them(model: Path, tmp_path:
     fit_frozen(TrainConfig.model_validate({**options, "out": student, "overwrite": True, "heads": {"layers": [2]}}))
     assert (tmp_path / "student-teacher" / "_run.json").stat().st_mtime_ns == before
     assert {r.layer for r in read_card(student).heads.readings} == {2}  # type: ignore[union-attr]
+    # Asked something else, it is another job: its answers are replaced where that was said.
+    fewer = {**options, "out": student, "overwrite": True, "max_unlabelled": 60}
+    fit_frozen(TrainConfig.model_validate(fewer))
+    assert pq.read_table(tmp_path / "student-teacher").num_rows == 60
 
 
 def test_gold_labels_and_a_teachers_together(model: Path, tmp_path: Path, sample_data: Path) -> None:
