@@ -142,12 +142,20 @@ def _wait_for_nodes(cluster: ClusterConfig, what: str, *, reads_data: bool) -> s
         request_resources(bundles=[])
 
 
+def on_this_node() -> Any:
+    """Where an actor belongs that a job cannot lose: it goes when the driver goes, and no other node takes it along."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+
+
 @contextlib.contextmanager
 def reports_to(receive: Callable[[Any], None]) -> Iterator[Any]:
     """A queue that remote workers can put reports in; `receive` gets each one, on a thread of this process."""
     from ray.util.queue import Empty, Queue
 
-    reports = Queue(actor_options={"num_cpus": 0})
+    reports = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": on_this_node()})
     finished = threading.Event()
 
     def drain() -> None:
