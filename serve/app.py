@@ -45,10 +45,12 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorMessage, "description": what}
     for status, what in {
         401: "The API key is missing or unknown",
+        403: "There are no API keys, and the question came from elsewhere",
+        408: "The body did not come within the deadline",
         413: "The body is too large",
         422: "A field is wrong; `fields` names it",
         429: "The queue is full; Retry-After says when to come back",
-        503: "No replica has a model yet",
+        503: "No replica has a model yet, or it was replaced meanwhile",
         504: "Not answered within the deadline",
     }.items()
 }
