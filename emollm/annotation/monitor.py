@@ -30,13 +30,12 @@ def monitored(*, receive: Callable[[Totals], None], **options: Any) -> Iterator[
     """A `Ledger(**options)` that actors of any node can reach.
 
     `receive` gets its totals about twice a second, and at the end.
-    It lives on the driver's node: it goes when the driver goes, and no other node takes it along.
     """
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    ledger = ray.remote(Ledger).options(num_cpus=0, scheduling_strategy=here).remote(**options)
+    from emollm.ray_session import on_this_node
+
+    ledger = ray.remote(Ledger).options(num_cpus=0, scheduling_strategy=on_this_node()).remote(**options)
     finished = threading.Event()
 
     def poll() -> None:

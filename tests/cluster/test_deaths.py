@@ -115,13 +115,13 @@ def test_the_endpoint_answers_while_a_node_with_a_replica_dies(cluster: RayClust
         f"exec serve run serve.app:build model={model_directory} replicas=2"
     )
     submit = [BIN / "ray", "job", "submit", "--address", cluster.dashboard, "--working-dir", ".", "--no-wait", "--"]
-    subprocess.run([*submit, "bash", "-c", f"'{entry}'"], cwd=ROOT, env=cluster.env, check=True, timeout=300)
-    give_up = time.monotonic() + 300
-    while time.monotonic() < give_up:
-        with contextlib.suppress(OSError):
-            urllib.request.urlopen(f"{url}/readyz", timeout=10).read()
-            break
+    subprocess.run([*submit, "bash", "-c", entry], cwd=ROOT, env=cluster.env, check=True, timeout=300)
+    ready, give_up = False, time.monotonic() + 300
+    while not ready and time.monotonic() < give_up:
         time.sleep(0.5)
+        with contextlib.suppress(OSError):
+            ready = urllib.request.urlopen(f"{url}/readyz", timeout=10).status == 200
+    assert ready
     victim = node_with(cluster, "Annotator")
     answers: list[int] = []
     finished = threading.Event()
