@@ -53,6 +53,12 @@ def runs_until_committed(run: subprocess.Popen[str], out: str, count: int) -> No
     wait_for(there)
 
 
+def holder(out: str) -> int | None:
+    """The process that writes there."""
+    lock = Path(out) / "_lock.json"
+    return json.loads(lock.read_text())["pid"] if lock.exists() else None
+
+
 def texts(lines: list[str]) -> list[str]:
     return [line.partition(" ")[2] for line in lines]
 
@@ -104,11 +110,12 @@ def test_a_driver_that_is_killed_or_interrupted_is_continued_and_a_second_one_re
     before = 0
     for how, status in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)):
         run = start()
-        runs_until_committed(run, config.out, before + 2)
         if how == signal.SIGINT:
+            wait_for(lambda pid=run.pid: holder(config.out) == pid)
             second = start()
             _, error = second.communicate(timeout=120)
             assert second.returncode == 2 and f"another run is writing {config.out} (process {run.pid}" in error
+        runs_until_committed(run, config.out, before + 2)
         run.send_signal(how)
         _, error = run.communicate(timeout=120)
         assert run.returncode == status, error
