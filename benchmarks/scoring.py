@@ -29,7 +29,8 @@ WAYS: dict[str, str] = {
     "constrained": "--engine constrained",
     "constrained-quick": "--engine constrained with SearchOptions(exact=False): answers read as far as they differ",
     "heads": "--engine heads, on --heads-model and ten times the posts: one pass a post for all questions",
-    "heads-int8": "the same with torch's dynamic int8 quantisation of the linear layers; an experiment, no option",
+    "heads-int8": "the same with --precision int8; its products are not counted in the peak",
+    "constrained-int8": "--engine constrained --precision int8",
     "heads-ray": "the same as the actors of an annotation job do it, through Ray Data: CPU seconds of the actor",
 }
 
@@ -201,22 +202,24 @@ def generate(loaded: Any) -> Score:
     return lambda questions: [answer.value for answer in scorer.score(questions)]
 
 
-def constrained(loaded: Any, *, exact: bool = True) -> Score:
+def constrained(loaded: Any, *, exact: bool = True, int8: bool = False) -> Score:
+    from emollm.int8 import quantize_linears
     from emollm.scoring.constrained import ConstrainedScorer
     from emollm.scoring.walk import SearchOptions
 
+    if int8:
+        quantize_linears(loaded.model)
     scorer = ConstrainedScorer(loaded, options=SearchOptions(exact=exact))
     return lambda questions: [answer.value for answer in scorer.score(questions)]
 
 
 def heads(loaded: Any, *, int8: bool = False) -> Score:
-    import torch
-
+    from emollm.int8 import quantize_linears
     from emollm.scoring.heads import HeadsScorer
 
     scorer = HeadsScorer(loaded)
     if int8:
-        torch.ao.quantization.quantize_dynamic(loaded.model, {torch.nn.Linear}, dtype=torch.qint8, inplace=True)
+        quantize_linears(loaded.model)
     return lambda questions: [answer.value for answer in scorer.score(questions)]
 
 
@@ -270,6 +273,7 @@ SCORERS: dict[str, Callable[[Any], Score]] = {
     "generate": generate,
     "constrained": constrained,
     "constrained-quick": lambda loaded: constrained(loaded, exact=False),
+    "constrained-int8": lambda loaded: constrained(loaded, int8=True),
     "heads": heads,
     "heads-int8": lambda loaded: heads(loaded, int8=True),
 }
