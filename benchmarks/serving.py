@@ -3,7 +3,7 @@
 The naive server is what people write first: FastAPI, the same model and engine, one request after the other on one
 thread. The endpoint has a replica a core; --replicas 1 shows what batching alone gives. Both are up during the whole
 run and are asked in turns, every request one post of its own, by so many clients that each send the next request when
-they the answer. Where other work shares the cores, trust requests a CPU second (of all processes of a server, HTTP
+they have the answer. Where other work shares the cores, trust requests a CPU second (of all processes of a server, HTTP
 included) more than the clock.
 """
 
