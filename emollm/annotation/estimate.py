@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from emollm.annotation.output import OutputFolder
@@ -11,19 +12,19 @@ from emollm.config import with_values
 
 if TYPE_CHECKING:
     from emollm.annotation.job import Job
+    from emollm.annotation.lock import Lock
 
 _BLOCK_SECONDS = 120.0
 """Of an actor's work: what is done again when one dies."""
 
 
-def dry_run(job: Job) -> dict[str, Any]:
+def dry_run(job: Job, run: Callable[[Job, Lock], dict[str, Any]]) -> dict[str, Any]:
     """Score the first `dry_run` posts into a folder beside `out` that is removed, and scale up by the number of posts.
 
-    Loading models and starting Ray is left out: it does not grow with the corpus.
+    `run` does a job and returns its summary. Loading models and starting Ray is left out: it does not grow with the corpus.
     """
     from emollm.annotation.job import open_job
     from emollm.annotation.lock import locked
-    from emollm.annotation.pipeline import run
 
     config = job.config
     posts = config.dry_run if config.max_posts is None else min(config.dry_run or 1, config.max_posts)

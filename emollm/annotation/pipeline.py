@@ -45,7 +45,7 @@ def annotate_corpus(
         from emollm.annotation.estimate import dry_run
 
         with _disk_trouble(config.out):
-            return dry_run(job)
+            return dry_run(job, run)
     finished = job.output.finished()
     if finished and finished.get("identity") == job.identity and not config.overwrite:
         nothing_failed = not finished["summary"]["failed"]
