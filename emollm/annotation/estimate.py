@@ -21,7 +21,7 @@ _BLOCK_SECONDS = 120.0
 def dry_run(job: Job, run: Callable[[Job, Lock], dict[str, Any]]) -> dict[str, Any]:
     """Score the first `dry_run` posts into a folder beside `out` that is removed, and scale up by the number of posts.
 
-    `run` does a job and returns its summary. Loading models and starting Ray is left out: it does not grow with the corpus.
+    `run` does a job. Loading models and starting Ray is left out of the estimate: it does not grow with the corpus.
     """
     from emollm.annotation.job import open_job
     from emollm.annotation.lock import locked
