@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import subprocess
@@ -320,3 +321,16 @@ def test_starting_it_wrongly_is_one_clear_line(tmp_path: Path, model_directory: 
     ran = serve_command("--model", str(model_directory), "--host", "0.0.0.0")
     assert ran.returncode == 2
     assert "there are no API keys; make one: python -m serve.keys" in ran.stderr
+
+
+@pytest.mark.ray
+def test_a_burst_below_the_limit_is_answered_in_full(client: httpx.Client) -> None:
+    """Serve refuses what waits to be handed on beyond a bound of its own, which must not be less than ours."""
+
+    async def burst() -> list[httpx.Response]:
+        limits = httpx.Limits(max_connections=200)
+        async with httpx.AsyncClient(base_url=client.base_url, timeout=120, limits=limits, trust_env=False) as many:
+            body = {"texts": ["what a day"], "tasks": ["V-oc"]}
+            return await asyncio.gather(*(many.post("/v1/annotate", json=body) for _ in range(200)))
+
+    assert {response.status_code for response in asyncio.run(burst())} == {200}
