@@ -50,6 +50,7 @@ def test_manifest_says_where_all_came_from(tmp_path: Path) -> None:
     assert [Task.model_validate(task).name for task in run["tasks"]] == list(PROFILE)
 
 
+@pytest.mark.slow
 def test_same_inputs_and_seed_give_the_same_bytes(tmp_path: Path) -> None:
     # The same corpus elsewhere, its folders listed in another order.
     shutil.copytree(SEMEVAL, tmp_path / "elsewhere")
@@ -81,6 +82,7 @@ def test_json_lines_are_read_back_as_published_ones(tmp_path: Path) -> None:
     assert [(e.task, e.emotion) for e in examples] == [(row["task"], row["emotion"]) for row in rows]
 
 
+@pytest.mark.slow
 def test_imported_wordings_take_the_place_of_ours(tmp_path: Path) -> None:
     build_aaid(AaidConfig(out=tmp_path / "ours", jsonl=True))
     published = tmp_path / "ours" / "train.jsonl"

@@ -87,6 +87,7 @@ def test_training_needs_no_compiler_and_minds_no_other_ray(
     assert not (tmp_path / "extensions").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("job", JOBS)
 def test_help_knows_the_options_and_loads_no_torch(job: str) -> None:
     argv = ["aaid", "--help"] if job == "build_data" else ["--help"]
@@ -100,6 +101,7 @@ def test_help_knows_the_options_and_loads_no_torch(job: str) -> None:
     assert "LOADED []" in ran.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("job", "argv", "message"),
     [

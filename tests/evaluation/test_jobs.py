@@ -22,6 +22,7 @@ def predictions(path: Path, shift: int) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_two_files_are_evaluated_and_compared_from_the_command_line(tmp_path: Path) -> None:
     for name, shift in (("a", 1), ("b", 0)):
         ran = run(
@@ -46,6 +47,7 @@ def test_help_knows_the_options_and_loads_no_torch(job: str) -> None:
     assert "LOADED []" in ran.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("argv", "message"),
     [

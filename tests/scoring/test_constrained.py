@@ -126,6 +126,7 @@ def next_log_p(loaded: LoadedModel, question: Question, path: list[int], token: 
     return float(logits[0, -1].log_softmax(-1)[token])
 
 
+@pytest.mark.slow
 def test_order_and_company_change_nothing(tiny: LoadedModel) -> None:
     tasks = select_tasks(["profile", "GoEmotions-28"])
     questions = [q for post in POSTS for q in questions_for(post, tasks)]

@@ -19,6 +19,8 @@ from emollm.training.batches import collate_decoder, collate_encoder_decoder, en
 from emollm.training.objective import AnswerLoss
 from tests.tiny import tiny_model
 
+pytestmark = pytest.mark.slow
+
 POSTS = ("I am so happy!", "What a sad, sad day", "Rage!!!", "Nothing to report", "Is that a spider? Help", "Lovely 🌻")
 
 

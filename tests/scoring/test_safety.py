@@ -21,6 +21,7 @@ GOOD = ("I am so happy!", "What a sad day, my friend")
 TASK = select_tasks(["EI-oc", "V-reg", "E-c"])
 
 
+@pytest.mark.slow
 def test_nasty_texts_change_no_other_answer(tiny: LoadedModel) -> None:
     scorer = ConstrainedScorer(tiny)
     alone = [scorer.score(questions_for(text, TASK)) for text in GOOD]

@@ -62,6 +62,7 @@ def test_a_plan_adds_up(sample_data: Path) -> None:
     assert planned.fits
 
 
+@pytest.mark.slow
 def test_what_cannot_fit_is_refused_with_what_would(sample_data: Path) -> None:
     options = {
         "data": sample_data, "out": "o", "recipe": "emollama-chat-13b", "offload": "none", "zero_stage": 2,
