@@ -18,7 +18,7 @@ class ScorerConfig(Config):
     engine: Engine = "auto"
     """How answers are had from the model. auto: heads where it has some, else constrained."""
     precision: Precision = "auto"
-    """Arithmetic of the model. auto: bf16 where it is faster than float32. int8, on CPUs: 1.3 to 1.5 times as fast, and
+    """Arithmetic of the model. auto: bf16 where it is faster than float32. int8, on CPUs: 1.3 to 1.7 times as fast, and
     a little off."""
     exact: bool = True
     """With the constrained engine: read ordinal answers to their end. --no-exact reads them as far as they differ: 1.8
