@@ -1,8 +1,8 @@
 """What --precision int8 changes: python benchmarks/int8.py [--model DIR] [--posts FILE] [--num-posts N]
 
 First of single layers, on random numbers: the share of an output's norm that is lost, and CPU milliseconds, beside
-torch's own dynamic quantisation. Then of a model's answers, int8 against float32, on the same posts: by how much numbers
-move in 0..1, and how many classes and label sets stay what they were.
+torch's own dynamic quantisation. Then of a model's answers, int8 against float32, on the same posts: by how much
+numbers move in 0..1, and how many classes and label sets stay what they were.
 """
 
 from __future__ import annotations

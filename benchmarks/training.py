@@ -39,8 +39,12 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=256, help="rows a step, as published")
     parser.add_argument("--micro-batch", type=int, default=8, help="rows through the model at once")
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
+    parser.add_argument("--count", action="store_true", help="train nothing: count tokens, padded and as trees")
     parser.add_argument("--one", choices=list(WAYS), help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.count:
+        count(args)
+        return
     if args.one:
         print(json.dumps(measure(args)))
         return
@@ -57,6 +61,27 @@ def main() -> None:
         )
     for way in args.ways:
         print(f"  {way}: {WAYS[way]}")
+
+
+def count(args: argparse.Namespace) -> None:
+    """Tokens that go through the model in three steps of several sizes."""
+    from emollm.models import load_base, prompt_encoder
+    from emollm.training.batches import cut_by_length, cut_by_prompt, encode_rows, steps
+    from emollm.training.config import TrainConfig
+    from emollm.training.rows import training_rows
+    from emollm.training.sharing import num_tokens
+
+    config = TrainConfig.model_validate({"data": args.data, "out": "unused", "base": args.base, "max_rows": 4000})
+    rows = encode_rows(training_rows(config), prompt_encoder(load_base(args.base)))
+    print("rows a step  at once   padded    trees  fewer")
+    for size in (32, 64, 128, 256, 512):
+        for micro in (8, 16):
+            padded = trees = 0
+            for batch in steps(rows, global_batch_size=size, num_steps=3, seed=1):
+                for part in cut_by_length(batch, micro):
+                    padded += len(part) * max(len(row.prompt) + len(row.answer) for row in part)
+                trees += sum(num_tokens(part) for part in cut_by_prompt(batch, micro))
+            print(f"{size:11} {micro:8} {padded:8} {trees:8} {padded / trees:5.2f}x")
 
 
 def measure(args: argparse.Namespace) -> dict[str, float]:
