@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import subprocess
 import sys
@@ -24,12 +23,17 @@ pytestmark = pytest.mark.ray
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
-    """A head and two nodes of one CPU each."""
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
     with ray_cluster(tmp_path_factory.mktemp("cluster"), num_cpus=1) as running:
-        for _ in range(2):
-            running.add_node(num_cpus=1)
         yield running
+
+
+@pytest.fixture
+def cluster(head: RayCluster) -> RayCluster:
+    """A head and two nodes of one CPU each, also after a test that killed some."""
+    while len(head.alive()) < 3:
+        head.add_node(num_cpus=1)
+    return head
 
 
 def node_with(cluster: RayCluster, name: str) -> Node:
@@ -116,14 +120,9 @@ def test_the_endpoint_answers_while_a_node_with_a_replica_dies(cluster: RayClust
     )
     submit = [BIN / "ray", "job", "submit", "--address", cluster.dashboard, "--working-dir", ".", "--no-wait", "--"]
     subprocess.run([*submit, "bash", "-c", entry], cwd=ROOT, env=cluster.env, check=True, timeout=300)
-    ready, give_up = False, time.monotonic() + 300
-    while not ready and time.monotonic() < give_up:
-        time.sleep(0.5)
-        with contextlib.suppress(OSError):
-            ready = urllib.request.urlopen(f"{url}/readyz", timeout=10).status == 200
-    assert ready
-    victim = node_with(cluster, "Annotator")
-    answers: list[int] = []
+    hosts = hosts_of_replicas(cluster, 2)
+    victim = next(node for node in cluster.nodes if node.host in hosts - {HEAD})
+    answers: list[int | str] = []
     finished = threading.Event()
     asker = threading.Thread(target=ask, args=(url, answers, finished))
     asker.start()
@@ -138,15 +137,29 @@ def test_the_endpoint_answers_while_a_node_with_a_replica_dies(cluster: RayClust
     assert set(answers) == {200}
 
 
-def wait_for_answers(answers: list[int], count: int) -> None:
+def hosts_of_replicas(cluster: RayCluster, count: int) -> set[str]:
+    """Addresses of the nodes on which so many replicas of the model answer; waited for."""
+    give_up = time.monotonic() + 300
+    replicas: list[dict[str, str]] = []
+    while time.monotonic() < give_up:
+        time.sleep(0.5)
+        application = cluster.get("/api/serve/applications/")["applications"].get("default", {})
+        replicas = application.get("deployments", {}).get("Annotator", {}).get("replicas", [])
+        # One that still loads would leave nobody to answer when the other's node dies.
+        if application.get("status") == "RUNNING" and len(replicas) == count:
+            return {str(replica["node_ip"]) for replica in replicas}
+    raise AssertionError(f"not {count} replicas that answer: {replicas}\n" + "\n".join(cluster.logs()))
+
+
+def wait_for_answers(answers: list[int | str], count: int) -> None:
     give_up = time.monotonic() + 300
     while len(answers) < count:
         assert time.monotonic() < give_up, answers
         time.sleep(0.1)
 
 
-def ask(url: str, answers: list[int], finished: threading.Event) -> None:
-    """One request after the other; each one's status."""
+def ask(url: str, answers: list[int | str], finished: threading.Event) -> None:
+    """One request after the other; each one's status, or what came instead."""
     body = json.dumps({"texts": ["what a lovely morning!"], "tasks": ["V-oc"]}).encode()
     request = urllib.request.Request(f"{url}/v1/annotate", body, {"content-type": "application/json"})
     while not finished.is_set():
@@ -154,4 +167,7 @@ def ask(url: str, answers: list[int], finished: threading.Event) -> None:
             with urllib.request.urlopen(request, timeout=120) as answer:
                 answers.append(answer.status)
         except urllib.error.HTTPError as error:
-            answers.append(error.code)
+            answers.append(f"{error.code} {error.read()!r}")
+        except OSError as error:
+            answers.append(repr(error))
+            time.sleep(0.5)
