@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import itertools
 import json
 import random
 import resource
@@ -40,32 +41,35 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="model directory, best a fine-tuned one (see jobs/train.py)")
     parser.add_argument("--heads-model", default="smollm2-135m-heads", help="model directory with heads")
     parser.add_argument("--posts", type=Path, default=SAMPLE_POSTS, help="JSON lines with a field `text`, or .gz of it")
-    parser.add_argument("--num-posts", type=int, default=24, help="posts to score, eleven questions each")
+    parser.add_argument(
+        "--num-posts", type=int, nargs="+", default=[24],
+        help="posts to score, eleven questions each; several numbers: each way with each, to see what grows",
+    )  # fmt: skip
     parser.add_argument("--precision", choices=("float32", "bf16"), default="float32")
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
     parser.add_argument("--repeats", type=int, default=1, help="runs of each way; medians are printed")
     parser.add_argument("--one", choices=list(WAYS), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        print(json.dumps(measure(args)))
+        print(json.dumps(measure(args, *args.num_posts)))
         return
-    print(f"{'':20}posts/s prompts/s tokens/s  valid   peak  MiB   against the first")
-    speeds: dict[str, float] = {}
-    for way in args.ways:
-        command = [sys.executable, __file__, *sys.argv[1:], "--one", way]
+    print(f"{'':20}posts posts/s prompts/s tokens/s  valid   peak   MiB   against the first")
+    first = None
+    for way, num_posts in itertools.product(args.ways, args.num_posts):
+        command = [sys.executable, __file__, *sys.argv[1:], "--one", way, "--num-posts", str(num_posts)]
         runs = [json.loads(subprocess.check_output(command, text=True).splitlines()[-1]) for _ in range(args.repeats)]
         one = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
-        speeds[way] = one["prompts_s"]
+        first = first or one["prompts_s"]
         print(
-            f"{way:20}{one['posts_s']:7.2f} {one['prompts_s']:9.1f} {one['tokens_s']:8.0f} {one['valid']:6.1%} "
-            f"{one['peak']:6.1%} {one['mib']:5.0f}  {speeds[way] / speeds[args.ways[0]]:5.1f}x",
+            f"{way:20}{one['posts']:5.0f} {one['posts_s']:7.2f} {one['prompts_s']:9.1f} {one['tokens_s']:8.0f} "
+            f"{one['valid']:6.1%} {one['peak']:6.1%} {one['mib']:5.0f}  {one['prompts_s'] / first:5.1f}x",
             flush=True,
         )
     for way in args.ways:
         print(f"  {way}: {WAYS[way]}")
 
 
-def measure(args: argparse.Namespace) -> dict[str, float]:
+def measure(args: argparse.Namespace, num_posts: int) -> dict[str, float]:
     """One way, timed from the first prompt to the last answer; the model is loaded before."""
     import torch
 
@@ -79,13 +83,13 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     dtype = torch.bfloat16 if args.precision == "bf16" else torch.float32
     peaks = [matmul_flops_s(dtype)]
     if args.one.startswith("heads"):
-        args.num_posts *= 10
+        num_posts *= 10
         args.model = args.heads_model
     if args.one == "heads-ray":
-        return through_ray(args)
+        return through_ray(args, num_posts)
     loaded = load_model(args.model, dtype=dtype)
     tasks = select_tasks(["profile"], loaded.card.tasks)
-    questions = [q for post in read_posts(args.posts, args.num_posts) for q in questions_for(post, tasks)]
+    questions = [q for post in read_posts(args.posts, num_posts) for q in questions_for(post, tasks)]
     score = SCORERS[args.one](loaded)
     work = count_work(loaded.model)
     started = time.process_time()
@@ -94,7 +98,8 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     done = dict(work)
     peaks.append(matmul_flops_s(dtype))
     return {
-        "posts_s": args.num_posts / seconds,
+        "posts": num_posts,
+        "posts_s": num_posts / seconds,
         "prompts_s": len(questions) / seconds,
         "tokens_s": done["tokens"] / seconds,
         "valid": sum(value is not None for value in values) / len(values),
@@ -223,7 +228,7 @@ def heads(loaded: Any, *, int8: bool = False) -> Score:
     return lambda questions: [answer.value for answer in scorer.score(questions)]
 
 
-def through_ray(args: argparse.Namespace) -> dict[str, float]:
+def through_ray(args: argparse.Namespace, num_posts: int) -> dict[str, float]:
     """As `measure`, through Ray Data with one actor: its CPU seconds from its first batch's end to its last."""
     import pyarrow as pa
     import ray
@@ -232,7 +237,7 @@ def through_ray(args: argparse.Namespace) -> dict[str, float]:
     from emollm.ray_session import map_on_actors, quiet_ray_data, ray_session
 
     cluster, size = ClusterConfig(num_workers=1), 64
-    texts = read_posts(args.posts, args.num_posts + size)
+    texts = read_posts(args.posts, num_posts + size)
     with ray_session(cluster):
         quiet_ray_data()
         rows = pa.table({"id": [str(i) for i in range(len(texts))], "text": texts})
@@ -247,8 +252,8 @@ def through_ray(args: argparse.Namespace) -> dict[str, float]:
     took, done = max(seconds) - seconds[first], sum(posts) - posts[first]
     nothing = float("nan")
     return {
-        "posts_s": done / took, "prompts_s": 11 * done / took, "tokens_s": nothing, "valid": 1.0, "peak": nothing,
-        "mib": nothing,
+        "posts": done, "posts_s": done / took, "prompts_s": 11 * done / took, "tokens_s": nothing, "valid": 1.0,
+        "peak": nothing, "mib": nothing,
     }  # fmt: skip
 
 
