@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -29,11 +32,15 @@ _SHOWN = 60
 class ScoreBlock:
     """A block of numbered rows to the same rows with affect columns."""
 
-    def __init__(self, *, ledger: Any, batch_size: int | None, **options: Any) -> None:
-        """`ledger` is a handle of the one that `monitor.monitored` yields; the other options are `AnnotatePosts`'s."""
+    def __init__(self, *, ledger: Any, batch_size: int | None, patience_s: float, **options: Any) -> None:
+        """`ledger` is a handle of the one that `monitor.monitored` yields; the other options are `AnnotatePosts`'s.
+
+        A portion that is not scored after `patience_s` ends the process.
+        """
         self._ledger = ledger
         self._annotate = AnnotatePosts(**options)
         self._batch_size = batch_size
+        self._patience_s = patience_s
         self._size = batch_size or _FIRST_PORTION
         self._metrics: Any = None
         """Counters, once the model is loaded."""
@@ -79,7 +86,8 @@ class ScoreBlock:
     def _score(self, table: pa.Table, weights: NDArray[np.intp]) -> tuple[pa.Table, Portion]:
         """`weights` says how many posts each row stands for."""
         tokens, padded, started = PASSES.tokens, PASSES.padded, time.monotonic()
-        scored = self._annotate(table)
+        with ending_if_it_hangs(self._patience_s):
+            scored = self._annotate(table)
         seconds = time.monotonic() - started
         self._adapt(table.num_rows, seconds)
         errors: Counter[str] = Counter()
@@ -112,6 +120,19 @@ class ScoreBlock:
 
         if stop := ray.get(answer):
             raise DataError(stop)
+
+
+@contextlib.contextmanager
+def ending_if_it_hangs(patience_s: float) -> Iterator[None]:
+    """The process dies if the block takes longer, with a trace of its threads in its log.
+
+    From a thread that needs no interpreter: native code that hangs, on a GPU say, may never give it back.
+    """
+    faulthandler.dump_traceback_later(patience_s, exit=True, file=sys.__stderr__)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def distinct_posts(table: pa.Table) -> tuple[pa.Table, NDArray[np.intp]]:

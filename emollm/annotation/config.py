@@ -40,6 +40,9 @@ class AnnotateConfig(ScorerConfig):
     on GPUs, more where there are millions, fewer where actors would have nothing to do."""
     batch_size: int | None = Field(None, ge=1)
     """Posts an actor scores at once; inside, prompts are batched by tokens. None: as many as take a few seconds."""
+    hang_minutes: float = Field(10.0, gt=0)
+    """End an actor that takes longer over one portion, and go on as after a crash. More than an actor needs for
+    --batch-size posts."""
     file_posts: int = Field(100_000, ge=1)
     """Posts a file of the finished output."""
     max_workers: int | None = Field(None, ge=1)

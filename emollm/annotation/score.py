@@ -83,6 +83,7 @@ def _score_blocks(job: Job, corpus: Corpus, blocks: Sequence[Block], ledger: Any
     options = {
         "ledger": ledger,
         "batch_size": config.batch_size,
+        "patience_s": config.hang_minutes * 60,
         "model": anywhere(config.model),
         **job.config.scorer_options(),
         "engine": job.engine,

@@ -159,10 +159,10 @@ def test_a_run_that_goes_wrong_stops_early_with_examples_and_is_continued(local_
 
 
 @pytest.mark.ray
-def test_a_post_that_kills_its_actor_is_set_aside(
-    local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    job = cheap(tmp_path, [f"post {i}" if i != 33 else "KILL" for i in range(60)], block_posts=20, batch_size=8)
+@pytest.mark.parametrize("how", ["KILL", "HANG"])
+def test_a_post_that_kills_its_actor_is_set_aside(local_ray: None, tmp_path: Path, how: str) -> None:
+    texts = [f"post {i}" if i != 33 else how for i in range(60)]
+    job = cheap(tmp_path, texts, block_posts=20, batch_size=8, hang_minutes=0.05)
     summary = annotate_corpus(job, opener=cheap_scorer)
     assert (summary["set_aside"], summary["actors_died"], summary["failed"]) == (1, 3, 1)
     assert rows(job.out)["p33"]["error"].startswith("killed_worker: 3 actors died")
