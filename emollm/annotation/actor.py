@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ _FIRST_PORTION = 16
 _LARGEST_PORTION = 8192
 _SHORT_S, _LONG_S = 2.0, 10.0
 _SHOWN = 60
+_STDERR = 2
 
 
 class ScoreBlock:
@@ -128,7 +128,7 @@ def ending_if_it_hangs(patience_s: float) -> Iterator[None]:
 
     From a thread that needs no interpreter: native code that hangs, on a GPU say, may never give it back.
     """
-    faulthandler.dump_traceback_later(patience_s, exit=True, file=sys.__stderr__)
+    faulthandler.dump_traceback_later(patience_s, exit=True, file=_STDERR)
     try:
         yield
     finally:
