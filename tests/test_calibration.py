@@ -122,10 +122,13 @@ def test_groups_of_one_repeated_value_are_one_knot() -> None:
 
 def test_too_few_rows_are_left_alone() -> None:
     sixty = overconfident_classes(60)
-    assert len(fit_calibration(sixty).questions) == 1
-    assert cross_fitted(sixty) == sixty  # half of them is too few to fit
-    with pytest.raises(DataError, match="50 validation rows"):
-        fit_calibration(overconfident_classes(40))
+    assert cross_fitted(sixty) == sixty
+    # Maps whose worth cannot be told are not fitted either.
+    with pytest.raises(DataError, match=r"100 validation rows .* 50 in each half"):
+        fit_calibration(sixty)
+    enough = overconfident_classes(130)
+    assert len(fit_calibration(enough).questions) == 1
+    assert cross_fitted(enough) != enough
 
 
 class Engine:

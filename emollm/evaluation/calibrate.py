@@ -34,13 +34,21 @@ class Gain:
     mae_after: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    gains: list[Gain]
+    """Of each task with a question that has maps."""
+    left: tuple[str, ...]
+    """Names of the questions that have none, for want of rows."""
+
+
 def calibrate_model(
     config: CalibrateConfig, *, on_rows: Callable[[int, int], None] = lambda _done, _total: None
-) -> list[Gain]:
+) -> Calibrated:
     """Score the validation rows uncalibrated, fit, write the card.
 
     Gains are cross-fitted over two halves of the texts; the card's maps are fitted on all rows. Raises ModelError for
-    a model without a folder that can be written.
+    a model without a folder that can be written, DataError if no question has rows enough.
     """
     folder = Path(model_folder(config.model))
     card = card_of(config.model)
@@ -62,8 +70,9 @@ def calibrate_model(
     about = {"data": config.data.name, "split": "validation", "rows": len(questions)}
     calibration = fit_calibration(scored.predictions, fitted_on=about)
     before, after = split_tasks(scored.predictions), split_tasks(cross_fitted(scored.predictions))
+    mapped = {(found.task, found.emotion) for found in calibration.questions}
     gains = []
-    for task in before:
+    for task in dict.fromkeys(task for task, _ in mapped):
         measured = [measure_reliability(side[task], right_share=config.right_share) for side in (before, after)]
         errors = [score_task(side[task]).scores.get("MAE") for side in (before, after)]
         if measured[0] and measured[1]:
@@ -78,7 +87,8 @@ def calibrate_model(
     write_card(partial, card.model_copy(update={"calibration": {**card.calibration, engine: calibration}}))
     (partial / CARD_FILE).replace(folder / CARD_FILE)
     partial.rmdir()
-    return gains
+    left = {(q.task.name, q.emotion) for q in questions} - mapped
+    return Calibrated(gains, tuple(sorted(".".join(filter(None, key)) for key in left)))
 
 
 def abstentions(gains: Sequence[Gain]) -> dict[str, Abstention]:

@@ -16,23 +16,25 @@ from emollm.errors import DataError
 from emollm.evaluation.metrics import Floats
 from emollm.evaluation.predictions import Prediction
 from emollm.evaluation.reliability import confidences
+from emollm.heads.labels import QuestionKey
 from emollm.tasks import Kind, Task
 
 LEAST_ROWS = 50
-"""Fewer say too little of a question: it is left as it is."""
+"""In each half of the texts. With fewer it could not be told what a question's maps are worth: it is left as it is."""
 _KNOTS = 25
 _Z90 = 1.6448536269514722
 
 
 def fit_calibration(predictions: Sequence[Prediction], *, fitted_on: Mapping[str, Any] | None = None) -> Calibration:
-    """The maps of each question that has `LEAST_ROWS` answers with probabilities.
+    """The maps of each question that has `LEAST_ROWS` answers with probabilities in each half of the texts.
 
     Raises DataError if none has.
     """
-    questions = _questions(predictions)
+    questions = _fitted(predictions, _large_enough(predictions))
     if not questions:
         raise DataError(
-            f"nothing to calibrate: no question has {LEAST_ROWS} validation rows with answers and probabilities"
+            f"nothing to calibrate: no question has {2 * LEAST_ROWS} validation rows with answers and probabilities, "
+            f"{LEAST_ROWS} in each half of the texts"
         )
     return Calibration(questions=questions, fitted_on=dict(fitted_on or {}))
 
@@ -40,15 +42,21 @@ def fit_calibration(predictions: Sequence[Prediction], *, fitted_on: Mapping[str
 def cross_fitted(predictions: Sequence[Prediction]) -> list[Prediction]:
     """Each prediction through maps fitted on the other half of the texts: what to expect on new rows.
 
-    Order is kept; halves go by text, so that no text is on both sides. A question with too few rows in a half stays as
-    it is.
+    Order is kept. A question with too few rows stays as it is, as in `fit_calibration`.
     """
-    half = [zlib.crc32(p.question.text.encode()) % 2 for p in predictions]
-    maps = [
-        Calibration(questions=_questions([p for p, h in zip(predictions, half, strict=True) if h != side]))
-        for side in (0, 1)
-    ]
-    return [calibrate(p, maps[h]) for p, h in zip(predictions, half, strict=True)]
+    questions = _large_enough(predictions)
+    maps = [Calibration(questions=_fitted(half, questions)) for half in _halves(predictions)]
+    return [calibrate(p, maps[1 - _half(p)]) for p in predictions]
+
+
+def _half(prediction: Prediction) -> int:
+    """0 or 1, by the text, so that no text is on both sides."""
+    return zlib.crc32(prediction.question.text.encode()) % 2
+
+
+def _halves(predictions: Sequence[Prediction]) -> tuple[list[Prediction], list[Prediction]]:
+    first, second = ([p for p in predictions if _half(p) == side] for side in (0, 1))
+    return first, second
 
 
 def calibrate(prediction: Prediction, calibration: Calibration) -> Prediction:
@@ -93,12 +101,25 @@ def temperature(probabilities_NK: Floats, gold_N: Sequence[int]) -> float:
     return float(np.exp(minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded").x))
 
 
-def _questions(predictions: Sequence[Prediction]) -> tuple[QuestionCalibration, ...]:
-    groups: dict[tuple[str, str | None], list[Prediction]] = {}
+def _large_enough(predictions: Sequence[Prediction]) -> set[QuestionKey]:
+    first, second = (_by_question(half) for half in _halves(predictions))
+    return {
+        key
+        for key in first
+        if key in second and all(len(side[key]) >= LEAST_ROWS and _tells(side[key]) for side in (first, second))
+    }
+
+
+def _fitted(predictions: Sequence[Prediction], questions: set[QuestionKey]) -> tuple[QuestionCalibration, ...]:
+    return tuple(_question(mine) for key, mine in _by_question(predictions).items() if key in questions)
+
+
+def _by_question(predictions: Sequence[Prediction]) -> dict[QuestionKey, list[Prediction]]:
+    groups: dict[QuestionKey, list[Prediction]] = {}
     for prediction in predictions:
         if prediction.value is not None:
             groups.setdefault((prediction.question.task.name, prediction.question.emotion), []).append(prediction)
-    return tuple(_question(mine) for mine in groups.values() if len(mine) >= LEAST_ROWS and _tells(mine))
+    return groups
 
 
 def _question(predictions: Sequence[Prediction]) -> QuestionCalibration:

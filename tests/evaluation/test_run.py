@@ -303,14 +303,17 @@ def test_calibration_is_fitted_stored_and_applied(
 
     model = tmp_path / "model"
     shutil.copytree(model_directory, model)
-    options = {"model": str(model), "data": sample_data, "tasks": ("V-reg",), "max_rows": 60}
-    gains = calibrate_model(CalibrateConfig.model_validate(options))
-    assert [gain.task for gain in gains] == ["V-reg"]
-    assert gains_table(gains, right_share=0.9).row_count == 1
+    options = {"model": str(model), "data": sample_data, "tasks": ("V-reg", "EI-reg")}
+    done = calibrate_model(CalibrateConfig.model_validate(options))
+    assert [gain.task for gain in done.gains] == ["V-reg"]
+    assert done.left == ("EI-reg.anger", "EI-reg.fear", "EI-reg.joy", "EI-reg.sadness")
+    assert done.gains[0].before != done.gains[0].after
+    assert gains_table(done.gains, right_share=0.9).row_count == 1
     calibration = read_card(model).calibration["constrained"]
     (maps,) = calibration.questions
-    assert (maps.task, maps.rows) == ("V-reg", 60)
-    assert calibration.abstain == abstentions(gains)
+    assert (maps.task, maps.rows) == ("V-reg", 140)
+    assert calibration.abstain == abstentions(done.gains)
+    options |= {"tasks": ("V-reg",), "max_rows": 60}
     assert not list(model.glob(".affect*"))
 
     def run(**more: Any) -> dict[str, Any]:
