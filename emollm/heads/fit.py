@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from emollm.errors import DataError
 from emollm.heads import calibrate
@@ -64,6 +65,8 @@ class _Group:
     columns: dict[QuestionKey, slice]
 
 
+# One thread: the matrices are small, and on busy cores BLAS's threads spin: 7 to 40 times the processor time was seen.
+@threadpool_limits.wrap(limits=1, user_api="blas")  # type: ignore[untyped-decorator]
 def fit_heads(
     features: Features,
     labelled: Labelled,
