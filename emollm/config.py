@@ -84,6 +84,8 @@ class _Parser(argparse.ArgumentParser):
         unknown = [w for w in message.split() if w.startswith("--")] if "unrecognized" in message else []
         close = [c for w in unknown for c in difflib.get_close_matches(w.split("=")[0], known, n=1)]
         hint = f"did you mean {close[0]}? " if close else ""
+        if "unrecognized" in message and not unknown:
+            hint = "several values of one option are joined by commas: V-reg,E-c; "
         raise ConfigError(f"{message}; {hint}options: {', '.join(known)}")
 
 
