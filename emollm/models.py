@@ -70,7 +70,7 @@ def load_base(name: str, *, dtype: torch.dtype = torch.float32, device: str = "c
         name=name,
         base=BaseModelInfo(
             name=name,
-            architecture=_architecture(model.config),
+            architecture=architecture_of(model.config),
             licence=registered.licence if registered else "see the base model",
             fingerprint=weights_fingerprint(model),
         ),
@@ -114,22 +114,25 @@ def load_model(model: str, *, dtype: torch.dtype = torch.float32, device: str = 
 def _load_weights(where: str, name: str, *, dtype: torch.dtype, device: str) -> tuple[Any, Any]:
     try:
         config = AutoConfig.from_pretrained(where)
-        architecture = _architecture(config)
-        options: dict[str, Any] = {"dtype": dtype}
-        if architecture == "encoder" and _can_have_pooler(config):
-            options["add_pooling_layer"] = False
-        auto = {
-            "decoder": AutoModelForCausalLM, "encoder-decoder": AutoModelForSeq2SeqLM, "encoder": AutoModel,
-        }[architecture]  # fmt: skip
+        auto, options = auto_class(config)
         # safetensors only: a pickle from a stranger runs code.
-        model = auto.from_pretrained(where, use_safetensors=True, **options)
-        tokenizer = _load_tokenizer(where, architecture)
+        model = auto.from_pretrained(where, use_safetensors=True, dtype=dtype, **options)
+        tokenizer = _load_tokenizer(where, architecture_of(config))
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"cannot load {name}: {_first_line(error)}") from None
     return model.to(device).eval(), tokenizer
 
 
-def _architecture(config: Any) -> Architecture:
+def auto_class(config: Any) -> tuple[Any, dict[str, Any]]:
+    """The class of transformers that makes a model of these settings, and what it is to be told beside them."""
+    architecture = architecture_of(config)
+    if architecture == "encoder":
+        return AutoModel, {"add_pooling_layer": False} if _can_have_pooler(config) else {}
+    return AutoModelForSeq2SeqLM if architecture == "encoder-decoder" else AutoModelForCausalLM, {}
+
+
+def architecture_of(config: Any) -> Architecture:
+    """What kind of model it is, by its settings."""
     if config.is_encoder_decoder:
         return "encoder-decoder"
     # Made to fill gaps: it writes nothing, but heads can read it.
@@ -174,7 +177,7 @@ def attach_lora(model: Any, *, rank: int, alpha: int, dropout: float) -> Any:
 
     task_type = {
         "decoder": "CAUSAL_LM", "encoder-decoder": "SEQ_2_SEQ_LM", "encoder": "FEATURE_EXTRACTION",
-    }[_architecture(model.config)]  # fmt: skip
+    }[architecture_of(model.config)]  # fmt: skip
     config = LoraConfig(
         r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear", bias="none", task_type=task_type
     )

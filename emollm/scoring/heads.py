@@ -24,9 +24,13 @@ class HeadsScorer:
     """Drops the layers it does not need from the loaded model, which is then good for nothing else."""
 
     def __init__(
-        self, loaded: LoadedModel, *, device: str = "cpu", batch_tokens: int = 1024, bank: HeadBank | None = None
-    ) -> None:
-        """`bank` None: the one in the model's folder. Raises ModelError if the weights do not fit the card."""
+        self, loaded: LoadedModel, *, device: str = "cpu", batch_tokens: int = 1024, bank: HeadBank | None = None,
+        trunk: Trunk | None = None,
+    ) -> None:  # fmt: skip
+        """`bank` None: the one in the model's folder. With a `trunk` that one is read, and the model stays whole.
+
+        Raises ModelError if the weights do not fit the card.
+        """
         assert loaded.card.heads is not None  # `open_scorer` has seen to it
         self._card = loaded.card
         self._heads = loaded.card.heads
@@ -37,7 +41,7 @@ class HeadsScorer:
         self._device = device
         self._batch_tokens = batch_tokens
         self._encode = PostEncoder(loaded, self._heads.prompt)
-        self._trunk = Trunk(loaded.model, loaded.card.base.architecture, depth=self._heads.depth)
+        self._trunk = trunk or Trunk(loaded.model, loaded.card.base.architecture, depth=self._heads.depth)
         features = len(self._heads.readings) * self._trunk.hidden_size
         if bank.weight_OF.shape[1] != features:
             raise ModelError(

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 from emollm.config import read_config, run_job
-from emollm.errors import ConfigError
+from emollm.errors import ConfigError, EmollmError
 from emollm.training.config import TrainConfig
 
 
@@ -19,8 +20,8 @@ def main(argv: Sequence[str]) -> None:
     config = read_config(TrainConfig, [*argv, "--cluster.num-workers", str(world_size)], prog="emollm.training")
     for name, value in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1"), ("MASTER_ADDR", "127.0.0.1")):
         os.environ.setdefault(name, value)
-    if config.objective != "answers":
-        raise ConfigError("heads are fitted with Ray: python jobs/train.py --objective heads ...")
+    if config.freeze:
+        raise ConfigError("a frozen base is read with Ray: python jobs/train.py --objective heads --freeze ...")
     if config.plan:
         raise ConfigError("--plan needs no processes: python jobs/train.py --plan ...")
 
@@ -43,14 +44,18 @@ def main(argv: Sequence[str]) -> None:
         torch.set_num_threads(max(1, int(config.cluster.cpus_per_worker)))
     backend = "nccl" if on_gpu else "gloo"
     if "MASTER_PORT" in os.environ:
-        dist.init_process_group(backend)
+        # The others wait while the first reads all texts for the heads; who waits for a dead one is ended by torchrun.
+        dist.init_process_group(backend, timeout=timedelta(days=1) if config.objective != "answers" else None)
     else:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
     try:
         if rank != 0:
             dist.barrier()  # until the run's folder is there
             folder = RunFolder(config.out.with_name(f".{config.out.name}.training"))
-            run_worker(config, folder, rank=rank, world_size=world_size, device=device, send=lambda _: None)
+            start = _shared_start(config, rank, device)
+            run_worker(
+                config, folder, rank=rank, world_size=world_size, device=device, send=lambda _: None, start=start
+            )
             return
         with run_folder(config) as run, training_bar() as bar, tracked(config, run, bar.note) as tracker:
 
@@ -59,11 +64,35 @@ def main(argv: Sequence[str]) -> None:
                 dispatch(report, on_step=bar.step, on_evaluation=bar.evaluation, on_note=bar.note)
 
             dist.barrier()
-            run_worker(config, run, rank=0, world_size=world_size, device=device, send=send)
+            start = _shared_start(config, rank, device)
+            run_worker(config, run, rank=0, world_size=world_size, device=device, send=send, start=start)
             summary = finished(config, run)
         Console(highlight=False).print(summary_report(config, summary))
     finally:
         dist.destroy_process_group()
+
+
+def _shared_start(config: TrainConfig, rank: int, device: str) -> Any:
+    """Where training with heads begins, as the first process found it; None for a run without. Collective.
+
+    An error of ours there is raised in all of them.
+    """
+    if config.objective == "answers":
+        return None
+    import torch.distributed as dist
+
+    from emollm.training.frozen import starting_heads
+
+    shared: list[Any] = [None]
+    if rank == 0:
+        try:
+            shared = [starting_heads(config, device=device)]
+        except EmollmError as error:
+            shared = [error]
+    dist.broadcast_object_list(shared, src=0)
+    if isinstance(shared[0], EmollmError):
+        raise shared[0]
+    return shared[0]
 
 
 if __name__ == "__main__":

@@ -108,9 +108,9 @@ class TrainConfig(Config):
     """Longer posts are cut here, in training and in every later use of the model."""
     evaluations: int | None = Field(None, ge=0)
     """Times the loss on validation rows is taken, evenly over the run; the best weights seen are the ones written.
-    0: never. None: 4 where the data folder has validation rows. With heads: never yet."""
+    0: never. None: 4 where the data folder has validation rows."""
     validation_rows: int = Field(256, ge=1)
-    """Validation rows for that loss, drawn once."""
+    """Validation rows for that loss, drawn once; where heads alone are learnt, texts."""
     patience: int | None = Field(None, ge=1)
     """Stop after so many evaluations without a lower loss. None: never."""
     metrics_every: int = Field(0, ge=0)
@@ -174,10 +174,13 @@ class TrainConfig(Config):
         needed = {"none": 0, "optimizer": 2, "all": 3}[self.offload]
         if self.zero_stage < needed:
             raise ValueError(f"--offload {self.offload} needs --zero-stage {needed}; it is {self.zero_stage}")
-        if self.objective != "answers":
-            for option, off in (("merge", False), ("plan", False), ("evaluations", None), ("patience", None)):
-                if getattr(self, option) not in (off, 0):
-                    raise ValueError(f"--{option} is for --objective answers; heads have no such thing yet")
+        for option in ("evaluations", "patience", "metrics_every"):
+            if self.freeze and getattr(self, option):
+                raise ValueError(f"--{option.replace('_', '-')} is for training in steps; --freeze fits heads in one")
+        if self.plan and self.teacher is not None:
+            raise ValueError("--plan cannot know what a teacher takes; ask: python jobs/annotate.py --dry-run 100 ...")
+        if self.merge and self.objective != "answers":
+            raise ValueError("--merge is for --objective answers; heads are read beside an adapter as it is")
         if self.merge and self.method != "lora":
             raise ValueError("--merge is for --method lora; a full fine-tune has nothing to merge")
         return self

@@ -63,8 +63,6 @@ def prepared(config: TrainConfig) -> TrainConfig:
     check_new(config.out.absolute(), overwrite=config.overwrite)
     if training_rows(config).num_rows == 0:
         raise DataError(f"{config.data}/train.parquet has no rows to train on")
-    if config.objective != "answers":
-        config = with_values(config, evaluations=0)
     if config.evaluations != 0:
         held_out = _validation_rows(config)
         if not held_out and (config.evaluations or config.patience):

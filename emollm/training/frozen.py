@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from emollm.affect_card import AffectCard, write_card
-from emollm.bases import anywhere
+from emollm.bases import Architecture, anywhere
 from emollm.errors import ConfigError
 from emollm.folders import check_new, new_folder, write_run
 from emollm.heads.card import HeadsCard, Prompt, Reading
@@ -63,23 +63,29 @@ def fit_frozen(config: TrainConfig, *, on_posts: Progress = lambda _new, _total:
     return summary
 
 
-def starting_heads(config: TrainConfig) -> StartingHeads:
+def starting_heads(config: TrainConfig, *, device: str | None = None) -> StartingHeads:
     """Heads of the base as it is, which joint training goes on from: fitted without the tenth that it holds out.
 
-    Ray must be up.
+    This process reads the texts on `device`; None: Ray's actors do, and Ray must be up. Validation rows stay closed.
     """
     from emollm.training.joint import StartingHeads
 
     labelled, tasks = labels_of(config)
-    held_out_N = folds(labelled.texts, parts=10) == 0
+    held_out_N = calibration_tenth(labelled)
     known = subset(labelled, np.flatnonzero(~held_out_N))
     _, candidates = plan(config)
-    with features_of(config, known.texts, candidates, lambda _new, _total: None) as features:
+    with features_of(config, known.texts, candidates, lambda _new, _total: None, device=device) as features:
         fixed = candidates.readings if config.heads.all_of_them else None
         fitted = fit_heads(features, known, tasks, readings=fixed)
     return StartingHeads(
         labelled, held_out_N, tasks, candidates.prompt, fitted.readings, fitted.heads, fitted.bank, fitted.scale
     )
+
+
+def calibration_tenth(labelled: Labelled) -> NDArray[np.bool_]:
+    """[N]: the tenth of the texts that calibrates heads which are trained with their backbone."""
+    tenth_N: NDArray[np.bool_] = folds(labelled.texts, parts=10) == 0
+    return tenth_N
 
 
 def _held_out(fitted: FittedHeads) -> dict[str, dict[str, float]]:
@@ -123,17 +129,7 @@ def plan(config: TrainConfig) -> tuple[AffectCard, Plan]:
     from emollm.models import load_base
 
     base = load_base(config.base)
-    architecture = base.card.base.architecture
-    num_layers = base.model.config.num_hidden_layers
-    options, default = config.heads, PROMPTS[architecture]
-    layers = options.layers or candidate_layers(num_layers)
-    if wrong := [layer for layer in layers if not 1 <= layer <= num_layers]:
-        raise ConfigError(f"--heads.layers {wrong[0]}: {config.base} has layers 1 to {num_layers}")
-    prompt = Prompt(
-        prefix=default.prefix if options.prefix is None else options.prefix,
-        suffix=default.suffix if options.suffix is None else options.suffix,
-    )
-    poolings = options.poolings or POOLINGS[architecture]
+    architecture, num_layers = base.card.base.architecture, base.model.config.num_hidden_layers
     card = AffectCard(
         name=config.out.name,
         base=base.card.base,
@@ -142,7 +138,25 @@ def plan(config: TrainConfig) -> tuple[AffectCard, Plan]:
         max_post_tokens=config.max_post_tokens,
         training=training_facts(config),
     )
-    return card, Plan(prompt, tuple(Reading(layer=k, pooling=p) for k in layers for p in poolings))
+    return card, Plan(prompt_of(config, architecture), readings_of(config, architecture, num_layers))
+
+
+def prompt_of(config: TrainConfig, architecture: Architecture) -> Prompt:
+    """The words around a post."""
+    options, default = config.heads, PROMPTS[architecture]
+    return Prompt(
+        prefix=default.prefix if options.prefix is None else options.prefix,
+        suffix=default.suffix if options.suffix is None else options.suffix,
+    )
+
+
+def readings_of(config: TrainConfig, architecture: Architecture, num_layers: int) -> tuple[Reading, ...]:
+    """What may be read. Raises ConfigError for a layer that the base does not have."""
+    layers = config.heads.layers or candidate_layers(num_layers)
+    if wrong := [layer for layer in layers if not 1 <= layer <= num_layers]:
+        raise ConfigError(f"--heads.layers {wrong[0]}: {config.base} has layers 1 to {num_layers}")
+    poolings = config.heads.poolings or POOLINGS[architecture]
+    return tuple(Reading(layer=k, pooling=p) for k in layers for p in poolings)
 
 
 def with_heads(
@@ -158,48 +172,60 @@ def with_heads(
 
 @contextmanager
 def features_of(
-    config: TrainConfig, texts: list[str], candidates: Plan, on_posts: Progress
+    config: TrainConfig, texts: list[str], candidates: Plan, on_posts: Progress, *, device: str | None = None
 ) -> Iterator[dict[Reading, NDArray[np.float32]]]:
     """[N, D] of each reading, mapped from files beside `out` that are gone at the end of the block.
 
-    Ray's actors read the posts, this process writes their states down as they come: neither holds more than a few
-    batches, so a corpus may be larger than memory.
+    Ray's actors read the posts, or on a `device` this process does; their states are written down as they come: no
+    process holds more than a few batches, so a corpus may be larger than memory.
     """
+    rows = pa.table({"index": pa.array(range(len(texts)), pa.int64()), "text": pa.array(texts, pa.string())})
+    # Long posts first and like lengths together: less padding, and no long batch at the very end.
+    rows = rows.take(pa.array(sorted(range(len(texts)), key=lambda i: -len(texts[i])), pa.int64()))
+    blocks = [rows.slice(start, _POSTS_AT_ONCE) for start in range(0, len(texts), _POSTS_AT_ONCE)]
+    options: dict[str, Any] = {
+        "base": anywhere(config.base), "prompt": candidates.prompt, "readings": candidates.readings,
+        "max_post_tokens": config.max_post_tokens,
+    }  # fmt: skip
+    config.out.absolute().parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        prefix=f".{config.out.name}.features-", dir=config.out.absolute().parent
+    ) as folder:
+        on_posts(0, len(texts))
+        if device is None:
+            tables = _read_on_actors(config, blocks, options, lambda new: on_posts(new, len(texts)))
+        else:
+            num_threads = max(1, int(config.cluster.cpus_per_worker))
+            tables = map(ReadPosts(**options, device=device, num_threads=num_threads), blocks)
+        files: dict[Reading, Any] = {}
+        for table in tables:
+            index = table["index"].to_numpy()
+            for reading in candidates.readings:
+                column_ = table[column(reading)].combine_chunks()
+                found = column_.flatten().to_numpy(zero_copy_only=False).reshape(len(index), -1)
+                if reading not in files:
+                    path = Path(folder) / f"{column(reading)}.npy"
+                    shape = (len(texts), found.shape[1])
+                    files[reading] = np.lib.format.open_memmap(path, "w+", np.float32, shape)
+                files[reading][index] = found
+        yield files
+
+
+def _read_on_actors(
+    config: TrainConfig, blocks: list[pa.Table], options: dict[str, Any], on_new: Callable[[int], None]
+) -> Iterator[pa.Table]:
     import ray
 
     from emollm.models import load_base  # noqa: F401  its environment must stand before Ray's workers start
 
     check_resources(config.cluster, what="reading actors", reads_data=True)
     quiet_ray_data()
-    rows = pa.table({"index": pa.array(range(len(texts)), pa.int64()), "text": pa.array(texts, pa.string())})
-    # Long posts first and like lengths together: less padding, and no long batch at the very end.
-    rows = rows.take(pa.array(sorted(range(len(texts)), key=lambda i: -len(texts[i])), pa.int64()))
-    blocks = [rows.slice(start, _POSTS_AT_ONCE) for start in range(0, len(texts), _POSTS_AT_ONCE)]
-    config.out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory(prefix=f".{config.out.name}.features-", dir=config.out.absolute().parent) as folder,
-        reports_to(lambda new: on_posts(new, len(texts))) as queue,
-    ):
-        on_posts(0, len(texts))
-        options = {
-            "base": anywhere(config.base), "prompt": candidates.prompt, "readings": candidates.readings,
-            "max_post_tokens": config.max_post_tokens, "reports": queue,
-        }  # fmt: skip
+    with reports_to(on_new) as queue:
         states = map_on_actors(
-            ray.data.from_arrow(blocks), ReadPosts, options, config.cluster, batch_size=_POSTS_AT_ONCE
-        )
-        files: dict[Reading, Any] = {}
+            ray.data.from_arrow(blocks), ReadPosts, {**options, "reports": queue}, config.cluster,
+            batch_size=_POSTS_AT_ONCE,
+        )  # fmt: skip
         try:
-            for table in states.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
-                index = table["index"].to_numpy()
-                for reading in candidates.readings:
-                    column_ = table[column(reading)].combine_chunks()
-                    found = column_.flatten().to_numpy(zero_copy_only=False).reshape(len(index), -1)
-                    if reading not in files:
-                        path = Path(folder) / f"{column(reading)}.npy"
-                        shape = (len(texts), found.shape[1])
-                        files[reading] = np.lib.format.open_memmap(path, "w+", np.float32, shape)
-                    files[reading][index] = found
+            yield from states.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
         except ray.exceptions.RayError as error:
             raise worker_error(error, doing="reading posts") from None
-        yield files

@@ -9,9 +9,9 @@ Shapes: B rows, F features, O outputs, C gold columns (those of all questions si
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +27,7 @@ from emollm.heads import calibrate
 from emollm.heads.bank import HeadBank, load_bank
 from emollm.heads.card import Head, HeadsCard, Prompt, Reading
 from emollm.heads.derive import derived_heads, with_derived
-from emollm.heads.labels import Floats, Labelled, QuestionKey
+from emollm.heads.labels import Floats, Labelled, QuestionKey, subset
 from emollm.heads.ridge import Scale
 from emollm.heads.trunk import Batch, PostEncoder, Trunk
 from emollm.models import LoadedModel, load_model
@@ -35,6 +35,9 @@ from emollm.scoring.batching import by_length
 from emollm.tasks import Kind, Task
 from emollm.training.batches import EncodedRow, MicroBatch, cut_by_length
 from emollm.training.objective import AnswerLoss
+
+if TYPE_CHECKING:
+    from emollm.scoring.scorer import Scorer
 
 _SLOWER = 0.03
 """The heads' steps beside those of the weights: they are where they should be for the features as they were."""
@@ -52,6 +55,11 @@ class StartingHeads:
     heads: tuple[Head, ...]
     bank: HeadBank
     scale: Scale
+
+    @property
+    def learnt(self) -> Labelled:
+        """The texts to train on."""
+        return subset(self.labelled, np.flatnonzero(~self.held_out_N))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +83,8 @@ class Joint:
         loss_weight: float, device: str,
     ) -> None:  # fmt: skip
         """`with_answers` is how instruction rows are put into a micro-batch; None: the heads are all that is learnt."""
-        self._loaded, self._start, self._device = loaded, start, device
+        self.start = start
+        self._loaded, self._device = loaded, device
         self._with_answers = with_answers
         self._encode = PostEncoder(loaded, start.prompt)
         self.trunk = Trunk(loaded.model, loaded.card.base.architecture)
@@ -86,27 +95,38 @@ class Joint:
         self._loss = HeadsLoss(loaded.model, self.trunk, start, self._columns, loss_weight=loss_weight, device=device)
         self.module: nn.Module = self._loss
 
-    def rows(self, table: pa.Table, answers: Sequence[EncodedRow]) -> list[EncodedRow]:
-        """The rows to train on: each text once; with answers each instruction row, of `table`, beside its text."""
-        start, texts = self._start, self._start.labelled.texts
-        posts = [self._encode(text) for text in texts]
-        golds_NC = np.concatenate([start.labelled.golds[key] for key in self._columns], axis=1)
+    def rows(self, labelled: Labelled, table: pa.Table, answers: Sequence[EncodedRow]) -> list[EncodedRow]:
+        """Each of these texts once; with answers the rows of `table` that ask of one, each beside its text."""
         if self._with_answers is None:
-            questions = [
-                [k for k, columns in enumerate(self._columns.values()) if not np.isnan(row[columns]).any()]
-                for row in golds_NC
-            ]
-            return [
-                HeadRow(f"text {n}", posts[n].ids, questions[n], posts[n], golds_NC[n])
-                for n in np.flatnonzero(~start.held_out_N)
-                if questions[n]
-            ]
-        place = {text: n for n, text in enumerate(texts)}
+            return self._text_rows(labelled)
+        return self._rows_beside(labelled, table, answers)
+
+    def _text_rows(self, labelled: Labelled) -> list[EncodedRow]:
+        rows: list[EncodedRow] = []
+        for n, (text, golds_C) in enumerate(zip(labelled.texts, self._golds(labelled), strict=True)):
+            questions = [k for k, columns in enumerate(self._columns.values()) if not np.isnan(golds_C[columns]).any()]
+            if questions:
+                post = self._encode(text)
+                rows.append(HeadRow(f"text {n}", post.ids, questions, post, golds_C))
+        return rows
+
+    def _rows_beside(self, labelled: Labelled, table: pa.Table, answers: Sequence[EncodedRow]) -> list[EncodedRow]:
+        posts = [self._encode(text) for text in labelled.texts]
+        golds_NC = self._golds(labelled)
+        place = {text: n for n, text in enumerate(labelled.texts)}
         return [
             BothRow(row.id, row.prompt, row.answer, posts[n], golds_NC[n])
             for row, text in zip(answers, table["text"].to_pylist(), strict=True)
-            if (n := place.get(text)) is not None and not start.held_out_N[n]
+            if (n := place.get(text)) is not None
         ]
+
+    def _golds(self, labelled: Labelled) -> Floats:
+        """[N, C]: a question that these texts have no gold of is a gap."""
+        golds_NC = np.full((len(labelled.texts), sum(c.stop - c.start for c in self._columns.values())), np.nan)
+        for key, columns in self._columns.items():
+            if key in labelled.golds:
+                golds_NC[:, columns] = labelled.golds[key]
+        return golds_NC
 
     def cut(self, batch: Sequence[EncodedRow], micro_batch_size: int) -> list[list[EncodedRow]]:
         return cut_by_length(batch, micro_batch_size)
@@ -125,7 +145,7 @@ class Joint:
     def finished(self) -> tuple[HeadBank, tuple[Head, ...]]:
         """The trained weights for features as they come, and the heads calibrated on the texts held out."""
         self._loaded.model.eval()
-        start = self._start
+        start = self.start
         bank = self._loss.bank()
         held = np.flatnonzero(start.held_out_N)
         scores_NO = self.scores(bank, [start.labelled.texts[n] for n in held])
@@ -144,15 +164,22 @@ class Joint:
 
     def card(self, heads: tuple[Head, ...], *, writes_answers: bool) -> AffectCard:
         """The model's card with these heads, and those that follow from them."""
-        start, derived = self._start, derived_heads(heads)
+        start, derived = self.start, derived_heads(heads)
         section = HeadsCard(
             prompt=start.prompt, readings=start.readings, heads=(*heads, *derived), writes_answers=writes_answers
         )
         return self._loaded.card.model_copy(update={"heads": section, "tasks": with_derived(start.tasks, derived)})
 
+    def scorer(self) -> Scorer:
+        """The heads as they are now, calibrated as they were at the start."""
+        from emollm.scoring.heads import HeadsScorer
+
+        loaded = replace(self._loaded, card=self.card(self.start.heads, writes_answers=False))
+        return HeadsScorer(loaded, device=self._device, bank=self._loss.bank(), trunk=self.trunk)
+
     def scores(self, bank: HeadBank, texts: Sequence[str], *, device: str | None = None) -> Floats:
         """[texts, O] of the model as it is now."""
-        return head_scores(self._encode, self.trunk, self._start.readings, bank, texts, device=device or self._device)
+        return head_scores(self._encode, self.trunk, self.start.readings, bank, texts, device=device or self._device)
 
 
 @torch.no_grad()

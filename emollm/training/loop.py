@@ -153,7 +153,7 @@ def train(
                 loss_now = validator.loss(engine, objective)
             position = position.evaluated(loss_now)
             with_scores = config.metrics_every and position.evaluations % config.metrics_every == 0
-            scores = validator.scores() if with_scores else {}
+            scores = validator.scores(objective) if with_scores else {}
             engine.train()
             is_best = position.best_step == step
             save_now |= is_best

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
@@ -20,6 +21,12 @@ from emollm.training.batches import (
 )
 from emollm.training.sharing import can_share, collate_tree, is_worth_it
 
+if TYPE_CHECKING:
+    from emollm.scoring.scorer import Scorer
+
+_BATCH_TOKENS = 1024
+"""Of the questions asked on the way; `scoring.scorer.open_scorer` says why on a CPU."""
+
 
 class Objective(Protocol):
     """What a run learns: how rows become micro-batches, and the module whose forward pass sums the loss over one."""
@@ -31,6 +38,10 @@ class Objective(Protocol):
         ...
 
     def collate(self, rows: Sequence[EncodedRow]) -> MicroBatch: ...
+
+    def scorer(self) -> Scorer:
+        """Asks the model as it is now, in the way that it will be used."""
+        ...
 
 
 class Answers:
@@ -61,6 +72,12 @@ class Answers:
             start = self._loaded.model.config.decoder_start_token_id
             return collate_encoder_decoder(rows, pad=pad, start=start, device=self._device)
         return collate_decoder(rows, pad=pad, device=self._device)
+
+    def scorer(self) -> Scorer:
+        from emollm.scoring.constrained import ConstrainedScorer
+
+        plain = replace(self._loaded, model=base_of(self._loaded.model))
+        return ConstrainedScorer(plain, device=self._device, batch_tokens=_BATCH_TOKENS)
 
 
 class AnswerLoss(nn.Module):

@@ -1,4 +1,4 @@
-"""What a fine-tune would take, before it starts: parameters, steps, memory a worker by part, hours.
+"""What a training would take, before it starts: parameters, steps, memory a worker by part, hours.
 
 No weights are loaded: the model is made of its settings alone, without memory for its tensors. Memory is an estimate,
 within about a quarter where it was compared (LOG.md); what does not fit is refused with options that would.
@@ -10,27 +10,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Group, RenderableType
 from rich.table import Table
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import AutoConfig
 
-from emollm.affect_card import AffectCard, BaseModelInfo
-from emollm.bases import BASES
+from emollm.bases import BASES, Architecture
 from emollm.config import with_values
-from emollm.encoding import PromptEncoder
 from emollm.errors import ModelError, ResourceError
-from emollm.models import locate_base
-from emollm.training.batches import encode_rows
+from emollm.heads.fit import MAX_READINGS
+from emollm.heads.trunk import Trunk
+from emollm.models import architecture_of, auto_class, locate_base
 from emollm.training.config import TrainConfig
+from emollm.training.frozen import readings_of
 from emollm.training.loop import num_steps
-from emollm.training.rows import training_rows
+from emollm.training.workload import Workload, workload
 
 GIB = 2**30
-_SAMPLE_ROWS = 500
-_CHARACTERS_A_TOKEN = 3.5
-"""Where no tokenizer is at hand; English tweets in the tokenizers of the series."""
+_READ_TOKENS = {"gpu": 16_384, "cpu": 1024}
+"""Of texts that are read at once, as `heads.extract.ReadPosts` cuts its batches."""
 _BUCKET = 500_000_000
 """Elements of DeepSpeed's buffers for gradients, and for weights gathered under ZeRO-2; its defaults."""
 _LIVE = 1_000_000_000
@@ -47,10 +45,16 @@ class Model:
     """A model's size, from its settings."""
 
     name: str
+    architecture: Architecture
     parameters: int
     multiplied: int
-    """Parameters that every token is multiplied by: all but the embeddings and the head."""
+    """Parameters that every token of a row is multiplied by: all but the embeddings and the head."""
+    read: int
+    """Those of them that a text is multiplied by as heads read it: up to the deepest layer that they may read."""
     trainable: int
+    """Of the base; where heads alone are learnt, at most: what lies behind the layers that are chosen is left."""
+    features: int
+    """That heads read, at most."""
     layers: int
     width: int
     inner: int
@@ -61,12 +65,13 @@ class Model:
 class Plan:
     config: TrainConfig
     model: Model
-    rows: int
+    work: Workload
     steps: int
+    trainable: int
+    """Of base and heads."""
     tokens_a_row: float
+    """Of all that is passed through the model for it: prompt and answer, text, or both."""
     longest_row: int
-    answer_tokens: float
-    tokens_are_counted: bool
     memory_gib: dict[str, float]
     """A worker's, by part."""
     loading_gib: float
@@ -98,30 +103,30 @@ def plan(config: TrainConfig) -> Plan:
     would = [words for words, other in _alternatives(config) if _plan(other).fits]
     advice = f"this would fit: {would[0]}" if would else "no option here would fit; take a smaller base or larger GPUs"
     raise ResourceError(
-        f"{chosen.model.name} with --method {config.method} needs about {chosen.total_gib:.0f} GiB a worker ({parts}), "
+        f"{chosen.model.name} with {_way(config)} needs about {chosen.total_gib:.0f} GiB a worker ({parts}), "
         f"and a worker has {chosen.limit_gib:.0f}; {advice}"
     )
 
 
 def _plan(config: TrainConfig) -> Plan:
     model = describe_model(config)
-    table = training_rows(config)
-    lengths, answers, counted = _lengths(config)
-    memory, host = _memory(config, model, longest=int(lengths.max()), answer=float(answers.mean()))
-    steps = num_steps(config, table.num_rows)
-    tokens = steps * config.global_batch_size * float(lengths.mean())
-    # 2 a parameter forward, 2 for the gradient of activations, 2 for that of weights; 2 to compute forward again.
-    each = 4 + 2 * (config.method == "full") + 2 * config.gradient_checkpointing
-    flops = each * tokens * model.multiplied
+    work = workload(config, model.architecture)
+    trainable = model.trainable + work.outputs * (model.features + 1)
+    longest_row = int(work.lengths_N.max() + work.text_lengths_N.max())
+    answer = float(work.answers_N.mean())
+    memory, host = _memory(config, model, trainable=trainable, longest=longest_row, answer=answer)
+    if config.freeze:
+        memory, host = _reading_memory(config, model), 0.0
+    steps = num_steps(config, work.rows) if work.rows else 0
+    flops = _flops(config, model, work, steps)
     return Plan(
         config=config,
         model=model,
-        rows=table.num_rows,
+        work=work,
         steps=steps,
-        tokens_a_row=float(lengths.mean()),
-        longest_row=int(lengths.max()),
-        answer_tokens=float(answers.mean()),
-        tokens_are_counted=counted,
+        trainable=trainable,
+        tokens_a_row=float(work.lengths_N.mean() + work.text_lengths_N.mean()),
+        longest_row=longest_row,
         memory_gib=memory,
         loading_gib=_weight_bytes(config) * model.parameters / GIB + memory["runtime"],
         host_gib=host,
@@ -131,29 +136,65 @@ def _plan(config: TrainConfig) -> Plan:
     )
 
 
+def _flops(config: TrainConfig, model: Model, work: Workload, steps: int) -> float:
+    """Of the reading before the first step, and of the steps."""
+    once = float(work.lengths_N.mean()) * model.multiplied + float(work.text_lengths_N.mean()) * model.read
+    # 2 a parameter forward, 2 for the gradient of activations, 2 for that of weights; 2 to compute forward again.
+    each = 4 + 2 * (config.method == "full") + 2 * config.gradient_checkpointing
+    reading = 2 * work.texts * float(work.text_lengths_N.mean()) * model.read
+    return reading + each * steps * config.global_batch_size * once
+
+
 def describe_model(config: TrainConfig) -> Model:
     """The size of the base, from the registry's data or its own config.json."""
     settings = settings_of(config.base)
-    auto = AutoModelForSeq2SeqLM if settings.is_encoder_decoder else AutoModelForCausalLM
+    architecture = architecture_of(settings)
+    auto, options = auto_class(settings)
     with torch.device("meta"):
-        model = auto.from_config(settings)
-    total = sum(parameter.numel() for parameter in model.parameters())
-    head = model.get_output_embeddings()
-    linear = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
-    adapters = sum(config.lora_rank * (m.in_features + m.out_features) for m in linear)
+        model = auto.from_config(settings, **options)
+    parameters, linears = _count(model), _linears(model)
+    multiplied, inner = _count_weights(linears), max(m.out_features for m in linears)
+    trained, adapted, read, features = parameters, linears, 0, 0
+    if config.objective != "answers":
+        readings = readings_of(config, architecture, settings.num_hidden_layers)
+        count = len(readings) if config.heads.all_of_them else min(MAX_READINGS, len(readings))
+        features = count * settings.hidden_size
+        trunk = Trunk(model, architecture, depth=max(reading.layer for reading in readings)).module
+        read = _count_weights(_linears(trunk))
+        if config.objective == "heads":
+            trained, adapted = _count(trunk), _linears(trunk)
+    if config.method == "lora":
+        trained = sum(config.lora_rank * (m.in_features + m.out_features) for m in adapted)
     layers = settings.num_hidden_layers + (getattr(settings, "num_decoder_layers", None) or 0)
     if settings.model_type == "bart":
         layers = settings.encoder_layers + settings.decoder_layers
     return Model(
         name=config.base,
-        parameters=total,
-        multiplied=sum(m.weight.numel() for m in linear),
-        trainable=total if config.method == "full" else adapters,
+        architecture=architecture,
+        parameters=parameters,
+        multiplied=multiplied,
+        read=read,
+        trainable=0 if config.freeze else trained,
+        features=features,
         layers=layers,
         width=settings.hidden_size,
-        inner=max(m.out_features for m in linear),
+        inner=inner,
         vocabulary=settings.vocab_size,
     )
+
+
+def _count(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _linears(module: Any) -> list[torch.nn.Linear]:
+    """All but the vocabulary head."""
+    head = module.get_output_embeddings()
+    return [m for m in module.modules() if isinstance(m, torch.nn.Linear) and m is not head]
+
+
+def _count_weights(linears: list[torch.nn.Linear]) -> int:
+    return sum(m.weight.numel() for m in linears)
 
 
 def settings_of(base: str) -> Any:
@@ -166,32 +207,21 @@ def settings_of(base: str) -> Any:
         raise ModelError(f"cannot read the settings of {base}: {str(error).splitlines()[0]}") from None
 
 
-def _lengths(config: TrainConfig) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Tokens a row, prompt and answer, and of the answer, of a sample; and whether they were counted or guessed."""
-    table = training_rows(config)
-    table = table.take(np.linspace(0, table.num_rows - 1, min(_SAMPLE_ROWS, table.num_rows)).astype(int))
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(locate_base(config.base), local_files_only=True)
-    except (OSError, ValueError):
-        texts = zip(*(table[name].to_pylist() for name in ("prefix", "post", "suffix", "answer")), strict=True)
-        sizes = np.array([[sum(map(len, row)), len(row[3])] for row in texts]) / _CHARACTERS_A_TOKEN
-        return sizes[:, 0], sizes[:, 1], False
-    registered = BASES.get(config.base)
-    is_encoder_decoder = registered is not None and registered.architecture == "encoder-decoder"
-    card = AffectCard(
-        name="plan",
-        base=BaseModelInfo(name=config.base, architecture="decoder", licence="", fingerprint=""),
-        max_post_tokens=config.max_post_tokens,
-    )
-    encoder = PromptEncoder(
-        tokenizer, card.layout, max_post_tokens=config.max_post_tokens, is_encoder_decoder=is_encoder_decoder
-    )
-    rows = encode_rows(table, encoder)
-    answers = np.array([len(row.answer) for row in rows])
-    return np.array([len(row.prompt) for row in rows]) + answers, answers, True
+def _reading_memory(config: TrainConfig, model: Model) -> dict[str, float]:
+    """GiB of one worker that reads texts and learns nothing, by part."""
+    where = "gpu" if config.cluster.gpus_per_worker > 0 else "cpu"
+    size = _weight_bytes(config)
+    parts = {
+        "weights": size * model.parameters,
+        "activations": _READ_TOKENS[where] * size * (8 * model.width + 4 * model.inner),
+        "runtime": _RUNTIME_GIB[where] * GIB,
+    }
+    return {name: value / GIB for name, value in parts.items()}
 
 
-def _memory(config: TrainConfig, model: Model, *, longest: int, answer: float) -> tuple[dict[str, float], float]:
+def _memory(
+    config: TrainConfig, model: Model, *, trainable: int, longest: int, answer: float
+) -> tuple[dict[str, float], float]:
     """GiB of one worker by part; and of the host for all workers."""
     workers = config.cluster.num_workers
     on_gpu = config.cluster.gpus_per_worker > 0
@@ -202,11 +232,11 @@ def _memory(config: TrainConfig, model: Model, *, longest: int, answer: float) -
     layer = size * (8 * model.width + 4 * model.inner)
     kept = size * model.width * model.layers + layer if config.gradient_checkpointing else layer * model.layers
     logits = config.micro_batch_size * answer * model.vocabulary * (size + 8)
-    buffers = size * min(_BUCKET, model.trainable) * (2 if config.zero_stage == 2 and workers > 1 else 1)
+    buffers = size * min(_BUCKET, trainable) * (2 if config.zero_stage == 2 and workers > 1 else 1)
     parts = {
         "weights": size * model.parameters / sharded[3],
-        "gradients": size * model.trainable / sharded[2],
-        "optimizer": states * model.trainable / sharded[2],
+        "gradients": size * trainable / sharded[2],
+        "optimizer": states * trainable / sharded[2],
         "activations": tokens * kept + logits,
         "buffers": buffers + (size * min(_LIVE, model.parameters) if config.zero_stage == 3 else 0),
         "runtime": _RUNTIME_GIB["gpu" if on_gpu else "cpu"] * GIB,
@@ -220,7 +250,13 @@ def _memory(config: TrainConfig, model: Model, *, longest: int, answer: float) -
 
 
 def _weight_bytes(config: TrainConfig) -> int:
-    return 2 if config.cluster.gpus_per_worker > 0 and config.precision != "float32" else 4
+    # A frozen base is read in float32: heads are fitted to what it gives.
+    is_half = config.cluster.gpus_per_worker > 0 and config.precision != "float32" and not config.freeze
+    return 2 if is_half else 4
+
+
+def _way(config: TrainConfig) -> str:
+    return "--freeze" if config.freeze else f"--method {config.method}"
 
 
 def _offloaded(config: TrainConfig) -> int:
@@ -243,16 +279,20 @@ def _speed(config: TrainConfig) -> float:
 
 
 def _alternatives(config: TrainConfig) -> Iterator[tuple[str, TrainConfig]]:
-    """Ways to need less memory, the least painful first."""
+    """Ways to need less memory, the least painful first. None for a frozen base: it is there whole, and little else."""
+    if config.freeze:
+        return
     changes: list[dict[str, Any]] = []
+    most = 3 if config.objective == "answers" else 2
     workers = config.cluster.num_workers
     if not config.gradient_checkpointing:
         changes.append({"gradient_checkpointing": True})
-    if config.zero_stage < 3 and workers > 1:
-        changes.append({"zero_stage": 3})
+    if config.zero_stage < most and workers > 1:
+        changes.append({"zero_stage": most})
     if config.cluster.gpus_per_worker > 0 and config.offload != "all":
         changes.append({"zero_stage": max(2, config.zero_stage), "offload": "optimizer"})
-        changes.append({"zero_stage": 3, "offload": "all"})
+        if most == 3:
+            changes.append({"zero_stage": 3, "offload": "all"})
     if config.micro_batch_size > 1:
         changes.append({"micro_batch_size": 1})
     tried: dict[str, Any] = {}
@@ -262,8 +302,8 @@ def _alternatives(config: TrainConfig) -> Iterator[tuple[str, TrainConfig]]:
     for more in (2, 4, 8, 16):
         if config.global_batch_size % (workers * more * tried.get("micro_batch_size", config.micro_batch_size)) == 0:
             cluster = {**config.cluster.model_dump(), "num_workers": workers * more}
-            words = f"{_as_options({**tried, 'zero_stage': 3})} --cluster.num-workers {workers * more}"
-            yield words, with_values(config, **{**tried, "zero_stage": 3, "cluster": cluster})
+            words = f"{_as_options({**tried, 'zero_stage': most})} --cluster.num-workers {workers * more}"
+            yield words, with_values(config, **{**tried, "zero_stage": most, "cluster": cluster})
     if config.method == "full":
         yield f"{_as_options(tried)} --method lora", with_values(config, **tried, method="lora")
 
@@ -276,24 +316,29 @@ def _as_options(values: dict[str, Any]) -> str:
 
 def plan_report(plan: Plan) -> RenderableType:
     """The plan for a terminal."""
-    config, model = plan.config, plan.model
+    config, model, work = plan.config, plan.model, plan.work
     workers = config.cluster.num_workers
     table = Table.grid(padding=(0, 2))
     table.add_row("base", f"{model.name}, {model.parameters:,} parameters")
-    share = model.trainable / model.parameters
-    table.add_row("trained", f"{model.trainable:,} ({share:.1%}), --method {config.method}")
-    table.add_row(
-        "batch",
-        f"{config.global_batch_size} = {workers} workers x {config.micro_batch_size} rows x "
-        f"{config.accumulation_steps} accumulated",
-    )
-    table.add_row("steps", f"{plan.steps:,} over {plan.rows:,} rows, {config.epochs:g} epochs")
-    about = "" if plan.tokens_are_counted else "about "
-    tokens = plan.steps * config.global_batch_size * plan.tokens_a_row
-    table.add_row(
-        "tokens",
-        f"{tokens / 1e6:,.1f} million, {about}{plan.tokens_a_row:.0f} a row, {plan.longest_row} the longest seen",
-    )
+    most = "" if config.objective == "answers" else "at most "
+    share = plan.trainable / model.parameters
+    table.add_row("trained", f"{most}{plan.trainable:,} ({share:.1%}), {_way(config)}")
+    about = "" if work.are_counted else "about "
+    if work.texts:
+        held = f", {work.held_out:,} more held out to calibrate them" if work.held_out else ""
+        length = f"{about}{work.text_lengths_N.mean():.0f} tokens a text"
+        table.add_row("texts", f"{work.texts:,} read once to fit heads{held}, {length}")
+    if plan.steps:
+        table.add_row(
+            "batch",
+            f"{config.global_batch_size} = {workers} workers x {config.micro_batch_size} rows x "
+            f"{config.accumulation_steps} accumulated",
+        )
+        what = "texts" if config.objective == "heads" else "rows"
+        table.add_row("steps", f"{plan.steps:,} over {work.rows:,} {what}, {config.epochs:g} epochs")
+        tokens = plan.steps * config.global_batch_size * plan.tokens_a_row
+        length = f"{about}{plan.tokens_a_row:.0f} a row, {plan.longest_row} the longest seen"
+        table.add_row("tokens", f"{tokens / 1e6:,.1f} million, {length}")
     what = "GPU" if config.cluster.gpus_per_worker > 0 else "worker"
     table.add_row(f"memory a {what}", f"{plan.total_gib:.1f} of {plan.limit_gib:.0f} GiB")
     for name, gib in plan.memory_gib.items():

@@ -61,8 +61,8 @@ _EVALUATION = ("evaluations", "metrics_every", "patience")
 def with_recipe(values: Mapping[str, Any]) -> Mapping[str, Any]:
     """`values` over those of the recipe they name, the section `cluster` key by key.
 
-    A profile stands for the whole section, so the recipe's gives way to it; so do its evaluations where heads are
-    trained, which have none. Raises ValueError listing the recipes if the name is unknown.
+    A profile stands for the whole section, so the recipe's gives way to it; so do its evaluations where the
+    base is frozen, for it is not trained in steps. Raises ValueError listing the recipes if the name is unknown.
     """
     name = values.get("recipe")
     if name is None:
@@ -70,7 +70,7 @@ def with_recipe(values: Mapping[str, Any]) -> Mapping[str, Any]:
     if name not in RECIPES:
         raise ValueError(f"--recipe {name!r} is unknown; choose from: {', '.join(RECIPES)}")
     recipe = dict(RECIPES[name])
-    if values.get("objective", "answers") != "answers":
+    if values.get("freeze"):
         recipe = {key: value for key, value in recipe.items() if key not in _EVALUATION}
     merged = {**recipe, **values}
     cluster = values.get("cluster")

@@ -15,14 +15,11 @@ import torch.distributed as dist
 from emollm.evaluation.predictions import Prediction
 from emollm.evaluation.questions import GoldQuestion
 from emollm.evaluation.scores import score_results
-from emollm.models import LoadedModel, base_of
 from emollm.prompts import Question
 from emollm.tasks import Value
 from emollm.training.batches import EncodedRow
 from emollm.training.config import TrainConfig
 from emollm.training.objective import Objective
-
-_BATCH_TOKENS = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +28,7 @@ class EvaluationReport:
 
     step: int
     loss: float
-    """Mean cross-entropy in nats an answer token, over the validation rows."""
+    """Mean nats an answer token, or of heads a labelled question, over the validation rows."""
     is_best: bool
     scores: dict[str, dict[str, float | None]] = field(default_factory=dict)
     """Metrics by task, where they were taken; None is undefined."""
@@ -57,7 +54,6 @@ class Validator:
 
     def __init__(
         self,
-        loaded: LoadedModel,
         rows: Sequence[EncodedRow],
         questions: Sequence[GoldQuestion],
         config: TrainConfig,
@@ -66,7 +62,6 @@ class Validator:
         world_size: int,
         device: str,
     ) -> None:
-        self._loaded = loaded
         self._rows = rows
         self._questions = questions
         self._config = config
@@ -74,7 +69,7 @@ class Validator:
 
     @torch.no_grad()
     def loss(self, engine: Any, objective: Objective) -> float:
-        """Mean nats an answer token over all validation rows. Collective."""
+        """As `StepReport.loss`, over all validation rows. Collective."""
         batches = objective.cut(self._rows, self._config.micro_batch_size)
         sums = torch.zeros(2, dtype=torch.float64, device=self._device)
         for first in range(0, len(batches), self._world_size):
@@ -89,16 +84,12 @@ class Validator:
             dist.all_reduce(sums)
         return float(sums[0] / sums[1])
 
-    def scores(self) -> dict[str, dict[str, float | None]]:
+    def scores(self, objective: Objective) -> dict[str, dict[str, float | None]]:
         """Metrics by task of the model as it is now, asked as it will be when it is used. Collective."""
-        from emollm.scoring.constrained import ConstrainedScorer
-
-        model = self._loaded.model
-        plain = LoadedModel(base_of(model), self._loaded.tokenizer, self._loaded.card)
-        scorer = ConstrainedScorer(plain, device=self._device, batch_tokens=_BATCH_TOKENS)
         together = self._config.zero_stage == 3 or self._world_size == 1
         mine = self._questions if together else self._questions[self._rank :: self._world_size]
-        values = [answer.value for answer in scorer.score([Question(q.task, q.text, q.emotion) for q in mine])]
+        asked = [Question(q.task, q.text, q.emotion) for q in mine]
+        values = [answer.value for answer in objective.scorer().score(asked)]
         if not together:
             values = self._gathered(values)
         predictions = [Prediction(question=q, value=value) for q, value in zip(self._questions, values, strict=True)]

@@ -17,13 +17,14 @@ from emollm.affect_card import AffectCard
 from emollm.errors import DataError, EmollmError, ModelError, ResourceError, TrainingError
 from emollm.evaluation.questions import GoldQuestion, load_questions
 from emollm.folders import write_json
+from emollm.heads.labels import read_labels
 from emollm.models import LoadedModel, attach_lora, load_base, probe_logits, prompt_encoder, save_model, verify_saved
 from emollm.precision import DTYPES, resolve_precision
 from emollm.tasks import Task
 from emollm.training.batches import EncodedRow, encode_rows
 from emollm.training.checkpoints import Checkpoints
 from emollm.training.config import TrainConfig
-from emollm.training.joint import Joint, verify_heads
+from emollm.training.joint import Joint, StartingHeads, verify_heads
 from emollm.training.loop import StepReport, train
 from emollm.training.objective import Answers
 from emollm.training.rows import training_facts, training_rows, training_tasks
@@ -95,22 +96,11 @@ def _run(
 ) -> None:  # fmt: skip
     torch.manual_seed(config.seed)
     loaded = _load(config, device)
-    encoder = prompt_encoder(loaded)
-    table, joint = training_rows(config), None
-    rows = encode_rows(table, encoder) if config.objective != "heads" else []
-    _check_lengths(rows, loaded)
-    if config.objective != "answers":
-        joint = Joint(
-            loaded, start, with_answers=Answers(loaded, device).padded if rows else None,
-            loss_weight=config.heads.loss_weight, device=device,
-        )  # fmt: skip
-        rows = joint.rows(table, rows)
-    validator = None
-    if config.evaluations:
-        held = training_rows(config, "validation")
-        held_out = encode_rows(held.take(drawn_rows(held.num_rows, config.validation_rows, config.seed)), encoder)
-        questions = metric_questions(config, loaded.card.tasks) if config.metrics_every else []
-        validator = Validator(loaded, held_out, questions, config, rank=rank, world_size=world_size, device=device)
+    joint = joint_of(config, loaded, start, device)
+    rows = rows_of(config, loaded, joint)
+    if config.objective != "heads":
+        _check_lengths(rows, loaded)
+    validator = validator_of(config, loaded, joint, rank=rank, world_size=world_size, device=device)
     checkpoints = Checkpoints(
         run.checkpoints, base=loaded.card.base.fingerprint, keep=config.keep_checkpoints, rank=rank,
         world_size=world_size, on_note=send,
@@ -162,6 +152,41 @@ def _load(config: TrainConfig, device: str) -> LoadedModel:
         training=training_facts(config),
     )
     return LoadedModel(model, base.tokenizer, card)
+
+
+def joint_of(config: TrainConfig, loaded: LoadedModel, start: StartingHeads | None, device: str) -> Joint | None:
+    """The objective of a run with heads; None for one without."""
+    if start is None:
+        return None
+    with_answers = Answers(loaded, device).padded if config.objective == "both" else None
+    return Joint(loaded, start, with_answers=with_answers, loss_weight=config.heads.loss_weight, device=device)
+
+
+def rows_of(config: TrainConfig, loaded: LoadedModel, joint: Joint | None, split: str = "train") -> list[EncodedRow]:
+    """The rows of a run, in their order: those it learns, or all that it may validate on."""
+    table = training_rows(config, split)
+    rows = encode_rows(table, prompt_encoder(loaded)) if config.objective != "heads" else []
+    if joint is None:
+        return rows
+    labelled = joint.start.learnt if split == "train" else read_labels(table, loaded.card.tasks)
+    return joint.rows(labelled, table, rows)
+
+
+def validator_of(
+    config: TrainConfig, loaded: LoadedModel, joint: Joint | None, *, rank: int, world_size: int, device: str
+) -> Validator | None:
+    """Validation on rows that are drawn once; None for a run without."""
+    if not config.evaluations:
+        return None
+    if joint is None:  # drawn before they are encoded: there may be tens of thousands
+        table = training_rows(config, "validation")
+        table = table.take(drawn_rows(table.num_rows, config.validation_rows, config.seed))
+        drawn = encode_rows(table, prompt_encoder(loaded))
+    else:
+        rows = rows_of(config, loaded, joint, "validation")
+        drawn = [rows[i] for i in drawn_rows(len(rows), config.validation_rows, config.seed)]
+    questions = metric_questions(config, loaded.card.tasks) if config.metrics_every else []
+    return Validator(drawn, questions, config, rank=rank, world_size=world_size, device=device)
 
 
 def _check_lengths(rows: Sequence[EncodedRow], loaded: LoadedModel) -> None:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from emollm.models import LoadedModel, attach_lora, load_base, prompt_encoder
-from emollm.training.batches import encode_rows
+from emollm.models import LoadedModel, attach_lora, load_base
 from emollm.training.checkpoints import Checkpoints, Position
 from emollm.training.config import TrainConfig
+from emollm.training.joint import Joint, StartingHeads
 from emollm.training.loop import StepReport, train
-from emollm.training.rows import training_rows
-from emollm.training.validation import EvaluationReport, Validator, drawn_rows
-from emollm.training.worker import metric_questions
+from emollm.training.rows import training_tasks
+from emollm.training.validation import EvaluationReport
+from emollm.training.worker import joint_of, rows_of, validator_of
 
 
 def options(base: Path, data: Path, **changes: Any) -> TrainConfig:
@@ -39,24 +40,24 @@ class Run:
         self.resumed_at = 0
         self.position = Position()
         self.loaded: LoadedModel
+        self.joint: Joint | None = None
 
     @property
     def losses(self) -> list[float]:
         return [report.loss for report in self.steps]
 
 
-def run_training(config: TrainConfig, checkpoints: Path | None, *, rank: int = 0, base: str | None = None) -> Run:
-    """Train in the process group there is; `base` stands for the fingerprint of other weights."""
+def run_training(
+    config: TrainConfig, checkpoints: Path | None, *, rank: int = 0, base: str | None = None,
+    start: StartingHeads | None = None,
+) -> Run:  # fmt: skip
+    """Train in the process group there is; `base` stands for the fingerprint of other weights, `start` is where heads
+    begin.
+    """
     run = Run()
     world_size = config.cluster.num_workers
     run.loaded = loaded = _load(config)
-    encoder = prompt_encoder(loaded)
-    validator = None
-    if config.evaluations:
-        table = training_rows(config, "validation")
-        rows = encode_rows(table.take(drawn_rows(table.num_rows, config.validation_rows, config.seed)), encoder)
-        questions = metric_questions(config, loaded.card.tasks) if config.metrics_every else []
-        validator = Validator(loaded, rows, questions, config, rank=rank, world_size=world_size, device="cpu")
+    run.joint = joint = joint_of(config, loaded, start, "cpu")
     kept = checkpoints and Checkpoints(
         checkpoints, base=base or loaded.card.base.fingerprint, keep=config.keep_checkpoints, rank=rank,
         world_size=world_size, on_note=run.notes.append,
@@ -66,8 +67,10 @@ def run_training(config: TrainConfig, checkpoints: Path | None, *, rank: int = 0
         run.resumed_at = step
 
     _, run.position = train(
-        loaded, encode_rows(training_rows(config), encoder), config, rank=rank, world_size=world_size, device="cpu",
-        on_step=run.steps.append, validator=validator, on_evaluation=run.evaluations.append,
+        loaded, rows_of(config, loaded, joint), config, rank=rank, world_size=world_size, device="cpu",
+        on_step=run.steps.append, objective=joint,
+        validator=validator_of(config, loaded, joint, rank=rank, world_size=world_size, device="cpu"),
+        on_evaluation=run.evaluations.append,
         checkpoints=kept or None, on_resume=on_resume,
     )  # fmt: skip
     return run
@@ -76,6 +79,7 @@ def run_training(config: TrainConfig, checkpoints: Path | None, *, rank: int = 0
 def _load(config: TrainConfig) -> LoadedModel:
     torch.manual_seed(config.seed)
     loaded = load_base(config.base)
+    loaded = replace(loaded, card=loaded.card.model_copy(update={"tasks": training_tasks(config)}))
     if config.method == "full":
         return loaded
     model = attach_lora(loaded.model, rank=3, alpha=8, dropout=config.lora_dropout)

@@ -1,0 +1,125 @@
+"""What a run goes through: rows, texts and their tokens, counted on a sample.
+
+Shapes: N rows or texts of the sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from transformers import AutoTokenizer
+
+from emollm.affect_card import AffectCard, BaseModelInfo
+from emollm.bases import Architecture
+from emollm.heads.card import Prompt
+from emollm.heads.labels import Labelled, read_labels
+from emollm.heads.trunk import PostEncoder
+from emollm.models import LoadedModel, locate_base, prompt_encoder
+from emollm.tasks import Kind
+from emollm.training.batches import encode_rows
+from emollm.training.config import TrainConfig
+from emollm.training.frozen import calibration_tenth, prompt_of
+from emollm.training.rows import training_rows, training_tasks
+
+_SAMPLE = 500
+_CHARACTERS_A_TOKEN = 3.5
+"""Where no tokenizer is at hand; English tweets in the tokenizers of the series."""
+
+Lengths = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    rows: int
+    """What is learnt in steps: instruction rows, or texts where heads alone are learnt. 0 of a frozen base."""
+    lengths_N: Lengths
+    """Tokens of a row that pass through the whole model, prompt and answer; 0 where heads alone are learnt."""
+    answers_N: Lengths
+    """Those of the answer."""
+    texts: int = 0
+    """Texts that are read once, before any step, to fit heads on the base as it is."""
+    held_out: int = 0
+    """Texts that are kept to calibrate the heads at the end."""
+    text_lengths_N: Lengths
+    """Tokens of a text as heads read it; 0 without heads."""
+    outputs: int = 0
+    """Of the heads, at most: those of ordered classes may be shared."""
+    are_counted: bool
+    """Whether there was a tokenizer to count tokens with, or they were guessed."""
+
+
+def workload(config: TrainConfig, architecture: Architecture) -> Workload:
+    """Raises DataError where there is nothing to learn."""
+    table = training_rows(config)
+    measure = _Measure(config, architecture)
+    if config.objective == "answers":
+        lengths_N, answers_N = measure.rows(table)
+        return Workload(
+            rows=table.num_rows, lengths_N=lengths_N, answers_N=answers_N, text_lengths_N=np.zeros(1),
+            are_counted=measure.is_exact,
+        )  # fmt: skip
+    labelled = read_labels(table, training_tasks(config))
+    held_out_N = calibration_tenth(labelled) & (not config.freeze)
+    learnt = [text for text, held in zip(labelled.texts, held_out_N, strict=True) if not held]
+    rows, lengths_N, answers_N = 0 if config.freeze else len(learnt), np.zeros(1), np.zeros(1)
+    if config.objective == "both":
+        table = table.filter(pc.is_in(table["text"], pa.array(learnt)))
+        rows = table.num_rows
+        lengths_N, answers_N = measure.rows(table)
+    return Workload(
+        rows=rows, lengths_N=lengths_N, answers_N=answers_N, texts=len(learnt), held_out=int(held_out_N.sum()),
+        text_lengths_N=measure.texts(learnt), outputs=_outputs(config, labelled), are_counted=measure.is_exact,
+    )  # fmt: skip
+
+
+def _outputs(config: TrainConfig, labelled: Labelled) -> int:
+    kinds = {task.name: task.kind for task in training_tasks(config)}
+    return sum(1 if kinds[key[0]] is Kind.ORDINAL else gold.shape[1] for key, gold in labelled.golds.items())
+
+
+class _Measure:
+    """Lengths in tokens of evenly drawn rows and texts."""
+
+    def __init__(self, config: TrainConfig, architecture: Architecture) -> None:
+        card = AffectCard(
+            name="plan",
+            base=BaseModelInfo(name=config.base, architecture=architecture, licence="", fingerprint=""),
+            max_post_tokens=config.max_post_tokens,
+        )
+        self._prompt: Prompt = prompt_of(config, architecture)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(locate_base(config.base), local_files_only=True)
+        except (OSError, ValueError):
+            tokenizer = None
+        self._loaded = LoadedModel(None, tokenizer, card)
+        self.is_exact = tokenizer is not None
+
+    def rows(self, table: pa.Table) -> tuple[Lengths, Lengths]:
+        """[N] of prompt and answer together, and [N] of the answer."""
+        table = table.take(_drawn(table.num_rows))
+        if not self.is_exact:
+            texts = zip(*(table[name].to_pylist() for name in ("prefix", "post", "suffix", "answer")), strict=True)
+            sizes = np.array([[sum(map(len, row)), len(row[3])] for row in texts]) / _CHARACTERS_A_TOKEN
+            return sizes[:, 0], sizes[:, 1]
+        rows = encode_rows(table, prompt_encoder(self._loaded))
+        answers_N = np.array([float(len(row.answer)) for row in rows])
+        return np.array([len(row.prompt) for row in rows]) + answers_N, answers_N
+
+    def texts(self, texts: Sequence[str]) -> Lengths:
+        """[N] as heads read them."""
+        drawn = [texts[i] for i in _drawn(len(texts))]
+        if not self.is_exact:
+            around = len(self._prompt.prefix) + len(self._prompt.suffix)
+            return np.array([around + len(text) for text in drawn]) / _CHARACTERS_A_TOKEN
+        encode = PostEncoder(self._loaded, self._prompt)
+        return np.array([float(len(encode(text).ids)) for text in drawn])
+
+
+def _drawn(count: int) -> Any:
+    return np.linspace(0, count - 1, min(_SAMPLE, count)).astype(int)

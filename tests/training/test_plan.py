@@ -1,0 +1,81 @@
+"""Plans of trainings with heads: each text once, a tenth held out, and no more parameters than are trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from emollm.errors import ResourceError
+from emollm.heads.card import Prompt
+from emollm.heads.trunk import PostEncoder, Trunk
+from emollm.models import LoadedModel, attach_lora, load_base
+from emollm.training.config import TrainConfig
+from emollm.training.joint import _freeze_unread
+from emollm.training.plan import describe_model, plan, plan_report
+from tests.tiny import Encoder, Family, tiny_model
+
+
+def heads_config(data: Path, base: str, **changes: Any) -> TrainConfig:
+    settings = {
+        "data": data, "out": "o", "base": base, "objective": "heads", "tasks": ("V-reg", "E-c"), "num_wordings": 2,
+        "global_batch_size": 16, "epochs": 2.0, "heads": {"layers": [1], "poolings": ["mean", "last"]},
+    }  # fmt: skip
+    return TrainConfig.model_validate({**settings, **changes})
+
+
+@pytest.mark.parametrize("family", ["llama", "opt", "bloom", "t5", "bart", "bert"])
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_what_heads_do_not_read_is_not_counted_as_trained(
+    tmp_path: Path, family: Family | Encoder, method: str
+) -> None:
+    base = tiny_model(family, tmp_path)
+    loaded = load_base(str(base))
+    if method == "lora":
+        model = attach_lora(loaded.model, rank=16, alpha=32, dropout=0.0)
+        loaded = LoadedModel(model, loaded.tokenizer, loaded.card)
+    encode, trunk = PostEncoder(loaded, Prompt()), Trunk(loaded.model, loaded.card.base.architecture)
+    _freeze_unread(loaded.model, trunk, encode.batch([encode("a post")], "cpu"), 1)
+    trained = sum(p.numel() for p in loaded.model.parameters() if p.requires_grad)
+    described = describe_model(heads_config(Path("d"), str(base), method=method)).trainable
+    # Of all weights the final norm is counted, which stands behind what is read.
+    assert trained <= described <= trained + (64 if method == "full" else 0)
+
+
+def test_texts_are_learnt_once_and_a_tenth_is_held_out(tiny_base: Path, sample_data: Path) -> None:
+    heads = plan(heads_config(sample_data, str(tiny_base)))
+    work = heads.work
+    assert work.texts + work.held_out == 560 and 30 < work.held_out < 80
+    assert (work.rows, heads.steps, work.are_counted) == (work.texts, 2 * work.texts // 16, True)
+    # V-reg has one output and E-c eleven; two readings of 32 dimensions, and a bias.
+    assert heads.trainable == heads.model.trainable + 12 * 65
+    both = plan(heads_config(sample_data, str(tiny_base), objective="both"))
+    assert both.work.rows == 4 * work.texts  # two tasks in two wordings
+    assert both.tokens_a_row > heads.tokens_a_row + 10
+    assert both.flops > 4 * heads.flops
+
+
+def test_a_frozen_base_takes_one_reading_and_no_step(tiny_base: Path, sample_data: Path) -> None:
+    frozen = plan(heads_config(sample_data, str(tiny_base), freeze=True))
+    assert (frozen.work.texts, frozen.work.held_out, frozen.steps, frozen.trainable) == (560, 0, 0, 12 * 65)
+    # The first block of the tiny LLaMA: queries and outputs 32 x 32, keys and values 32 x 16, three of 32 x 64.
+    assert frozen.model.read == 2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 64
+    assert frozen.flops == pytest.approx(2 * 560 * frozen.tokens_a_row * frozen.model.read)
+    assert set(frozen.memory_gib) == {"weights", "activations", "runtime"}
+    console = Console(record=True, width=160)
+    console.print(plan_report(frozen))
+    text = console.export_text()
+    assert "560 read once" in text and "steps" not in text and "batch" not in text
+
+
+@pytest.mark.slow
+def test_heads_that_cannot_fit_are_refused_without_zero_3(sample_data: Path) -> None:
+    cluster = {"num_workers": 2, "gpus_per_worker": 1}
+    config = heads_config(
+        sample_data, "llama-2-13b-chat", method="full", heads={}, micro_batch_size=8, cluster=cluster
+    )  # fmt: skip
+    with pytest.raises(ResourceError, match="this would fit: ") as refused:
+        plan(config)
+    assert "--zero-stage 3" not in str(refused.value) and "--offload all" not in str(refused.value)
