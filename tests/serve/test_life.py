@@ -17,6 +17,7 @@ import httpx
 import psutil
 import pytest
 
+from serve.config import ServeConfig
 from tests.serve.conftest import Deploy
 
 
@@ -25,8 +26,8 @@ def client(deploy: Deploy) -> httpx.Client:
     return deploy()
 
 
-def ask(client: httpx.Client, text: str) -> httpx.Response:
-    return client.post("/v1/annotate", json={"texts": [text], "tasks": ["V-reg", "V-oc", "EI-oc"]})
+def ask(client: httpx.Client, text: str, *, times: int = 1) -> httpx.Response:
+    return client.post("/v1/annotate", json={"texts": [text] * times, "tasks": ["V-reg", "V-oc", "EI-oc"]})
 
 
 def values(response: httpx.Response) -> Any:
@@ -34,14 +35,14 @@ def values(response: httpx.Response) -> Any:
 
 
 @contextmanager
-def steady_requests(client: httpx.Client, text: str) -> Iterator[list[httpx.Response]]:
-    """Four clients that ask without a pause while the block runs."""
+def steady_requests(client: httpx.Client, text: str, *, times: int = 1) -> Iterator[list[httpx.Response]]:
+    """Four clients that ask without a pause while the block runs, each of their requests with the text `times`."""
     stop = threading.Event()
     answers: list[httpx.Response] = []
 
     def go() -> None:
         while not stop.is_set():
-            answers.append(ask(client, text))
+            answers.append(ask(client, text, times=times))
 
     with ThreadPoolExecutor(4) as threads:
         running = [threads.submit(go) for _ in range(4)]
@@ -61,6 +62,18 @@ def replica_pids() -> set[int]:
             if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::ServeReplica:emollm:Annotator"):
                 found.add(process.pid)
     return found
+
+
+def wait_for_replicas(count: int, *, timeout_s: float) -> None:
+    """Until so many copies of the model answer, as Serve sees it."""
+    from ray import serve
+
+    deadline = time.monotonic() + timeout_s
+    while (states := serve.status().applications["emollm"].deployments["Annotator"].replica_states) != {
+        "RUNNING": count
+    }:
+        assert time.monotonic() < deadline, f"replicas are {states}, not {count} RUNNING"
+        time.sleep(0.5)
 
 
 def assert_all_right(answers: list[httpx.Response], expected: Any) -> None:
@@ -101,13 +114,42 @@ def test_a_killed_replica_is_replaced_and_no_answer_is_wrong_or_lost(client: htt
 
 
 @pytest.mark.ray
+def test_under_load_a_second_replica_comes_and_goes_and_no_request_fails(
+    deploy: Deploy, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from serve import app
+
+    replicas = app._replicas
+
+    def soon(config: ServeConfig) -> dict[str, Any]:
+        """The endpoint's own limits and target, on a faster clock than ten seconds up and five minutes down."""
+        clock = {"upscale_delay_s": 0.5, "downscale_delay_s": 2, "look_back_period_s": 12}
+        return {"autoscaling_config": replicas(config)["autoscaling_config"].model_copy(update=clock)}
+
+    monkeypatch.setattr(app, "_replicas", soon)
+    expected = values(ask(client, "a fine day"))
+    # Pieces of one text each: the requests of four clients are 64, where one replica is to have eight.
+    deploy(max_replicas=2, batch_tokens=64)
+    wait_for_replicas(1, timeout_s=90)
+    with steady_requests(client, "a fine day", times=16) as answers:
+        wait_for_replicas(2, timeout_s=120)
+        seen = len(answers)
+        deadline = time.monotonic() + 60
+        while len(answers) < seen + 8 and time.monotonic() < deadline:
+            time.sleep(0.2)
+    assert len(answers) >= seen + 8
+    assert_all_right(answers, expected)
+    wait_for_replicas(1, timeout_s=120)
+    assert_all_right([ask(client, "a fine day")], expected)
+
+
+@pytest.mark.ray
 def test_a_model_that_does_not_load_says_why_and_is_not_tried_for_ever(
     serve_url: str, model_directory: Path, tmp_path: Path, deploy: Deploy, client: httpx.Client
 ) -> None:
     from ray import serve
 
     from emollm.errors import ModelError
-    from serve.config import ServeConfig
     from serve.start import deploy as start
 
     broken = tmp_path / "broken"
