@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import pickle
 import queue
 import re
 import sys
@@ -150,9 +151,21 @@ def on_this_node() -> Any:
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
+class Reports:
+    """Where remote workers put reports; a handle that may be sent to them."""
+
+    def __init__(self, queue: Any) -> None:
+        self._queue = queue
+
+    def put(self, report: Any) -> None:
+        """Hand a report over; returns when it has arrived."""
+        # As bytes: the actor that holds the queue would load a report's module, and torch with it, to pass it on.
+        self._queue.put(pickle.dumps(report))
+
+
 @contextlib.contextmanager
-def reports_to(receive: Callable[[Any], None]) -> Iterator[Any]:
-    """A queue that remote workers can put reports in; `receive` gets each one, on a thread of this process."""
+def reports_to(receive: Callable[[Any], None]) -> Iterator[Reports]:
+    """What remote workers put reports in; `receive` gets each one, on a thread of this process."""
     from ray.util.queue import Empty, Queue
 
     reports = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": on_this_node()})
@@ -166,12 +179,12 @@ def reports_to(receive: Callable[[Any], None]) -> Iterator[Any]:
                 if finished.is_set():
                     return
                 continue
-            receive(report)
+            receive(pickle.loads(report))
 
     thread = threading.Thread(target=drain, daemon=True)
     thread.start()
     try:
-        yield reports
+        yield Reports(reports)
     finally:
         finished.set()
         thread.join(timeout=10)
