@@ -23,8 +23,8 @@ from tests.conftest import ROOT
 
 BIN = Path(sys.executable).parent
 ENV = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {"RAY_USAGE_STATS_ENABLED": "0"}
-# Ray lowers the priority of workers by 15; on few and busy cores they then starve.
-ENV["RAY_worker_niceness"] = "0"
+# As in conftest.py: no workers that starve on busy cores, no actor that waits for a cloud to take a node back.
+ENV |= {"RAY_worker_niceness": "0", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 HEAD = "127.0.0.2"
 
 

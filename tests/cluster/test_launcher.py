@@ -130,6 +130,7 @@ def aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, A
         yield yaml.safe_load(text)
 
 
+@pytest.mark.slow
 def test_rays_own_launcher_starts_it_on_an_emulated_aws(aws: dict[str, Any]) -> None:
     import boto3
     from ray.autoscaler._private.aws.config import bootstrap_aws

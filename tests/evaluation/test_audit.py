@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from emollm.config import ClusterConfig
 from emollm.corpora.eec import NOUN_PAIRS, Sentence, read_eec
 from emollm.errors import ConfigError, DataError
 from emollm.evaluation.audit import audit
@@ -140,7 +141,14 @@ def test_tasks_without_an_order_are_refused(tmp_path: Path) -> None:
 def test_a_model_is_audited(local_ray: None, tmp_path: Path, model_directory: Path) -> None:
     corpus(tmp_path / "Equity-Evaluation-Corpus.csv")
     found = audit(
-        AuditConfig(eec=tmp_path, model=str(model_directory), tasks=("V-reg",), max_frames=2, out=tmp_path / "out")
+        AuditConfig(
+            eec=tmp_path,
+            model=str(model_directory),
+            tasks=("V-reg",),
+            max_frames=2,
+            out=tmp_path / "out",
+            cluster=ClusterConfig(num_workers=1),
+        )
     )
     assert [(d.question, d.between, d.pairs) for d in found] == [("V-reg", "gender", 6), ("V-reg", "race", 4)]
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"scores.parquet", "audit.json", "audit.html", "run.json"}

@@ -13,6 +13,7 @@ import pytest
 from emollm.aeb import AebConfig, build_aeb
 from emollm.affect_card import card_of, read_card
 from emollm.bases import DEFAULT_BASE, DEFAULT_MODEL
+from emollm.config import ClusterConfig
 from emollm.errors import ConfigError, DataError, ModelError
 from emollm.evaluation.calibrate import abstentions, calibrate_model
 from emollm.evaluation.compare import compare_runs
@@ -304,6 +305,7 @@ def test_calibration_is_fitted_stored_and_applied(
     model = tmp_path / "model"
     shutil.copytree(model_directory, model)
     options = {"model": str(model), "data": sample_data, "tasks": ("V-reg", "EI-reg")}
+    options["cluster"] = ClusterConfig(num_workers=1)
     done = calibrate_model(CalibrateConfig.model_validate(options))
     assert [gain.task for gain in done.gains] == ["V-reg"]
     assert done.left == ("EI-reg.anger", "EI-reg.fear", "EI-reg.joy", "EI-reg.sadness")

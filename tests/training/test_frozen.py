@@ -11,6 +11,7 @@ import pytest
 from emollm.affect_card import read_card
 from emollm.annotation.pipeline import AnnotateConfig, annotate_corpus
 from emollm.build import SAMPLES
+from emollm.config import ClusterConfig
 from emollm.errors import ConfigError
 from emollm.folders import read_run
 from emollm.posts import read_table
@@ -23,13 +24,17 @@ from tests.tiny import tiny_model
 
 pytestmark = pytest.mark.ray
 
+ONE = ClusterConfig(num_workers=1)
+
 
 @pytest.fixture(scope="module")
 def model(local_ray: None, tmp_path_factory: pytest.TempPathFactory, sample_data: Path) -> Path:
     """Heads on a tiny random BERT: it knows nothing, but lets words through."""
     folder = tmp_path_factory.mktemp("frozen")
     base = tiny_model("bert", folder / "base")
-    config = TrainConfig(data=sample_data, out=folder / "model", base=str(base), objective="heads", freeze=True)
+    config = TrainConfig(
+        data=sample_data, out=folder / "model", base=str(base), objective="heads", freeze=True, cluster=ONE
+    )  # fmt: skip
     seen: list[int] = []
     summary = fit_frozen(config, on_posts=lambda new, _total: seen.append(new))
     assert sum(seen) == summary["texts"]
@@ -53,7 +58,9 @@ def test_the_folder_is_small_and_tells_all(model: Path) -> None:
 
 def test_annotated_offline_and_asked_here_a_post_has_the_same_answers(model: Path, tmp_path: Path) -> None:
     posts = SAMPLES / "posts.jsonl"
-    annotate_corpus(AnnotateConfig(model=str(model), input=posts, out=tmp_path / "out", max_posts=40, batch_size=16))
+    annotate_corpus(
+        AnnotateConfig(model=str(model), input=posts, out=tmp_path / "out", max_posts=40, batch_size=16, cluster=ONE)
+    )
     rows = {row["id"]: row for row in pq.read_table(tmp_path / "out").to_pylist()}
     texts = read_table(posts).slice(0, 40).to_pylist()
     scorer = open_scorer(str(model))
@@ -70,6 +77,7 @@ def test_a_teacher_labels_posts_and_a_student_learns_them(model: Path, tmp_path:
     options = {
         "out": student, "base": str(tiny_model("llama", tmp_path / "base")), "objective": "heads", "freeze": True,
         "teacher": str(model), "unlabelled": SAMPLES / "posts.jsonl", "tasks": ("V-reg", "EI-oc", "E-c"),
+        "cluster": ONE,
     }  # fmt: skip
     fit_frozen(TrainConfig.model_validate(options))
     card = read_card(student)
@@ -95,6 +103,7 @@ def test_gold_labels_and_a_teachers_together(model: Path, tmp_path: Path, sample
             "data": sample_data, "out": tmp_path / "both", "base": str(tiny_model("bert", tmp_path / "base")),
             "objective": "heads", "freeze": True, "teacher": str(model), "unlabelled": SAMPLES / "posts.jsonl",
             "max_unlabelled": 100, "tasks": ("V-reg",), "heads": {"layers": [1], "poolings": ["mean"]},
+            "cluster": ONE,
         }
     )  # fmt: skip
     summary = fit_frozen(config)

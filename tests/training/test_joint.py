@@ -11,6 +11,7 @@ import torch
 
 from emollm.affect_card import read_card
 from emollm.build import SAMPLES
+from emollm.config import ClusterConfig
 from emollm.errors import ModelError
 from emollm.heads.card import Reading
 from emollm.heads.labels import Labelled, folds
@@ -139,6 +140,7 @@ def test_a_run_on_two_workers(
 @pytest.mark.ray
 def test_an_encoder_is_not_taught_to_write(local_ray: None, tmp_path: Path, sample_data: Path) -> None:
     base = tiny_model("bert", tmp_path / "base")
-    config = TrainConfig(data=sample_data, out=tmp_path / "m", base=str(base), max_rows=64)
+    one = ClusterConfig(num_workers=1)
+    config = TrainConfig(data=sample_data, out=tmp_path / "m", base=str(base), max_rows=64, cluster=one)
     with pytest.raises(ModelError, match="writes no answers; train it with --objective heads"):
         fit(config)
