@@ -22,6 +22,8 @@ from emollm.errors import EmollmError, ResourceError
 
 LIGHT_TASK_CPUS = 1
 """CPUs left for the tasks that read, split and write: actors on every CPU would wait for them for ever."""
+_STARTS = 3
+"""Of a private Ray, before it is given up."""
 
 
 @contextlib.contextmanager
@@ -42,23 +44,32 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
     if address == "local":
         settings |= {"include_dashboard": False, "num_cpus": (os.cpu_count() or 1) + LIGHT_TASK_CPUS}
     # One clear report of our own instead of each worker's log lines; those stay in Ray's session folder.
-    try:
-        ray.init(**settings)
-    except Exception as error:
-        reason = str(error).strip().split("\n")[0]
-        if "timed out during startup" in reason:  # a plain Exception after 30 s, which no option changes
-            raise ResourceError(
-                "Ray did not start in 30 s: this machine is too busy; run the same command again"
-            ) from None
-        raise ResourceError(
-            f"cannot connect to Ray at {address}: {reason}; is it up (`ray status`), "
-            "and is RAY_AUTH_MODE=token set here if it asks for a token?"
-        ) from None
+    _start(settings)
     try:
         with _native_stderr_aside():
             yield
     finally:
         ray.shutdown()
+
+
+def _start(settings: dict[str, Any]) -> None:
+    """A private Ray that is not up after Ray's 30 s, which no option changes, is started again."""
+    import ray
+
+    for _ in range(_STARTS):
+        try:
+            ray.init(**settings)
+            return
+        except Exception as error:
+            reason = str(error).strip().split("\n")[0]
+        if "timed out during startup" not in reason:
+            raise ResourceError(
+                f"cannot connect to Ray at {settings['address']}: {reason}; is it up (`ray status`), "
+                "and is RAY_AUTH_MODE=token set here if it asks for a token?"
+            )
+    raise ResourceError(
+        f"Ray did not start in 30 s, {_STARTS} times: this machine is too busy; run the same command again"
+    )
 
 
 @contextlib.contextmanager

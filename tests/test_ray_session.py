@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pyarrow as pa
@@ -45,6 +46,28 @@ def test_actors_with_a_gpu_are_told_cuda() -> None:
     options = map_on_actors(Recorder(), Told, {"model": "m"}, ClusterConfig(gpus_per_worker=0.5), batch_size=2)
     assert options["fn_constructor_kwargs"] == {"model": "m", "device": "cuda", "num_threads": 1}
     assert options["num_gpus"] == 0.5
+
+
+@pytest.mark.parametrize("failures", [2, 3])
+def test_a_ray_that_is_slow_to_start_is_started_again(failures: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    from emollm.ray_session import ray_session
+
+    starts = []
+
+    def busy(**settings: object) -> None:
+        starts.append(settings)
+        if len(starts) <= failures:
+            raise RuntimeError("The current node timed out during startup. This could happen because ...")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", busy)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    refused = pytest.raises(ResourceError, match="in 30 s, 3 times") if failures == 3 else contextlib.nullcontext()
+    with refused, ray_session(ClusterConfig()):
+        pass
+    assert len(starts) == 3
 
 
 @pytest.mark.ray

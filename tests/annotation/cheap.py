@@ -30,6 +30,8 @@ class CheapScorer:
     """Gets a line a post that is scored: the process and the text."""
     seconds: float = 0.0
     """To sleep, a post."""
+    hold: Path | None = None
+    """While this file is there, nothing is scored."""
 
     @property
     def card(self) -> AffectCard:
@@ -43,6 +45,8 @@ class CheapScorer:
             os.kill(os.getpid(), signal.SIGKILL)
         if any("HANG" in text for text in posts):
             ctypes.PyDLL(None).sleep(600)  # as native code may: without giving the interpreter back
+        while self.hold and self.hold.exists():
+            time.sleep(0.05)
         time.sleep(self.seconds * len(posts))
         if self.log:
             with self.log.open("a") as file:  # one write: lines of several actors do not mix
@@ -54,9 +58,10 @@ class CheapScorer:
 class CheapOpener:
     log: Path | None = None
     seconds: float = 0.0
+    hold: Path | None = None
 
     def __call__(self, *_: Any, **__: Any) -> CheapScorer:
-        return CheapScorer(self.log, self.seconds)
+        return CheapScorer(self.log, self.seconds, self.hold)
 
     def lines(self) -> list[str]:
         """The log, whole lines only."""

@@ -1,8 +1,8 @@
 """A driver to be killed: python -m tests.annotation.drive JOB.json LOG [NODES]
 
-Annotates with the scorer without a model. With NODES, on a cluster of so many nodes in this process, the last of
-which is killed (SIGKILL to its raylet and all it started) once two blocks are committed; which rows those are is left
-in LOG.killed.
+Annotates with the scorer without a model, which waits while there is a LOG.hold. With NODES, on a cluster of so many
+nodes in this process, the last of which is killed (SIGKILL to its raylet and all it started) once two blocks are
+committed; which rows those are is left in LOG.killed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def committed_posts(out: str | Path) -> set[str]:
 def main(argv: Any) -> None:
     config = AnnotateConfig.model_validate_json(Path(argv[0]).read_text())
     with _nodes(int(argv[2]), config.out, Path(f"{argv[1]}.killed")) if len(argv) > 2 else contextlib.nullcontext():
-        summary = annotate_corpus(config, opener=CheapOpener(Path(argv[1]), 0.02))
+        opener = CheapOpener(Path(argv[1]), 0.02, Path(f"{argv[1]}.hold"))
+        summary = annotate_corpus(config, opener=opener)
     print(json.dumps(summary))
 
 
