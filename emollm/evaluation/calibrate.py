@@ -70,9 +70,8 @@ def calibrate_model(
     about = {"data": config.data.name, "split": "validation", "rows": len(questions)}
     calibration = fit_calibration(scored.predictions, fitted_on=about)
     before, after = split_tasks(scored.predictions), split_tasks(cross_fitted(scored.predictions))
-    mapped = {(found.task, found.emotion) for found in calibration.questions}
     gains = []
-    for task in dict.fromkeys(task for task, _ in mapped):
+    for task in dict.fromkeys(found.task for found in calibration.questions):
         measured = [measure_reliability(side[task], right_share=config.right_share) for side in (before, after)]
         errors = [score_task(side[task]).scores.get("MAE") for side in (before, after)]
         if measured[0] and measured[1]:
@@ -87,7 +86,7 @@ def calibrate_model(
     write_card(partial, card.model_copy(update={"calibration": {**card.calibration, engine: calibration}}))
     (partial / CARD_FILE).replace(folder / CARD_FILE)
     partial.rmdir()
-    left = {(q.task.name, q.emotion) for q in questions} - mapped
+    left = {(q.task.name, q.emotion) for q in questions} - {(q.task, q.emotion) for q in calibration.questions}
     return Calibrated(gains, tuple(sorted(".".join(filter(None, key)) for key in left)))
 
 
