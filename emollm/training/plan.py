@@ -100,8 +100,8 @@ def plan(config: TrainConfig) -> Plan:
     parts = ", ".join(f"{name} {gib:.1f}" for name, gib in chosen.memory_gib.items())
     if chosen.total_gib == chosen.loading_gib:
         parts = "while loading: each holds the whole model before it is shared out"
-    would = [words for words, other in _alternatives(config) if _plan(other).fits]
-    advice = f"this would fit: {would[0]}" if would else "no option here would fit; take a smaller base or larger GPUs"
+    would = next((words for words, other in _alternatives(config) if _plan(other).fits), None)
+    advice = f"this would fit: {would}" if would else "no option here would fit; take a smaller base or larger GPUs"
     raise ResourceError(
         f"{chosen.model.name} with {_way(config)} needs about {chosen.total_gib:.0f} GiB a worker ({parts}), "
         f"and a worker has {chosen.limit_gib:.0f}; {advice}"
@@ -114,9 +114,10 @@ def _plan(config: TrainConfig) -> Plan:
     trainable = model.trainable + work.outputs * (model.features + 1)
     longest_row = int(work.lengths_N.max() + work.text_lengths_N.max())
     answer = float(work.answers_N.mean())
-    memory, host = _memory(config, model, trainable=trainable, longest=longest_row, answer=answer)
     if config.freeze:
         memory, host = _reading_memory(config, model), 0.0
+    else:
+        memory, host = _memory(config, model, trainable=trainable, longest=longest_row, answer=answer)
     steps = num_steps(config, work.rows) if work.rows else 0
     flops = _flops(config, model, work, steps)
     return Plan(
