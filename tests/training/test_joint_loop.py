@@ -123,7 +123,7 @@ def test_two_processes_under_torchrun_learn_what_one_does(
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     ran = subprocess.run(
         [*torchrun, "-m", "emollm.training", "--config", str(file)],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=480,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     alone = run_training(config, None, start=start)
