@@ -65,7 +65,7 @@ class _Group:
     columns: dict[QuestionKey, slice]
 
 
-# One thread: the matrices are small, and on busy cores BLAS's threads spin: 7 to 40 times the processor time was seen.
+# One thread: on busy cores BLAS's threads spin while they wait for each other (benchmarks/blas_threads.py).
 @threadpool_limits.wrap(limits=1, user_api="blas")  # type: ignore[untyped-decorator]
 def fit_heads(
     features: Features,
