@@ -8,6 +8,7 @@ matrix-multiply speed that the process measured before and after; padding counts
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gzip
 import itertools
 import json
@@ -48,6 +49,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=("float32", "bf16"), default="float32")
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
     parser.add_argument("--repeats", type=int, default=1, help="runs of each way; medians are printed")
+    parser.add_argument("--profile", action="store_true", help="also print where the time goes, by torch's operators")
     parser.add_argument("--one", choices=list(WAYS), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
@@ -92,9 +94,13 @@ def measure(args: argparse.Namespace, num_posts: int) -> dict[str, float]:
     questions = [q for post in read_posts(args.posts, num_posts) for q in questions_for(post, tasks)]
     score = SCORERS[args.one](loaded)
     work = count_work(loaded.model)
+    profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) if args.profile else None
     started = time.process_time()
-    values = score(questions)
+    with profiler or contextlib.nullcontext():
+        values = score(questions)
     seconds = time.process_time() - started
+    if profiler:
+        print(profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=15), file=sys.stderr)
     done = dict(work)
     peaks.append(matmul_flops_s(dtype))
     return {
