@@ -71,12 +71,12 @@ def test_the_loss_is_a_sum_over_texts_and_a_gap_adds_nothing(backbone: Load, fam
         micro = which.collate(mine)
         return which.module(micro.inputs, micro.labels_BT)  # type: ignore[no-any-return]
 
-    whole = loss(joint, rows)
-    assert float(whole) == pytest.approx(sum(float(loss(joint, [row])) for row in rows), rel=1e-4)
+    whole = loss(joint, rows).item()
+    assert whole == pytest.approx(sum(loss(joint, [row]).item() for row in rows), rel=1e-4)
     with_gaps = a_joint(backbone, family, gaps=True)
     labelled_rows = rows_of(with_gaps)
     assert len(labelled_rows) == 3  # a text without any gold is no row
-    assert float(loss(with_gaps, labelled_rows)) == pytest.approx(float(loss(joint, rows[3:])), rel=1e-4)
+    assert loss(with_gaps, labelled_rows).item() == pytest.approx(loss(joint, rows[3:]).item(), rel=1e-4)
     loss(with_gaps, labelled_rows).backward()
     gradients = [p.grad for p in with_gaps.module.parameters() if p.grad is not None]
     assert gradients and all(torch.isfinite(g).all() for g in gradients)
