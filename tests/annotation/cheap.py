@@ -31,7 +31,7 @@ class CheapScorer:
     seconds: float = 0.0
     """To sleep, a post."""
     hold: Path | None = None
-    """While this file is there, nothing is scored."""
+    """While this file is there, nothing more is scored once `log` has as many lines as the file says."""
 
     @property
     def card(self) -> AffectCard:
@@ -45,13 +45,20 @@ class CheapScorer:
             os.kill(os.getpid(), signal.SIGKILL)
         if any("HANG" in text for text in posts):
             ctypes.PyDLL(None).sleep(600)  # as native code may: without giving the interpreter back
-        while self.hold and self.hold.exists():
+        while self._is_held():
             time.sleep(0.05)
         time.sleep(self.seconds * len(posts))
         if self.log:
             with self.log.open("a") as file:  # one write: lines of several actors do not mix
                 file.write("".join(f"{os.getpid()} {text}\n" for text in posts))
         return [_answer(question) for question in questions]
+
+    def _is_held(self) -> bool:
+        try:
+            said = self.hold.read_text() if self.hold else None
+        except FileNotFoundError:
+            return False
+        return said is not None and len(lines_of(self.log)) >= int(said or 0)  # empty: it is being written
 
 
 @dataclass(frozen=True)
@@ -64,9 +71,13 @@ class CheapOpener:
         return CheapScorer(self.log, self.seconds, self.hold)
 
     def lines(self) -> list[str]:
-        """The log, whole lines only."""
-        assert self.log is not None
-        return self.log.read_text().splitlines() if self.log.exists() else []
+        return lines_of(self.log)
+
+
+def lines_of(log: Path | None) -> list[str]:
+    """What was scored so far: `PROCESS TEXT` a post."""
+    assert log is not None
+    return log.read_text().splitlines() if log.exists() else []
 
 
 cheap_scorer = CheapOpener()

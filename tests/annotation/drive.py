@@ -1,19 +1,19 @@
 """A driver to be killed: python -m tests.annotation.drive JOB.json LOG [NODES]
 
-Annotates with the scorer without a model, which waits while there is a LOG.hold. With NODES, on a cluster of so many
-nodes in this process, the last of which is killed (SIGKILL to its raylet and all it started) once two blocks are
-committed; which rows those are is left in LOG.killed.
+Annotates with the scorer without a model, which is held by LOG.hold. With NODES, on a cluster of so many nodes in this
+process, the last of which is killed (SIGKILL to its raylet and all it started) once two blocks are committed, and then
+LOG.hold is removed; which rows were committed is left in LOG.killed.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
 import sys
 import threading
 import time
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from emollm.annotation.config import AnnotateConfig
 from emollm.annotation.pipeline import annotate_corpus
 from emollm.config import run_job
 from tests.annotation.cheap import CheapOpener
+from tests.waiting import wait_for
 
 
 def commits(out: str | Path) -> list[Path]:
@@ -38,14 +39,14 @@ def committed_posts(out: str | Path) -> set[str]:
 
 def main(argv: Any) -> None:
     config = AnnotateConfig.model_validate_json(Path(argv[0]).read_text())
-    with _nodes(int(argv[2]), config.out, Path(f"{argv[1]}.killed")) if len(argv) > 2 else contextlib.nullcontext():
-        opener = CheapOpener(Path(argv[1]), 0.02, Path(f"{argv[1]}.hold"))
+    opener = CheapOpener(Path(argv[1]), 0.02, Path(f"{argv[1]}.hold"))
+    with _nodes(int(argv[2]), config.out, Path(f"{argv[1]}.killed"), opener.hold) if len(argv) > 2 else nullcontext():
         summary = annotate_corpus(config, opener=opener)
     print(json.dumps(summary))
 
 
-@contextlib.contextmanager
-def _nodes(count: int, out: str, note: Path) -> Any:
+@contextmanager
+def _nodes(count: int, out: str, note: Path, hold: Path | None) -> Any:
     import ray
     from ray.cluster_utils import Cluster
 
@@ -54,13 +55,14 @@ def _nodes(count: int, out: str, note: Path) -> Any:
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
 
     def kill_last() -> None:
-        while len(commits(out)) < 2:
-            time.sleep(0.2)
+        wait_for(lambda: len(commits(out)) >= 2)
         note.write_text(json.dumps(sorted(committed_posts(out))))
-        time.sleep(1)  # a task that has committed has yet to tell so: killed in between, Ray has its block done again
+        time.sleep(5)  # a task that has committed has yet to tell so: killed in between, Ray has its block done again
         for process in nodes[-1].live_processes():
             os.kill(process[1].pid, signal.SIGKILL)
         print("node killed", file=sys.stderr, flush=True)
+        assert hold is not None
+        hold.unlink()
 
     threading.Thread(target=kill_last, daemon=True).start()
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
@@ -13,12 +14,13 @@ from emollm.annotation.pipeline import annotate_corpus
 from emollm.annotation.verify import verify
 from emollm.config import ClusterConfig, with_values
 from emollm.errors import DataError
-from tests.annotation.cheap import cheap_scorer
+from tests.annotation.cheap import CheapOpener, cheap_scorer
 from tests.annotation.object_store import object_store
+from tests.waiting import released_after
 
 
 @pytest.mark.ray
-def test_a_job_on_an_object_store_stops_is_continued_and_verifies(local_ray: None) -> None:
+def test_a_job_on_an_object_store_stops_is_continued_and_verifies(local_ray: None, tmp_path: Path) -> None:
     with object_store() as options:
         lake = "s3://key:secret@lake"
         store, _ = pafs.FileSystem.from_uri(f"{lake}?{options}&allow_bucket_creation=true")
@@ -32,8 +34,16 @@ def test_a_job_on_an_object_store_stops_is_continued_and_verifies(local_ray: Non
             tasks=("V-reg",), block_posts=20, max_error_rate=0.2, cluster=ClusterConfig(num_workers=1),
         )  # fmt: skip
         assert annotate_corpus(with_values(job, dry_run=20), opener=cheap_scorer)["total"] == 300
-        with pytest.raises(DataError, match=r"more than --max-error-rate 0\.2"):
-            annotate_corpus(job, opener=cheap_scorer)
+
+        def committed() -> bool:
+            found = store.get_file_info(pafs.FileSelector("lake/out/_unfinished/commits", allow_not_found=True))
+            return any(not info.base_name.endswith(".pending.parquet") for info in found)
+
+        hold = tmp_path / "hold"
+        hold.write_text("40")
+        opener = CheapOpener(tmp_path / "scored", hold=hold)
+        with released_after(hold, committed), pytest.raises(DataError, match=r"more than --max-error-rate 0\.2"):
+            annotate_corpus(job, opener=opener)
         left = [info.base_name for info in store.get_file_info(pafs.FileSelector("lake")) if info.base_name != "posts"]
         assert left == ["out"] and "is not finished" in verify(job.out).problems[0]
         summary = annotate_corpus(with_values(job, max_error_rate=0.5), opener=cheap_scorer)

@@ -21,7 +21,9 @@ from emollm.annotation.pipeline import annotate_corpus
 from emollm.annotation.verify import verify
 from emollm.config import ClusterConfig, with_values
 from emollm.errors import DataError, ModelError, ResourceError
-from tests.annotation.cheap import cheap_scorer
+from tests.annotation.cheap import CheapOpener, cheap_scorer
+from tests.annotation.drive import commits
+from tests.waiting import released_after
 
 POSTS = [
     {"id": "a", "text": "what a day :)", "lang": "en", "likes": 3},
@@ -149,8 +151,12 @@ def test_a_retry_that_fails_again_ends_and_one_that_stops_leaves_the_output_as_i
 def test_a_run_that_goes_wrong_stops_early_with_examples_and_is_continued(local_ray: None, tmp_path: Path) -> None:
     texts = [("please RAISE " if i % 4 == 0 else "post ") + str(i) for i in range(600)]
     job = cheap(tmp_path, texts, block_posts=50, max_error_rate=0.2)
-    with pytest.raises(DataError, match=r"posts have an error .*scoring_failed.*p0 'please RAISE 0': scoring_failed"):
-        annotate_corpus(job, opener=cheap_scorer)
+    example = r"posts have an error .*scoring_failed.*p\d+ 'please RAISE \d+': scoring_failed"
+    hold = tmp_path / "hold"
+    hold.write_text("70")  # of the 75 good ones of two blocks, until the first is committed
+    opener = CheapOpener(tmp_path / "scored", hold=hold)
+    with released_after(hold, lambda: commits(job.out)), pytest.raises(DataError, match=example):
+        annotate_corpus(job, opener=opener)
     assert (tmp_path / "out" / "_unfinished").is_dir() and not list((tmp_path / "out").glob("*.parquet"))
     assert "is not finished" in verify(job.out).problems[0]
     summary = annotate_corpus(with_values(job, max_error_rate=0.3), opener=cheap_scorer)
@@ -162,7 +168,7 @@ def test_a_run_that_goes_wrong_stops_early_with_examples_and_is_continued(local_
 @pytest.mark.parametrize("how", ["KILL", "HANG"])
 def test_a_post_that_kills_its_actor_is_set_aside(local_ray: None, tmp_path: Path, how: str) -> None:
     texts = [f"post {i}" if i != 33 else how for i in range(60)]
-    job = cheap(tmp_path, texts, block_posts=20, batch_size=8, hang_minutes=0.05)
+    job = cheap(tmp_path, texts, block_posts=20, batch_size=8, hang_minutes=0.1 if how == "HANG" else 10)
     summary = annotate_corpus(job, opener=cheap_scorer)
     assert (summary["set_aside"], summary["actors_died"], summary["failed"]) == (1, 3, 1)
     assert rows(job.out)["p33"]["error"].startswith("killed_worker: 3 actors died")
