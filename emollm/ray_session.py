@@ -44,7 +44,7 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
     if address == "local":
         settings |= {"include_dashboard": False, "num_cpus": (os.cpu_count() or 1) + LIGHT_TASK_CPUS}
     # One clear report of our own instead of each worker's log lines; those stay in Ray's session folder.
-    _start(settings)
+    start_ray(settings)
     try:
         with _native_stderr_aside():
             yield
@@ -52,7 +52,7 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
         ray.shutdown()
 
 
-def _start(settings: dict[str, Any]) -> None:
+def start_ray(settings: dict[str, Any]) -> None:
     """A private Ray that is not up after Ray's 30 s, which no option changes, is started again."""
     import ray
 

@@ -55,6 +55,8 @@ def local_ray() -> Iterator[None]:
     """A private Ray: free ports, no dashboard, three logical CPUs on any machine."""
     import ray
 
-    ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False)
+    from emollm.ray_session import start_ray
+
+    start_ray({"address": "local", "num_cpus": 3, "include_dashboard": False, "log_to_driver": False})
     yield
     ray.shutdown()

@@ -139,7 +139,7 @@ class RayCluster:
     def submit(self, *entry: str) -> subprocess.CompletedProcess[str]:
         """`ray job submit` of the checkout, waited for."""
         command = [BIN / "ray", "job", "submit", "--address", self.dashboard, "--working-dir", ".", "--", *entry]
-        return subprocess.run(command, cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=300)
+        return subprocess.run(command, cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=900)
 
     def logs(self) -> list[str]:
         return [f"{node.host}:\n{node.log.read_text()[-2000:]}" for node in self.nodes]

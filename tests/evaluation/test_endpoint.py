@@ -25,7 +25,7 @@ QUESTIONS = [
 @pytest.fixture
 def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setenv("TEST_KEY", "secret-of-the-test")
-    return {"model": "m", "key_variable": "TEST_KEY", "cache": tmp_path / "cache.jsonl", "retries": 2, "timeout_s": 5}
+    return {"model": "m", "key_variable": "TEST_KEY", "cache": tmp_path / "cache.jsonl", "retries": 2, "timeout_s": 60}
 
 
 def in_text(body: dict[str, Any]) -> str:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,9 @@ from emollm.training.fit import fit
 from emollm.training.loop import StepReport
 from emollm.training.run_folder import read_lines
 from tests.conftest import ROOT
+from tests.training.drive import HELD_AT, hold_workers
 from tests.training.ranks import options
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.ray
 
@@ -47,13 +48,18 @@ def undisturbed(
 
 
 def test_a_killed_worker_is_started_again_and_the_curve_is_the_same(
-    local_ray: None, tiny_base: Path, sample_data: Path, tmp_path: Path, undisturbed: list[float]
+    local_ray: None,
+    tiny_base: Path,
+    sample_data: Path,
+    tmp_path: Path,
+    undisturbed: list[float],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    killed, seen, notes = [], [], []
+    monkeypatch.setattr(*hold_workers())
+    killed, notes = [], []
 
     def on_step(report: StepReport) -> None:
-        seen.append(report.step)
-        if report.step == 5 and not killed:
+        if report.step == HELD_AT and not killed:
             worker = next(p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in _title(p))
             worker.send_signal(signal.SIGKILL)
             killed.append(worker.pid)
@@ -71,16 +77,14 @@ def test_a_killed_job_goes_on_with_another_number_of_workers(
 ) -> None:
     out = tmp_path / "model"
     config = a_run(tiny_base, sample_data, out)
-    file = tmp_path / "options.json"
+    file, hold = tmp_path / "options.json", tmp_path / "hold"
     file.write_text(config.model_dump_json())
-    command = [sys.executable, "-W", "ignore", "jobs/train.py", "--config", str(file)]
+    hold.touch()
+    command = [sys.executable, "-W", "ignore", "-m", "tests.training.drive", str(file), str(hold)]
     run = tmp_path / ".model.training"
     # In a session of its own: its private Ray must die with it, not with the tests.
     with subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}) as job:
-        deadline = time.monotonic() + 300
-        while len(read_lines(run / "metrics.jsonl")) < 4 and job.poll() is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_for(lambda: list((run / "checkpoints").glob("step-*")) or job.poll() is not None)
         job.kill()
     assert list((run / "checkpoints").glob("step-*"))
     assert not out.exists()
