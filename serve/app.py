@@ -187,7 +187,7 @@ def build(args: Mapping[str, Any]) -> Any:
         ray_actor_options={"num_cpus": 0.1},
         # The gateway counts, and says 429 in its own words; this is the wall behind it.
         max_ongoing_requests=config.max_requests + 64,
-        max_queued_requests=config.max_requests,  # a burst waits here for the moment it takes to be handed on
+        max_queued_requests=config.max_requests + 64,  # a burst waits here for the moment it takes to be handed on
         backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1),
         max_surge_percent=100,
         logging_config=logging,

@@ -29,7 +29,9 @@ must not kill them all, one after the other."""
 RESTARTS = 5
 RESTART_PAUSE_S = 0.5
 """While replicas of an old model and of a new one stand side by side, a request may meet both."""
-DESCRIBE_TIMEOUT_S = 2.0
+READY_TIMEOUT_S = 2.0
+"""Who asks whether it is ready is not to wait; a request rather waits for a replica that is coming up."""
+DESCRIBE_TIMEOUT_S = 15.0
 
 
 class ModelChanged(Problem):
@@ -55,7 +57,7 @@ class Gateway:
         """
         if self._description is None or now:
             try:
-                async with asyncio.timeout(DESCRIBE_TIMEOUT_S):
+                async with asyncio.timeout(READY_TIMEOUT_S if now else DESCRIBE_TIMEOUT_S):
                     self._description = await self._annotator.describe.remote()
             except Exception as error:
                 log.warning("no model answers", extra={"error": type(error).__name__})

@@ -98,9 +98,10 @@ def test_every_post_comes_out_once_in_order_and_a_second_run_does_nothing(
 @pytest.mark.ray
 def test_the_job_gives_the_numbers_of_annotate(local_ray: None, model_directory: Path, tmp_path: Path) -> None:
     texts = [f"post number {i} " + "and so on " * (i % 5) for i in range(9)]
-    job = with_values(cheap(tmp_path, texts, tasks=("V-oc", "V-reg")), model=str(model_directory), block_posts=2)
+    one = {"model": str(model_directory), "precision": "float32"}
+    job = with_values(cheap(tmp_path, texts, tasks=("V-oc", "V-reg")), **one, block_posts=2)
     annotate_corpus(job)
-    frame = emollm.annotate(texts, ["V-oc", "V-reg"], model=str(model_directory), details=True, progress=False)
+    frame = emollm.annotate(texts, ["V-oc", "V-reg"], **one, details=True, progress=False)
     found = rows(job.out)
     for i in range(9):
         row, alone = found[f"p{i}"], frame.iloc[i]

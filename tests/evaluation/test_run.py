@@ -304,7 +304,7 @@ def test_calibration_is_fitted_stored_and_applied(
 
     model = tmp_path / "model"
     shutil.copytree(model_directory, model)
-    options = {"model": str(model), "data": sample_data, "tasks": ("V-reg", "EI-reg")}
+    options = {"model": str(model), "data": sample_data, "tasks": ("V-reg", "EI-reg"), "precision": "float32"}
     options["cluster"] = ClusterConfig(num_workers=1)
     done = calibrate_model(CalibrateConfig.model_validate(options))
     assert [gain.task for gain in done.gains] == ["V-reg"]

@@ -10,6 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.waiting import wait_for
+
 Deploy = Callable[..., httpx.Client]
 """Options of the endpoint to a client of it; deploying again replaces it."""
 
@@ -39,10 +41,13 @@ def deploy(serve_url: str, model_directory: Path) -> Iterator[Deploy]:
     clients: list[httpx.Client] = []
 
     def deploy_with(**options: Any) -> httpx.Client:
-        settings = {"model": str(model_directory), "precision": "float32", **options}
+        # Five minutes, unless a test is about the deadline: no answer is late because this machine is slow.
+        settings = {"model": str(model_directory), "precision": "float32", "deadline_s": 300.0, **options}
         serve.run(build(settings), name="emollm", route_prefix="/")
-        clients.append(httpx.Client(base_url=serve_url, timeout=60))
-        return clients[-1]
+        client = httpx.Client(base_url=serve_url, timeout=settings["deadline_s"] + 60)
+        clients.append(client)
+        wait_for(lambda: client.get("/readyz").status_code == 200)
+        return client
 
     yield deploy_with
     for client in clients:

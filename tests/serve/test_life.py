@@ -19,6 +19,7 @@ import pytest
 
 from serve.config import ServeConfig
 from tests.serve.conftest import Deploy
+from tests.waiting import wait_for
 
 
 @pytest.fixture(scope="module")
@@ -64,16 +65,14 @@ def replica_pids() -> set[int]:
     return found
 
 
-def wait_for_replicas(count: int, *, timeout_s: float) -> None:
+def wait_for_replicas(count: int) -> None:
     """Until so many copies of the model answer, as Serve sees it."""
     from ray import serve
 
-    deadline = time.monotonic() + timeout_s
-    while (states := serve.status().applications["emollm"].deployments["Annotator"].replica_states) != {
-        "RUNNING": count
-    }:
-        assert time.monotonic() < deadline, f"replicas are {states}, not {count} RUNNING"
-        time.sleep(0.5)
+    def states() -> Any:
+        return serve.status().applications["emollm"].deployments["Annotator"].replica_states
+
+    wait_for(lambda: states() == {"RUNNING": count})
 
 
 def assert_all_right(answers: list[httpx.Response], expected: Any) -> None:
@@ -89,11 +88,8 @@ def test_a_redeployment_loses_no_request(deploy: Deploy, client: httpx.Client) -
     before = replica_pids()
     with steady_requests(client, "a fine day") as answers:
         deploy(batch_tokens=512)
-        deadline = time.monotonic() + 60
-        while before & replica_pids() and time.monotonic() < deadline:
-            time.sleep(0.5)
-    assert not before & replica_pids(), "the old replica has drained and gone"
-    assert len(answers) > 10
+        wait_for(lambda: not before & replica_pids())  # the old replica has drained and gone
+        wait_for(lambda: len(answers) > 10)
     assert_all_right(answers, expected)
 
 
@@ -103,13 +99,9 @@ def test_a_killed_replica_is_replaced_and_no_answer_is_wrong_or_lost(client: htt
     (victim,) = replica_pids()
     with steady_requests(client, "a fine day") as answers:
         os.kill(victim, signal.SIGKILL)
-        deadline = time.monotonic() + 90
-        while not (replica_pids() - {victim}) and time.monotonic() < deadline:
-            time.sleep(0.5)
+        wait_for(lambda: replica_pids() - {victim})
         seen = len(answers)
-        while len(answers) < seen + 8 and time.monotonic() < deadline:
-            time.sleep(0.2)
-    assert len(answers) >= seen + 8
+        wait_for(lambda: len(answers) >= seen + 8)
     assert_all_right(answers, expected)
 
 
@@ -130,16 +122,13 @@ def test_under_load_a_second_replica_comes_and_goes_and_no_request_fails(
     expected = values(ask(client, "a fine day"))
     # Pieces of one text each: the requests of four clients are 64, where one replica is to have eight.
     deploy(max_replicas=2, batch_tokens=64)
-    wait_for_replicas(1, timeout_s=90)
+    wait_for_replicas(1)
     with steady_requests(client, "a fine day", times=16) as answers:
-        wait_for_replicas(2, timeout_s=120)
+        wait_for_replicas(2)
         seen = len(answers)
-        deadline = time.monotonic() + 60
-        while len(answers) < seen + 8 and time.monotonic() < deadline:
-            time.sleep(0.2)
-    assert len(answers) >= seen + 8
+        wait_for(lambda: len(answers) >= seen + 8)
     assert_all_right(answers, expected)
-    wait_for_replicas(1, timeout_s=120)
+    wait_for_replicas(1)
     assert_all_right([ask(client, "a fine day")], expected)
 
 
@@ -166,9 +155,9 @@ def test_a_model_that_does_not_load_says_why_and_is_not_tried_for_ever(
     time.sleep(5)
     assert serve.status().applications["broken"].status == "DEPLOY_FAILED"
     assert not deployment().replica_states.get("STARTING")
-    ready = httpx.get(f"{serve_url}/broken/readyz", timeout=30)
+    ready = httpx.get(f"{serve_url}/broken/readyz", timeout=60)
     assert (ready.status_code, ready.json()["error"]["code"]) == (503, "not_ready")
-    assert httpx.get(f"{serve_url}/broken/healthz").status_code == 200
+    assert httpx.get(f"{serve_url}/broken/healthz", timeout=60).status_code == 200
     # The endpoint beside it does not mind.
     assert ask(client, "a fine day").status_code == 200
     serve.delete("broken")

@@ -64,7 +64,7 @@ def open_page(browser: Any, client: httpx.Client) -> Iterator[Open]:
         context = browser.new_context(**options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(180_000)
         page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: said.append(f"error: {error}"))
         page.on("request", lambda request: asked.append(request.url))
@@ -91,7 +91,7 @@ def read(page: Any, *posts: str) -> None:
 
 def until(page: Any, condition: str) -> None:
     """Wait for a condition in JavaScript. Playwright's own way evaluates strings in the page: its CSP forbids that."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not page.evaluate(condition):
         assert time.monotonic() < deadline, condition
         page.wait_for_timeout(50)
@@ -342,6 +342,7 @@ def test_the_key_is_asked_for_and_kept_in_the_tab(browser: Any, deploy: Deploy, 
     file, secret = key
     url = str(deploy(keys=str(file)).base_url)
     page = browser.new_page()
+    page.set_default_timeout(180_000)
     page.goto(url)
     page.wait_for_selector("#key-form", state="visible")
     page.fill("#key", "wrong")

@@ -59,11 +59,14 @@ def test_the_folder_is_small_and_tells_all(model: Path) -> None:
 def test_annotated_offline_and_asked_here_a_post_has_the_same_answers(model: Path, tmp_path: Path) -> None:
     posts = SAMPLES / "posts.jsonl"
     annotate_corpus(
-        AnnotateConfig(model=str(model), input=posts, out=tmp_path / "out", max_posts=40, batch_size=16, cluster=ONE)
-    )
+        AnnotateConfig(
+            model=str(model), input=posts, out=tmp_path / "out", max_posts=40, batch_size=16, precision="float32",
+            cluster=ONE,
+        )
+    )  # fmt: skip
     rows = {row["id"]: row for row in pq.read_table(tmp_path / "out").to_pylist()}
     texts = read_table(posts).slice(0, 40).to_pylist()
-    scorer = open_scorer(str(model))
+    scorer = open_scorer(str(model), precision="float32")
     for post in texts[:10]:
         valence, emotions = scorer.score(questions_for(post["text"], select_tasks(["V-reg", "E-c"])))
         row = rows[post["id"]]
