@@ -61,7 +61,10 @@ def at_rest(client: httpx.Client) -> None:
 
 
 def begun(client: httpx.Client, stack: ExitStack, **kinds: Any) -> Iterator[str]:
-    """The lines of a large stream after its first, which has come; it is left at the end of the stack."""
+    """The lines of a large stream after its first, which has come.
+
+    It is left at the end of the stack, or when nobody holds its lines.
+    """
     response = stack.enter_context(client.stream("POST", "/v1/annotate/stream", json=body(2000, **kinds)))
     lines = response.iter_lines()
     assert json.loads(next(lines))["index"] == 0
@@ -89,13 +92,13 @@ def test_without_a_known_key_there_are_no_answers(client: httpx.Client) -> None:
 def test_a_full_queue_is_429_with_a_time_to_come_back(client: httpx.Client) -> None:
     at_rest(client)
     with ExitStack() as stack:
-        for n in range(MAX_REQUESTS):
-            begun(client, stack, tag=str(n))
+        streams = [begun(client, stack, tag=str(n)) for n in range(MAX_REQUESTS)]
         with ThreadPoolExecutor(16) as threads:
             found = list(threads.map(lambda n: client.post("/v1/annotate", json=body(12, tag=str(n))), range(16)))
         for response in found:
             assert (response.status_code, response.json()["error"]["code"]) == (429, "queue_full")
             assert int(response.headers["retry-after"]) >= 1
+        assert [json.loads(next(lines))["index"] for lines in streams] == [1] * MAX_REQUESTS
     at_rest(client)
 
 
@@ -146,11 +149,11 @@ def test_a_small_request_is_not_starved_by_a_large_one(client: httpx.Client) -> 
 def test_it_stays_ready_with_as_many_large_requests_as_it_takes(client: httpx.Client) -> None:
     at_rest(client)
     with ExitStack() as stack:
-        for n in range(MAX_REQUESTS - 1):
-            begun(client, stack, tag=str(n))
+        streams = [begun(client, stack, tag=str(n)) for n in range(MAX_REQUESTS - 1)]
         for _ in range(5):
             assert client.get("/readyz").json() == {"status": "ready"}
         assert client.post("/v1/annotate", json=body(1)).status_code == 200
+        assert [json.loads(next(lines))["index"] for lines in streams] == [1] * (MAX_REQUESTS - 1)
 
 
 @pytest.mark.ray
