@@ -73,4 +73,5 @@ def _nodes(count: int, out: str, note: Path, hold: Path | None) -> Any:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in a shell's background is born deaf to it
     run_job(main)
