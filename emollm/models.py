@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelF
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
-from emollm.affect_card import AffectCard, BaseModelInfo, card_of, write_card
+from emollm.affect_card import CARD_FILE, AffectCard, BaseModelInfo, card_of, write_card
 from emollm.bases import BASE_PREFIX, BASES, Architecture, model_folder
 from emollm.embedded import embedded_base
 from emollm.encoding import PromptEncoder
@@ -199,6 +200,9 @@ def save_model(folder: Path, loaded: LoadedModel) -> None:
     # peft writes a stock README; the card is affect.json.
     (folder / "README.md").unlink(missing_ok=True)
     write_card(folder, loaded.card)
+    # safetensors makes files that nobody else may read; on shared storage others annotate and serve with this model.
+    for weights in folder.glob("*.safetensors"):
+        weights.chmod(stat.S_IMODE((folder / CARD_FILE).stat().st_mode))
 
 
 @torch.no_grad()

@@ -52,6 +52,7 @@ def test_a_saved_model_gives_the_logits_of_the_one_in_memory(tmp_path: Path, fam
     card = base.card.model_copy(update={"adapter": "lora" if method == "lora" else None})
     save_model(tmp_path / "model", LoadedModel(model, base.tokenizer, card))
     assert verify_saved(tmp_path / "model", LoadedModel(model, base.tokenizer, card)) < 1e-3
+    assert len({path.stat().st_mode for path in (tmp_path / "model").iterdir()}) == 1  # who may read one may read all
     with torch.no_grad():
         next(p for n, p in model.named_parameters() if "q_" in n or ".q." in n or "query" in n).add_(0.5)
     with pytest.raises(ModelError, match="differs from the one trained"):
