@@ -103,7 +103,7 @@ def test_heads_start_where_they_were_and_gradient_steps_lower_the_loss(backbone:
     losses = []
     for _ in range(12):
         loss = joint.module(micro.inputs, micro.labels_BT)
-        losses.append(float(loss))
+        losses.append(loss.item())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
