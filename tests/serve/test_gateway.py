@@ -35,6 +35,8 @@ class Replicas:
     models: list[str]
     changes_after: int = 10**9
     fails: bool = False
+    loads_for: float = 0.0
+    """Seconds before it can describe itself."""
     asked: int = 0
     described: int = 0
     given: list[tuple[str, int]] = field(default_factory=list)
@@ -53,6 +55,7 @@ class Replicas:
 
     async def _describe(self) -> Description:
         self.described += 1
+        await asyncio.sleep(self.loads_for)
         return Description(self.card, "constrained", "float32", None, {}, self.model)
 
     async def _answer(self, piece: Piece) -> list[list[Answer]] | None:
@@ -93,6 +96,22 @@ def replicas(model_directory: Path, monkeypatch: pytest.MonkeyPatch) -> Callable
 async def all_of(gateway: Gateway, texts: Sequence[str], into: list[Any]) -> None:
     async for _, answers in gateway.stream({"request_id": "r"}, texts, ["V-oc"]):
         into.append(answers[0].error)
+
+
+def test_a_request_waits_for_a_replica_that_comes_up_and_readiness_does_not(
+    replicas: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "READY_TIMEOUT_S", 0.01)
+    gateway, _ = replicas("model", loads_for=0.2)
+
+    async def scenario() -> None:
+        with pytest.raises(Problem) as problem:
+            await gateway.describe(now=True)
+        assert (problem.value.status, problem.value.code) == (503, "not_ready")
+        results = await gateway.annotate({"request_id": "r"}, TEXTS, ["V-oc"])
+        assert [answers[0].error for _, answers in results] == ["model"] * len(TEXTS)
+
+    asyncio.run(scenario())
 
 
 def test_a_replaced_model_is_noticed_and_its_request_started_over(replicas: Any) -> None:
