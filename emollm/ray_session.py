@@ -53,7 +53,10 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
 
 
 def start_ray(settings: dict[str, Any]) -> None:
-    """A private Ray that is not up after Ray's 30 s, which no option changes, is started again."""
+    """`ray.init` with these; a private Ray that is not up after Ray's 30 s, which no option changes, is started again.
+
+    Raises ResourceError if it does not come up, or the address does not answer.
+    """
     import ray
 
     for _ in range(_STARTS):
