@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -49,7 +50,7 @@ def body(num_texts: int, *, words: int = 3, tag: str = "") -> dict[str, Any]:
     return {"texts": [f"{tag} {n} " + "so " * words for n in range(num_texts)], "tasks": ["profile"]}
 
 
-def at_rest(client: httpx.Client) -> None:
+def at_rest(client: httpx.Client, *, seconds: float = 120) -> None:
     """Wait until nothing is at work: a full queue would say 429. In far less than the deadline."""
 
     def all_places_are_free() -> bool:
@@ -57,7 +58,7 @@ def at_rest(client: httpx.Client) -> None:
             found = list(threads.map(lambda _: client.post("/v1/annotate", json=body(1)), range(MAX_REQUESTS)))
         return {response.status_code for response in found} == {200}
 
-    wait_for(all_places_are_free, seconds=120)
+    wait_for(all_places_are_free, seconds)
 
 
 def begun(client: httpx.Client, stack: ExitStack, **kinds: Any) -> Iterator[str]:
@@ -105,6 +106,9 @@ def test_a_full_queue_is_429_with_a_time_to_come_back(client: httpx.Client) -> N
 @pytest.mark.ray
 def test_a_client_that_leaves_frees_its_place(client: httpx.Client) -> None:
     at_rest(client)
+    started = time.monotonic()
+    assert client.post("/v1/annotate", json=body(256, words=300)).status_code == 200
+    one = time.monotonic() - started
 
     def leave(n: int) -> None:
         large = body(256, words=300, tag=str(n))
@@ -113,7 +117,7 @@ def test_a_client_that_leaves_frees_its_place(client: httpx.Client) -> None:
 
     with ThreadPoolExecutor(MAX_REQUESTS) as threads:
         list(threads.map(leave, range(MAX_REQUESTS)))
-    at_rest(client)
+    at_rest(client, seconds=MAX_REQUESTS / 2 * one)  # all four at work would hold their places twice as long
 
 
 @pytest.mark.ray
@@ -121,7 +125,7 @@ def test_a_stream_left_half_way_frees_its_place(client: httpx.Client) -> None:
     at_rest(client)
     for _ in range(MAX_REQUESTS):
         with ExitStack() as stack:
-            begun(client, stack, words=50)
+            begun(client, stack, words=300)  # minutes of work each, of which at_rest waits two
     at_rest(client)
 
 
