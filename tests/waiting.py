@@ -7,14 +7,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
-def wait_for(what: Callable[[], object], seconds: float = 300) -> None:
-    """Until it is true; `seconds` only end a test that would never end."""
+def wait_for(what: Callable[[], T], seconds: float = 300, *, saying: Callable[[], object] = str) -> T:
+    """Until it is true, which is then returned; `seconds` only end a test that would never end, `saying` why."""
     give_up = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < give_up, "it did not come to that"
+    while not (found := what()):
+        assert time.monotonic() < give_up, f"it did not come to that {saying()}"
         time.sleep(0.1)
+    return found
 
 
 @contextmanager

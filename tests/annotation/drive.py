@@ -39,14 +39,14 @@ def committed_posts(out: str | Path) -> set[str]:
 
 def main(argv: Any) -> None:
     config = AnnotateConfig.model_validate_json(Path(argv[0]).read_text())
-    opener = CheapOpener(Path(argv[1]), 0.02, Path(f"{argv[1]}.hold"))
-    with _nodes(int(argv[2]), config.out, Path(f"{argv[1]}.killed"), opener.hold) if len(argv) > 2 else nullcontext():
-        summary = annotate_corpus(config, opener=opener)
+    hold = Path(f"{argv[1]}.hold")
+    with _nodes(int(argv[2]), config.out, Path(f"{argv[1]}.killed"), hold) if len(argv) > 2 else nullcontext():
+        summary = annotate_corpus(config, opener=CheapOpener(Path(argv[1]), 0.02, hold))
     print(json.dumps(summary))
 
 
 @contextmanager
-def _nodes(count: int, out: str, note: Path, hold: Path | None) -> Any:
+def _nodes(count: int, out: str, note: Path, hold: Path) -> Any:
     import ray
     from ray.cluster_utils import Cluster
 
@@ -61,7 +61,6 @@ def _nodes(count: int, out: str, note: Path, hold: Path | None) -> Any:
         for process in nodes[-1].live_processes():
             os.kill(process[1].pid, signal.SIGKILL)
         print("node killed", file=sys.stderr, flush=True)
-        assert hold is not None
         hold.unlink()
 
     threading.Thread(target=kill_last, daemon=True).start()

@@ -19,6 +19,7 @@ from emollm.training.run_folder import read_lines
 from tests.conftest import ROOT
 from tests.ray_cluster import BIN, HEAD, Node, RayCluster, free_ports, ray_cluster
 from tests.training.ranks import options
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.ray
 
@@ -152,10 +153,7 @@ def hosts_of_replicas(cluster: RayCluster, count: int) -> set[str]:
 
 
 def wait_for_answers(answers: list[int | str], count: int) -> None:
-    give_up = time.monotonic() + 300
-    while len(answers) < count:
-        assert time.monotonic() < give_up, answers
-        time.sleep(0.1)
+    wait_for(lambda: len(answers) >= count, saying=lambda: answers)
 
 
 def ask(url: str, answers: list[int | str], finished: threading.Event) -> None:

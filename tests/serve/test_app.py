@@ -7,7 +7,6 @@ import json
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -254,8 +253,7 @@ def wait_for_logs(*containing: str, deployment: str = "Http") -> Iterator[dict[s
             if all(part in line for part in containing)
         ]
 
-    wait_for(found, seconds=60)
-    return map(json.loads, found())
+    return map(json.loads, wait_for(found, seconds=60, saying=lambda: containing))
 
 
 @pytest.mark.ray
@@ -277,14 +275,13 @@ def test_metrics_count_requests_tokens_answers_and_confidence(client: httpx.Clie
     }
     import re
 
-    deadline = time.monotonic() + 180
-    missing = wanted
-    while missing and time.monotonic() < deadline:
+    def missing() -> set[str]:
         with suppress(httpx.HTTPError):
             text = httpx.get(metrics_address(ray.nodes()[0]), timeout=30).text
-            missing = {pattern for pattern in wanted if not re.search(pattern, text)}
-        time.sleep(1)
-    assert missing == set()
+            return {pattern for pattern in wanted if not re.search(pattern, text)}
+        return wanted
+
+    wait_for(lambda: not missing(), seconds=180, saying=missing)
 
 
 @pytest.mark.ray

@@ -72,7 +72,7 @@ def wait_for_replicas(count: int) -> None:
     def states() -> Any:
         return serve.status().applications["emollm"].deployments["Annotator"].replica_states
 
-    wait_for(lambda: states() == {"RUNNING": count})
+    wait_for(lambda: states() == {"RUNNING": count}, saying=states)
 
 
 def assert_all_right(answers: list[httpx.Response], expected: Any) -> None:
