@@ -24,16 +24,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from emollm.affect_card import AffectCard, BaseModelInfo
-from emollm.annotation.config import AnnotateConfig
+from emollm.annotation.options import AnnotateConfig
 from emollm.annotation.pipeline import annotate_corpus
 from emollm.annotation.verify import verify
-from emollm.answers import EMPTY_TEXT, Answer
-from emollm.bases import DEFAULT_BASE
-from emollm.config import ClusterConfig
-from emollm.prompts import Question
+from emollm.core.answers import EMPTY_TEXT, Answer
+from emollm.core.bases import DEFAULT_BASE
+from emollm.core.card import AffectCard, BaseModelInfo
+from emollm.core.options import ClusterConfig
+from emollm.core.prompts import Question
+from emollm.scoring.open import open_scorer
 from emollm.scoring.rows import AnnotatePosts
-from emollm.scoring.scorer import Scorer, open_scorer
+from emollm.scoring.scorer import Scorer
 
 _BARE_POSTS, _BLOCK = 40_960, 2048
 

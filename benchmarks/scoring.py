@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-SAMPLE_POSTS = Path(__file__).resolve().parents[1] / "emollm" / "corpora" / "samples" / "posts.jsonl"
+SAMPLE_POSTS = Path(__file__).resolve().parents[1] / "emollm" / "data" / "corpora" / "samples" / "posts.jsonl"
 NEW_TOKENS = 256
 WAYS: dict[str, str] = {
     "released-loop": "batches of 16 in file order, sampled as the released code does, 256 new tokens",
@@ -31,8 +31,6 @@ WAYS: dict[str, str] = {
     "constrained": "--engine constrained",
     "constrained-quick": "--engine constrained with SearchOptions(exact=False): answers read as far as they differ",
     "heads": "--engine heads, on --heads-model and ten times the posts: one pass a post for all questions",
-    "heads-int8": "the same with --precision int8; its products are not counted in the peak",
-    "constrained-int8": "--engine constrained --precision int8",
     "heads-ray": "the same as the actors of an annotation job do it, through Ray Data: CPU seconds of the actor",
 }
 
@@ -75,9 +73,9 @@ def measure(args: argparse.Namespace, num_posts: int) -> dict[str, float]:
     """One way, timed from the first prompt to the last answer; the model is loaded before."""
     import torch
 
-    from emollm.models import load_model
-    from emollm.prompts import questions_for
-    from emollm.tasks import select_tasks
+    from emollm.core.prompts import questions_for
+    from emollm.core.tasks import select_tasks
+    from emollm.models.load import load_model
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -159,9 +157,9 @@ def released_loop(loaded: Any) -> Score:
     """The loop that the published results were made with."""
     import torch
 
-    from emollm.answers import parse_answer
-    from emollm.models import prompt_encoder
-    from emollm.prompts import render
+    from emollm.core.answers import parse_answer
+    from emollm.core.prompts import render
+    from emollm.models.load import prompt_encoder
 
     encoder = prompt_encoder(loaded)
 
@@ -190,8 +188,8 @@ def pipeline(loaded: Any) -> Score:
     """What most people write."""
     from transformers import pipeline as make_pipeline
 
-    from emollm.answers import parse_answer
-    from emollm.prompts import lay_out, render
+    from emollm.core.answers import parse_answer
+    from emollm.core.prompts import lay_out, render
 
     generator = make_pipeline("text-generation", model=loaded.model, tokenizer=loaded.tokenizer)
 
@@ -213,24 +211,18 @@ def generate(loaded: Any) -> Score:
     return lambda questions: [answer.value for answer in scorer.score(questions)]
 
 
-def constrained(loaded: Any, *, exact: bool = True, int8: bool = False) -> Score:
-    from emollm.int8 import quantize_linears
-    from emollm.scoring.constrained import ConstrainedScorer
-    from emollm.scoring.walk import SearchOptions
+def constrained(loaded: Any, *, exact: bool = True) -> Score:
+    from emollm.scoring.constrained.engine import ConstrainedScorer
+    from emollm.scoring.constrained.search import SearchOptions
 
-    if int8:
-        quantize_linears(loaded.model)
     scorer = ConstrainedScorer(loaded, options=SearchOptions(exact=exact))
     return lambda questions: [answer.value for answer in scorer.score(questions)]
 
 
-def heads(loaded: Any, *, int8: bool = False) -> Score:
-    from emollm.int8 import quantize_linears
-    from emollm.scoring.heads import HeadsScorer
+def heads(loaded: Any) -> Score:
+    from emollm.scoring.heads.engine import HeadsScorer
 
     scorer = HeadsScorer(loaded)
-    if int8:
-        quantize_linears(loaded.model)
     return lambda questions: [answer.value for answer in scorer.score(questions)]
 
 
@@ -239,8 +231,8 @@ def through_ray(args: argparse.Namespace, num_posts: int) -> dict[str, float]:
     import pyarrow as pa
     import ray
 
-    from emollm.config import ClusterConfig
-    from emollm.ray_session import map_on_actors, quiet_ray_data, ray_session
+    from emollm.core.options import ClusterConfig
+    from emollm.runtime.session import map_on_actors, quiet_ray_data, ray_session
 
     cluster, size = ClusterConfig(num_workers=1), 64
     texts = read_posts(args.posts, num_posts + size)
@@ -284,9 +276,7 @@ SCORERS: dict[str, Callable[[Any], Score]] = {
     "generate": generate,
     "constrained": constrained,
     "constrained-quick": lambda loaded: constrained(loaded, exact=False),
-    "constrained-int8": lambda loaded: constrained(loaded, int8=True),
     "heads": heads,
-    "heads-int8": lambda loaded: heads(loaded, int8=True),
 }
 
 if __name__ == "__main__":

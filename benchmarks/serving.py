@@ -26,7 +26,7 @@ from typing import Any
 
 import psutil
 
-from emollm.bases import DEFAULT_MODEL
+from emollm.core.bases import DEFAULT_MODEL
 
 ROOT = Path(__file__).resolve().parents[1]
 _SERVE = ("ray::ServeReplica", "ray::ProxyActor")
@@ -37,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").strip())
     parser.add_argument("--model", default=DEFAULT_MODEL, help="model directory, or a base by name")
     parser.add_argument("--engine", default="auto", help="of both servers")
-    parser.add_argument("--precision", default="float32", choices=("float32", "bf16", "int8", "auto"))
+    parser.add_argument("--precision", default="float32", choices=("float32", "bf16", "auto"))
     parser.add_argument("--tasks", nargs="+", default=["profile"])
     parser.add_argument("--concurrency", nargs="+", type=int, default=[1, 8, 32, 128])
     parser.add_argument("--requests", type=int, default=256, help="requests at each concurrency, at least two a client")
@@ -164,9 +164,9 @@ def serve_naively(args: argparse.Namespace) -> None:
     import uvicorn
     from fastapi import FastAPI
 
-    from emollm.prompts import questions_for
-    from emollm.scoring.scorer import open_scorer
-    from emollm.tasks import select_tasks
+    from emollm.core.prompts import questions_for
+    from emollm.core.tasks import select_tasks
+    from emollm.scoring.open import open_scorer
 
     scorer = open_scorer(args.model, engine=args.engine, precision=args.precision)
     scorer.score(questions_for("A quiet start.", select_tasks(args.tasks, scorer.card.tasks)))

@@ -65,9 +65,9 @@ def main() -> None:
 
 def count(args: argparse.Namespace) -> None:
     """Tokens that go through the model in three steps of several sizes."""
-    from emollm.models import load_base, prompt_encoder
+    from emollm.models.load import load_base, prompt_encoder
     from emollm.training.batches import cut_by_length, cut_by_prompt, encode_rows, steps
-    from emollm.training.config import TrainConfig
+    from emollm.training.options import TrainConfig
     from emollm.training.rows import training_rows
     from emollm.training.sharing import num_tokens
 
@@ -89,10 +89,10 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     import torch
     import torch.distributed as dist
 
-    from emollm.models import LoadedModel, attach_lora, load_base, prompt_encoder
+    from emollm.models.load import LoadedModel, attach_lora, load_base, prompt_encoder
     from emollm.training.batches import encode_rows
-    from emollm.training.config import TrainConfig
     from emollm.training.loop import peak_memory_gib
+    from emollm.training.options import TrainConfig
     from emollm.training.rows import training_rows
 
     on_gpu = torch.cuda.is_available()

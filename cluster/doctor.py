@@ -19,10 +19,10 @@ from pydantic import Field
 from cluster import checks
 from cluster.finding import Finding, all_passed, as_json, as_text
 from cluster.probe import Ask, NodeFacts, Probe
-from emollm.bases import BASE_PREFIX, BASES, DEFAULT_MODEL
-from emollm.config import ClusterConfig, Config, read_config, run_job
-from emollm.errors import ResourceError
-from emollm.ray_session import LIGHT_TASK_CPUS, ray_session
+from emollm.core.bases import BASE_PREFIX, BASES, DEFAULT_MODEL
+from emollm.core.errors import ResourceError
+from emollm.core.options import ClusterConfig, Config, read_config, run_job
+from emollm.runtime.session import LIGHT_TASK_CPUS, ray_session
 
 
 class DoctorConfig(Config):

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from emollm.bases import BASES, SERIES
-from emollm.config import Config, read_config, run_job
-from emollm.errors import DataError
+from emollm.core.bases import BASES, SERIES
+from emollm.core.errors import DataError
+from emollm.core.options import Config, read_config, run_job
 
 TRAIN_ROWS = 234_040
 """AAID, one row a wording."""

@@ -10,16 +10,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emollm.bases import DEFAULT_MODEL
-from emollm.errors import ConfigError, DataError
-from emollm.posts import read_table
-from emollm.prompts import Question, column_name, questions_for
-from emollm.tasks import Kind, select_tasks
+from emollm.core.bases import DEFAULT_MODEL
+from emollm.core.errors import ConfigError, DataError
+from emollm.core.prompts import Question, column_name, questions_for
+from emollm.core.tasks import Kind, select_tasks
+from emollm.data.files.posts import read_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from emollm.answers import Answer
+    from emollm.core.answers import Answer
     from emollm.scoring.scorer import Scorer
 
 _POSTS_AT_ONCE = 32
@@ -41,7 +41,7 @@ def annotate(
     index are kept), or a `Path` of a .jsonl, .csv, .parquet or .txt file. `tasks` are names of tasks that the model
     knows; "profile" is the eleven questions of SemEval-2018. `model` is a model directory, a base by name, or an
     open scorer to use again; None: $EMOLLM_MODEL, else the model in the box. `options` go to
-    `emollm.scoring.scorer.open_scorer`.
+    `emollm.scoring.open.open_scorer`.
 
     Columns: `text`, then `ei_reg_joy`, `v_reg`, `e_c`, ..., named as in an annotated corpus, in the tasks' own
     ranges. `details` adds to each its `_confidence`, `_error`, `_probabilities` and, of a regression, `_std`,
@@ -76,7 +76,7 @@ def _score(
     scorer: Scorer, texts: Sequence[str], questions: Sequence[Question], *, progress: bool
 ) -> list[list[Answer]]:
     """A list a question, of the answers in the order of the texts."""
-    from emollm.progress import progress_bar
+    from emollm.core.progress import progress_bar
 
     answers: list[list[Answer]] = [[] for _ in questions]
     with contextlib.ExitStack() as stack:
@@ -140,7 +140,7 @@ def _model(model: str | Path | None) -> str:
 @functools.lru_cache(maxsize=1)
 def _open(model: str, options: tuple[tuple[str, Any], ...]) -> Scorer:
     """The last scorer stays open, so that a second call does not load the model again."""
-    from emollm.scoring.scorer import open_scorer
+    from emollm.scoring.open import open_scorer
 
     return open_scorer(model, **dict(options))
 

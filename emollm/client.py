@@ -19,7 +19,7 @@ import urllib.request
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from emollm.errors import ConfigError, ResourceError
+from emollm.core.errors import ConfigError, ResourceError
 
 KEY_VARIABLE = "EMOLLM_API_KEY"
 _TEXTS_A_REQUEST = 1000

@@ -5,17 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from emollm.config import read_config, run_job
+from emollm.core.options import read_config, run_job
 
 
 def main(argv: Sequence[str]) -> None:
-    from emollm.annotation.config import AnnotateConfig
+    from emollm.annotation.options import AnnotateConfig
 
     config = read_config(AnnotateConfig, argv, prog="annotate")
 
     from emollm.annotation.pipeline import annotate_corpus
     from emollm.annotation.report import estimate_lines, summary_lines
-    from emollm.progress import progress_bar
+    from emollm.core.progress import progress_bar
 
     try:
         with progress_bar("annotating", None, "posts") as advance:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from emollm.config import read_config, run_job
+from emollm.core.options import read_config, run_job
 
 
 def main(argv: Sequence[str]) -> None:
-    from emollm.evaluation.config import AuditConfig
+    from emollm.evaluation.options import AuditConfig
 
     config = read_config(AuditConfig, argv, prog="audit")
 
+    from emollm.core.progress import progress_bar, table_console
     from emollm.evaluation.audit import audit
     from emollm.evaluation.report.audit import audit_table
-    from emollm.progress import progress_bar, table_console
 
     with progress_bar("auditing", None, "questions") as advance:
         found = audit(config, on_rows=lambda new, total: advance(new, total=total))

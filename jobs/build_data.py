@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from emollm.config import read_config, run_job, split_command
+from emollm.core.options import read_config, run_job, split_command
 
 
 def main(argv: Sequence[str]) -> None:
-    from emollm.aeb import AebConfig, build_aeb
-    from emollm.build import AaidConfig, OwnConfig, build_aaid, build_own
-    from emollm.manifest import report
+    from emollm.data.aaid import AaidConfig, OwnConfig, build_aaid, build_own
+    from emollm.data.aeb import AebConfig, build_aeb
+    from emollm.data.manifest import report
 
     command, rest = split_command(
         argv, prog="build_data", commands={"aaid": AaidConfig, "aeb": AebConfig, "own": OwnConfig}

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from emollm.config import read_config, run_job
+from emollm.core.options import read_config, run_job
 
 
 def main(argv: Sequence[str]) -> None:
-    from emollm.evaluation.config import CalibrateConfig
+    from emollm.evaluation.options import CalibrateConfig
 
     config = read_config(CalibrateConfig, argv, prog="calibrate")
 
+    from emollm.core.progress import progress_bar, table_console
     from emollm.evaluation.calibrate import calibrate_model
     from emollm.evaluation.fit_calibration import LEAST_ROWS
     from emollm.evaluation.report.terminal import gains_table
-    from emollm.progress import progress_bar, table_console
 
     with progress_bar("calibrating", None, "questions") as advance:
         done = calibrate_model(config, on_rows=lambda new, total: advance(new, total=total))

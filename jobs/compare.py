@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from emollm.config import read_config, run_job
+from emollm.core.options import read_config, run_job
 
 
 def main(argv: Sequence[str]) -> None:
-    from emollm.evaluation.config import CompareConfig
+    from emollm.evaluation.options import CompareConfig
 
     # RUN_A RUN_B may be given bare.
     bare = list(argv[:2]) if len(argv) > 1 and not any(word.startswith("-") for word in argv[:2]) else []
     named = [word for option, run in zip(("--run-a", "--run-b"), bare, strict=False) for word in (option, run)]
     config = read_config(CompareConfig, [*named, *argv[len(bare) :]], prog="compare")
 
+    from emollm.core.progress import table_console
     from emollm.evaluation.compare import compare_runs
     from emollm.evaluation.report.terminal import comparison_table
-    from emollm.progress import table_console
 
     comparison = compare_runs(config)
     console = table_console()

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from emollm.config import read_config, run_job
+from emollm.core.options import read_config, run_job
 
 
 def main(argv: Sequence[str]) -> None:
-    from emollm.evaluation.config import EvaluateConfig
+    from emollm.evaluation.options import EvaluateConfig
 
     config = read_config(EvaluateConfig, argv, prog="evaluate")
 
+    from emollm.core.progress import console, progress_bar, table_console
     from emollm.evaluation.report.terminal import results_table
     from emollm.evaluation.run import evaluate
-    from emollm.progress import console, progress_bar, table_console
 
     with progress_bar("evaluating", None, "questions") as advance:
         evaluation = evaluate(

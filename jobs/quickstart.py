@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import Field
 
-from emollm.bases import BASE_PREFIX, DEFAULT_BASE
-from emollm.config import ClusterConfig, Config, read_config, run_job
+from emollm.core.bases import BASE_PREFIX, DEFAULT_BASE
+from emollm.core.options import ClusterConfig, Config, read_config, run_job
 
 # One question each a post. With the eight questions about intensities beside them, minutes would teach neither.
 TASKS = ("V-reg", "E-c")
@@ -43,14 +43,14 @@ def main(argv: Sequence[str]) -> None:
     config = read_config(QuickstartConfig, argv, prog="quickstart")
 
     from emollm.annotation.pipeline import AnnotateConfig, annotate_corpus
-    from emollm.build import SAMPLES, AaidConfig, build_aaid
-    from emollm.evaluation.config import EvaluateConfig
+    from emollm.core.progress import console, progress_bar
+    from emollm.data.aaid import SAMPLES, AaidConfig, build_aaid
+    from emollm.evaluation.options import EvaluateConfig
     from emollm.evaluation.run import evaluate
-    from emollm.models import locate_base
-    from emollm.progress import console, progress_bar
-    from emollm.ray_session import ray_session
-    from emollm.training.config import TrainConfig
-    from emollm.training.fit import fit
+    from emollm.models.load import locate_base
+    from emollm.runtime.session import ray_session
+    from emollm.training.options import TrainConfig
+    from emollm.training.ray_train import fit
 
     data, model, annotated = config.out / "data", config.out / "model", config.out / "annotated"
     seconds: dict[str, float] = {}

@@ -9,9 +9,9 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from emollm.affect_card import card_tasks
-from emollm.config import ClusterConfig, read_config, run_job
-from emollm.errors import ResourceError
+from emollm.core.card import card_tasks
+from emollm.core.errors import ResourceError
+from emollm.core.options import ClusterConfig, read_config, run_job
 from serve.auth import check_access
 from serve.config import ServeConfig
 
@@ -34,7 +34,7 @@ def metrics_address(node: Mapping[str, Any]) -> str:
 
 def check_room(cluster: ClusterConfig) -> None:
     """Raise ResourceError, in words of this command's options, if the replicas do not fit into the Ray that is up."""
-    from emollm.ray_session import check_resources
+    from emollm.runtime.session import check_resources
 
     try:
         check_resources(cluster, what="replicas")
@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> None:
     import ray
     from ray import serve
 
-    from emollm.ray_session import ray_session
+    from emollm.runtime.session import ray_session
     from serve.start import deploy
 
     cluster = ClusterConfig(

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 
 from ray import serve
 
-from emollm.affect_card import AffectCard
-from emollm.answers import Answer
-from emollm.bases import model_folder
-from emollm.precision import resolve_precision
-from emollm.prompts import Question, questions_for
-from emollm.scoring.scorer import open_scorer
-from emollm.tasks import select_tasks
+from emollm.core.answers import Answer
+from emollm.core.bases import model_folder
+from emollm.core.card import AffectCard
+from emollm.core.prompts import Question, questions_for
+from emollm.core.tasks import select_tasks
+from emollm.models.precision import resolve_precision
+from emollm.scoring.open import open_scorer
 from serve.batching import FairGate, Piece
 from serve.config import ServeConfig
 from serve.metrics import ModelMetrics

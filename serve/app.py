@@ -18,10 +18,10 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
 from emollm import __version__
-from emollm.affect_card import card_tasks
-from emollm.bases import anywhere
-from emollm.config import with_values
-from emollm.scoring.scorer import resolve_engine
+from emollm.core.bases import anywhere
+from emollm.core.card import card_tasks
+from emollm.core.options import with_values
+from emollm.scoring.open import resolve_engine
 from serve.annotator import Annotator, batch_budget
 from serve.auth import check_access
 from serve.batching import PIECES_A_BATCH

@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
-from emollm.errors import ConfigError
+from emollm.core.errors import ConfigError
 from serve.config import ServeConfig
 
 ENVIRONMENT = "EMOLLM_API_KEYS"

@@ -11,10 +11,10 @@ from typing import Any
 
 from ray.exceptions import RayActorError
 
-from emollm.answers import Answer
-from emollm.errors import ConfigError
-from emollm.prompts import Question, questions_for
-from emollm.tasks import Task, select_tasks
+from emollm.core.answers import Answer
+from emollm.core.errors import ConfigError
+from emollm.core.prompts import Question, questions_for
+from emollm.core.tasks import Task, select_tasks
 from serve.annotator import Description, batch_budget
 from serve.batching import Piece, cut
 from serve.config import ServeConfig

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from emollm.config import run_job
+from emollm.core.options import run_job
 from serve.auth import add_key
 
 

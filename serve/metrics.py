@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from ray.serve.metrics import Counter, Gauge, Histogram
 
-from emollm.answers import Answer
-from emollm.prompts import Question
+from emollm.core.answers import Answer
+from emollm.core.prompts import Question
 from serve.drift import Drift
 
 _SECONDS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60]

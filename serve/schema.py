@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from emollm.affect_card import AffectCard
-from emollm.answers import Answer
-from emollm.prompts import Question
-from emollm.tasks import Task, Value
+from emollm.core.answers import Answer
+from emollm.core.card import AffectCard
+from emollm.core.prompts import Question
+from emollm.core.tasks import Task, Value
 
 MAX_TEXTS = 256
 MAX_STREAM_TEXTS = 20_000

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from emollm import errors
-from emollm.errors import EmollmError, ResourceError
+from emollm.core import errors
+from emollm.core.errors import EmollmError, ResourceError
 from serve.config import ServeConfig
 
 _OWN_ERROR = re.compile(r"emollm\.errors\.(\w+): (.*)")

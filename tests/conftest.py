@@ -32,7 +32,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def model_directory(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained tiny model directory: its answers are noise, its plumbing is real."""
-    from emollm.models import load_base, save_model
+    from emollm.models.load import load_base, save_model
 
     folder = tmp_path_factory.mktemp("models") / "tiny"
     folder.mkdir()
@@ -43,7 +43,7 @@ def model_directory(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture(scope="session")
 def sample_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder built from the sample corpora, in all ten wordings."""
-    from emollm.build import AaidConfig, build_aaid
+    from emollm.data.aaid import AaidConfig, build_aaid
 
     folder = tmp_path_factory.mktemp("data") / "aaid"
     build_aaid(AaidConfig(out=folder))
@@ -55,7 +55,7 @@ def local_ray() -> Iterator[None]:
     """A private Ray: free ports, no dashboard, three logical CPUs on any machine."""
     import ray
 
-    from emollm.ray_session import start_ray
+    from emollm.runtime.session import start_ray
 
     start_ray({"address": "local", "num_cpus": 3, "include_dashboard": False, "log_to_driver": False})
     yield

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 
 import emollm
-from emollm.affect_card import AffectCard
-from emollm.answers import Answer
-from emollm.errors import ConfigError, DataError, ModelError
-from emollm.models import load_base
-from emollm.prompts import Question
-from emollm.scoring.constrained import ConstrainedScorer
+from emollm.core.answers import Answer
+from emollm.core.card import AffectCard
+from emollm.core.errors import ConfigError, DataError, ModelError
+from emollm.core.prompts import Question
+from emollm.models.load import load_base
+from emollm.scoring.constrained.engine import ConstrainedScorer
 from emollm.scoring.scorer import Scorer
 
 PROFILE_COLUMNS = [

@@ -7,10 +7,10 @@ import json
 import pytest
 
 import emollm
-from emollm.affect_card import card_of, card_tasks
-from emollm.bases import BASES, DEFAULT_MODEL, model_folder
-from emollm.heads.bank import load_bank
-from emollm.scoring.scorer import resolve_engine
+from emollm.core.bases import BASES, DEFAULT_MODEL, model_folder
+from emollm.core.card import card_of, card_tasks
+from emollm.scoring.heads.weights import load_bank
+from emollm.scoring.open import resolve_engine
 
 FOLDER = model_folder(DEFAULT_MODEL)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from emollm.build import SAMPLES
+from emollm.data.aaid import SAMPLES
 from tests.conftest import ROOT
 from tests.ray_cluster import BIN, ENV, RayCluster, ray_cluster
 

@@ -8,17 +8,17 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from emollm.affect_card import read_card
 from emollm.annotation.pipeline import AnnotateConfig, annotate_corpus
-from emollm.build import SAMPLES
-from emollm.config import ClusterConfig
-from emollm.errors import DataError, ModelError, TrainingError
-from emollm.evaluation.config import EvaluateConfig
+from emollm.core.card import read_card
+from emollm.core.errors import DataError, ModelError, TrainingError
+from emollm.core.folders import read_run
+from emollm.core.options import ClusterConfig
+from emollm.data.aaid import SAMPLES
+from emollm.evaluation.options import EvaluateConfig
 from emollm.evaluation.run import evaluate
-from emollm.folders import read_run
-from emollm.training.config import TrainConfig
-from emollm.training.fit import fit
 from emollm.training.loop import StepReport
+from emollm.training.options import TrainConfig
+from emollm.training.ray_train import fit
 from tests.tiny import FAMILIES, Family, tiny_model
 
 pytestmark = pytest.mark.ray

@@ -28,9 +28,9 @@ from transformers import (
     T5Config,
 )
 
-from emollm.answers import answer_string
-from emollm.prompts import questions_for, render
-from emollm.tasks import TASKS, Kind
+from emollm.core.answers import answer_string
+from emollm.core.prompts import questions_for, render
+from emollm.core.tasks import TASKS, Kind
 
 Family = Literal["llama", "opt", "bloom", "t5", "bart"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
@@ -156,7 +156,7 @@ def _trained(spelling: Spelling) -> str:
 
 
 def _corpus() -> Iterator[str]:
-    posts = resources.files("emollm") / "corpora" / "samples" / "posts.jsonl"
+    posts = resources.files("emollm") / "data" / "corpora" / "samples" / "posts.jsonl"
     for line in posts.read_text(encoding="utf-8").splitlines():
         yield json.loads(line)["text"]
     for task in TASKS.values():

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from emollm.config import run_job
+from emollm.core.options import run_job
 
 
 def main(argv: Sequence[str]) -> None:

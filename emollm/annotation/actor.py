@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from emollm.annotation.ledger import Orders, Portion
 from emollm.annotation.output import ROW
-from emollm.errors import DataError
-from emollm.scoring.batching import PASSES
+from emollm.core.errors import DataError
+from emollm.models.batching import PASSES
 from emollm.scoring.rows import AnnotatePosts
 
 KILLED_WORKER = "killed_worker"

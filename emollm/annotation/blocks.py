@@ -22,9 +22,9 @@ from ray.data.block import BlockMetadata
 from ray.data.checkpoint import CheckpointConfig
 from ray.data.checkpoint.checkpoint_filter import IdColumnCheckpointManager
 
-from emollm.annotation.carry import to_type
 from emollm.annotation.output import ROW, OutputFolder
 from emollm.annotation.stage import Corpus, Staged
+from emollm.data.files.carry import to_type
 
 _MOST_BLOCKS = 20_000
 """About so many tasks at most, where the job does not say how large a block is: Ray's driver plans each."""

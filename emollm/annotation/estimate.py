@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from emollm.annotation.output import OutputFolder
-from emollm.annotation.readers import count_rows
-from emollm.config import with_values
+from emollm.core.options import with_values
+from emollm.data.files.readers import count_rows
 
 if TYPE_CHECKING:
     from emollm.annotation.job import Job

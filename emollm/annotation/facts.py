@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from emollm.prompts import column_name, questions_for
-from emollm.tasks import Kind, Task
+from emollm.core.prompts import column_name, questions_for
+from emollm.core.tasks import Kind, Task
 
 VALUE_BINS, CONFIDENCE_BINS = 20, 10
 _EXTREMES = 5

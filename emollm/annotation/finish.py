@@ -16,10 +16,10 @@ from emollm.annotation.identity import Identity, fingerprint
 from emollm.annotation.output import MANIFEST_FILE, REPORT_FILE, ROW, Committed, OutputFolder
 from emollm.annotation.page import page
 from emollm.annotation.stage import Corpus
-from emollm.errors import DataError
-from emollm.folders import run_facts
+from emollm.core.errors import DataError
+from emollm.core.folders import run_facts
+from emollm.core.tasks import Task
 from emollm.scoring.rows import output_schema
-from emollm.tasks import Task
 
 SCHEMA_KEY = b"emollm"
 _GROUP_ROWS = 20_000

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import emollm
-from emollm.annotation.config import AnnotateConfig
-from emollm.annotation.inputs import InputFile
-from emollm.bases import BASE_PREFIX, model_folder
-from emollm.tasks import Task
+from emollm.annotation.options import AnnotateConfig
+from emollm.core.bases import BASE_PREFIX, model_folder
+from emollm.core.tasks import Task
+from emollm.data.files.inputs import InputFile
 
 _SAMPLES, _SAMPLE_BYTES = 16, 1 << 16
 

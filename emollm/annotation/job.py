@@ -6,19 +6,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from emollm.affect_card import card_tasks
-from emollm.annotation.columns import Columns
-from emollm.annotation.config import AnnotateConfig
 from emollm.annotation.identity import Identity, identify
-from emollm.annotation.inputs import InputFile, find_files
 from emollm.annotation.ledger import Totals
 from emollm.annotation.monitor import Progress
+from emollm.annotation.options import AnnotateConfig
 from emollm.annotation.output import OutputFolder
-from emollm.annotation.readers import column_names, first_with_columns
-from emollm.errors import DataError
+from emollm.core.card import card_tasks
+from emollm.core.errors import DataError
+from emollm.core.tasks import Task, select_tasks
+from emollm.data.files.columns import Columns
+from emollm.data.files.inputs import InputFile, find_files
+from emollm.data.files.readers import column_names, first_with_columns
+from emollm.scoring.open import resolve_engine
 from emollm.scoring.rows import answer_fields
-from emollm.scoring.scorer import Scorer, resolve_engine
-from emollm.tasks import Task, select_tasks
+from emollm.scoring.scorer import Scorer
 
 
 @dataclass(slots=True)

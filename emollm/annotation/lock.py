@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from emollm.annotation.output import OutputFolder
-from emollm.errors import DataError
+from emollm.core.errors import DataError
 
 BEAT_S = 15.0
 STALE_S = 90.0

@@ -30,10 +30,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from emollm.annotation.identity import Identity, differences
-from emollm.annotation.inputs import locate
 from emollm.annotation.stage import Corpus, Staged
-from emollm.errors import DataError
-from emollm.folders import HIDDEN_RUN_FILE
+from emollm.core.errors import DataError
+from emollm.core.folders import HIDDEN_RUN_FILE
+from emollm.data.files.inputs import locate
 
 ROW = "row"
 """The column that numbers rows, from 0, through the whole input."""

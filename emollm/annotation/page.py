@@ -9,9 +9,9 @@ from typing import Any
 from emollm.annotation.facts import CONFIDENCE_BINS, VALUE_BINS, Column, Extreme, Facts
 from emollm.annotation.identity import Identity
 from emollm.annotation.monitor import left_in_words
-from emollm.datacard.charts import Series, bars, columns
-from emollm.tasks import Kind
-from emollm.webpage import html_page, html_table, tiles
+from emollm.core.tasks import Kind
+from emollm.reports.charts import Series, bars, columns
+from emollm.reports.page import html_page, html_table, tiles
 
 _STYLE = """
 .grid { grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); }

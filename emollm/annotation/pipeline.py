@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from emollm.annotation.config import AnnotateConfig
-from emollm.annotation.inputs import InputFile, groups_of
 from emollm.annotation.job import Job, open_job
 from emollm.annotation.ledger import Totals
 from emollm.annotation.lock import Lock, locked
 from emollm.annotation.monitor import Progress
+from emollm.annotation.options import AnnotateConfig
 from emollm.annotation.score import score
 from emollm.annotation.stage import Corpus, stage_corpus, stage_group
-from emollm.errors import ResourceError
+from emollm.core.errors import ResourceError
+from emollm.data.files.inputs import InputFile, groups_of
 from emollm.scoring.scorer import Scorer
 
 __all__ = ["AnnotateConfig", "Progress", "annotate_corpus"]
@@ -36,7 +36,7 @@ def annotate_corpus(
 
     A job that died is continued: rows that were committed are not scored again. Rerunning a finished job does nothing
     (`already_done` in the summary), and retrying its errors leaves it whole until they are scored. `opener` stands in
-    for `scoring.scorer.open_scorer` in the actors: tests and benchmarks put a cheap scorer there. Raises DataError if
+    for `scoring.open.open_scorer` in the actors: tests and benchmarks put a cheap scorer there. Raises DataError if
     `out` holds another job's output or another run is writing it, if the input cannot be read, or if ids are missing
     or occur twice; ResourceError if `out` cannot be written.
     """
@@ -58,7 +58,7 @@ def annotate_corpus(
 def run(job: Job, lock: Lock) -> dict[str, Any]:
     """Stage, score what is not scored yet, finish."""
     from emollm.annotation.finish import finish, reopen
-    from emollm.ray_session import check_resources, ray_session
+    from emollm.runtime.session import check_resources, ray_session
 
     config, output, started = job.config, job.output, time.monotonic()
     finished = output.finished() if config.retry_errors else None
@@ -126,7 +126,7 @@ def _stage_on_ray(
     """Every group as a task, as many at a time as there are CPUs."""
     import ray
 
-    from emollm.ray_session import worker_error
+    from emollm.runtime.session import worker_error
 
     stage, left = ray.remote(num_cpus=1)(stage_group), list(reversed(groups))
     running: dict[Any, int] = {}

@@ -8,8 +8,8 @@ import pyarrow as pa
 from rich.table import Table
 from rich.text import Text
 
-from emollm.annotation.config import AnnotateConfig
 from emollm.annotation.monitor import left_in_words
+from emollm.annotation.options import AnnotateConfig
 
 
 def posts_table(posts: pa.Table, *, title: str) -> Table:

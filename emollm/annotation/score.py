@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emollm.annotation.config import AnnotateConfig
 from emollm.annotation.job import Job
 from emollm.annotation.ledger import Totals
 from emollm.annotation.monitor import Pace
+from emollm.annotation.options import AnnotateConfig
 from emollm.annotation.output import OutputFolder
 from emollm.annotation.stage import Corpus
-from emollm.bases import anywhere
+from emollm.core.bases import anywhere
 
 if TYPE_CHECKING:
     from emollm.annotation.blocks import Block
@@ -76,7 +76,7 @@ def _score_blocks(job: Job, corpus: Corpus, blocks: Sequence[Block], ledger: Any
 
     from emollm.annotation.actor import ScoreBlock
     from emollm.annotation.blocks import PostsSource
-    from emollm.ray_session import map_on_actors, quiet_ray_data, worker_error
+    from emollm.runtime.session import map_on_actors, quiet_ray_data, worker_error
 
     config = job.config
     quiet_ray_data()

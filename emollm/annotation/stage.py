@@ -15,12 +15,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from emollm.annotation.carry import common_type, json_kinds, type_from_text, type_to_text
-from emollm.annotation.columns import Columns
-from emollm.annotation.ids import Hashes, IdHashes, derive_ids, hash_ids
-from emollm.annotation.inputs import InputFile
-from emollm.annotation.readers import read_rows
-from emollm.errors import DataError
+from emollm.core.errors import DataError
+from emollm.data.files.carry import common_type, json_kinds, type_from_text, type_to_text
+from emollm.data.files.columns import Columns
+from emollm.data.files.ids import Hashes, IdHashes, derive_ids, hash_ids
+from emollm.data.files.inputs import InputFile
+from emollm.data.files.readers import read_rows
 
 GROUP_ROWS = 1024
 """Rows of a Parquet row group: the least that is read to get at a row."""

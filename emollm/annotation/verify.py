@@ -14,18 +14,18 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from emollm.annotation.columns import Columns
 from emollm.annotation.finish import SCHEMA_KEY
 from emollm.annotation.identity import fingerprint, input_digest
-from emollm.annotation.ids import IdHashes, derive_ids, hash_ids
-from emollm.annotation.inputs import find_files
 from emollm.annotation.output import MANIFEST_FILE, OutputFolder
-from emollm.annotation.readers import column_names, first_with_columns, read_rows
-from emollm.errors import DataError
-from emollm.folders import HIDDEN_RUN_FILE
-from emollm.prompts import column_name, questions_for
+from emollm.core.errors import DataError
+from emollm.core.folders import HIDDEN_RUN_FILE
+from emollm.core.prompts import column_name, questions_for
+from emollm.core.tasks import Kind, Task
+from emollm.data.files.columns import Columns
+from emollm.data.files.ids import IdHashes, derive_ids, hash_ids
+from emollm.data.files.inputs import find_files
+from emollm.data.files.readers import column_names, first_with_columns, read_rows
 from emollm.scoring.rows import output_schema
-from emollm.tasks import Kind, Task
 
 _ROWS = 8192
 _TOLERANCE = 1e-3

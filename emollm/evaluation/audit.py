@@ -8,16 +8,16 @@ from dataclasses import asdict
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from emollm.answers import to_unit
-from emollm.corpora.eec import Sentence, read_eec
-from emollm.errors import ConfigError
-from emollm.evaluation.config import AuditConfig
+from emollm.core.answers import to_unit
+from emollm.core.errors import ConfigError
+from emollm.core.folders import check_new, new_folder, write_json, write_run
+from emollm.core.tasks import Kind, Task, Value, select_tasks
+from emollm.data.corpora.eec import Sentence, read_eec
 from emollm.evaluation.disparities import Disparity, Scores, disparities, some_frames
+from emollm.evaluation.options import AuditConfig
 from emollm.evaluation.predict import askable_tasks, predict
-from emollm.evaluation.questions import GoldQuestion
 from emollm.evaluation.report.audit import audit_page
-from emollm.folders import check_new, new_folder, write_json, write_run
-from emollm.tasks import Kind, Task, Value, select_tasks
+from emollm.metrics.questions import GoldQuestion
 
 
 def audit(config: AuditConfig, *, on_rows: Callable[[int, int], None] = lambda _done, _total: None) -> list[Disparity]:

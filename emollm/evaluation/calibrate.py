@@ -7,19 +7,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from emollm.affect_card import CARD_FILE, card_of, card_tasks, write_card
-from emollm.bases import DEFAULT_MODEL, model_folder
-from emollm.calibration import Abstention
-from emollm.errors import ModelError
-from emollm.evaluation.config import CalibrateConfig
+from emollm.core.bases import DEFAULT_MODEL, model_folder
+from emollm.core.calibration import Abstention
+from emollm.core.card import CARD_FILE, card_of, card_tasks, write_card
+from emollm.core.errors import ModelError
+from emollm.core.tasks import select_tasks
 from emollm.evaluation.fit_calibration import cross_fitted, fit_calibration
+from emollm.evaluation.options import CalibrateConfig
 from emollm.evaluation.predict import predict
-from emollm.evaluation.questions import load_questions
-from emollm.evaluation.reliability import Reliability
-from emollm.evaluation.reliability import measure as measure_reliability
-from emollm.evaluation.scores import score_task, split_tasks
-from emollm.scoring.scorer import resolve_engine
-from emollm.tasks import select_tasks
+from emollm.metrics.questions import load_questions
+from emollm.metrics.reliability import Reliability
+from emollm.metrics.reliability import measure as measure_reliability
+from emollm.metrics.scores import score_task, split_tasks
+from emollm.scoring.open import resolve_engine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

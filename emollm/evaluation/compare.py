@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from emollm.errors import ConfigError, DataError
-from emollm.evaluation.bootstrap import Group, Interval, estimate, interval, resample, sign_p_value
-from emollm.evaluation.config import CompareConfig
-from emollm.evaluation.metrics import Floats
-from emollm.evaluation.multiplicity import holm
-from emollm.evaluation.predictions import Prediction
-from emollm.evaluation.questions import distinct
-from emollm.evaluation.scores import Invalid, split_tasks, task_groups
+from emollm.core.errors import ConfigError, DataError
+from emollm.evaluation.options import CompareConfig
 from emollm.evaluation.systems import System, read_run
+from emollm.metrics.bootstrap import Group, Interval, estimate, interval, resample, sign_p_value
+from emollm.metrics.metrics import Floats
+from emollm.metrics.multiplicity import holm
+from emollm.metrics.predictions import Prediction
+from emollm.metrics.questions import distinct
+from emollm.metrics.scores import Invalid, split_tasks, task_groups
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

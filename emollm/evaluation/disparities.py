@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from emollm.corpora.eec import NOUN_PAIRS, Sentence
-from emollm.errors import DataError
-from emollm.evaluation.multiplicity import benjamini_hochberg, holm
+from emollm.core.errors import DataError
+from emollm.data.corpora.eec import NOUN_PAIRS, Sentence
+from emollm.metrics.multiplicity import benjamini_hochberg, holm
 
 Scores = Mapping[str, float]
 """A question's score of each sentence, in 0..1, by sentence id."""

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from emollm.answers import Answer, to_unit
-from emollm.calibration import Calibration, Curve, QuestionCalibration, temper
-from emollm.errors import DataError
-from emollm.evaluation.metrics import Floats
-from emollm.evaluation.predictions import Prediction
-from emollm.evaluation.reliability import confidences
-from emollm.heads.labels import QuestionKey
-from emollm.tasks import Kind, Task
+from emollm.core.answers import Answer, to_unit
+from emollm.core.calibration import Calibration, Curve, QuestionCalibration, temper
+from emollm.core.errors import DataError
+from emollm.core.tasks import Kind, Task
+from emollm.metrics.metrics import Floats
+from emollm.metrics.predictions import Prediction
+from emollm.metrics.reliability import confidences
+from emollm.scoring.heads.labels import QuestionKey
 
 LEAST_ROWS = 50
 """In each half of the texts. With fewer it could not be told what a question's maps are worth: it is left as it is."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from emollm.evaluation.config import EvaluateConfig
-from emollm.evaluation.reliability import Reliability
-from emollm.evaluation.reliability import measure as measure_reliability
-from emollm.evaluation.scores import Bootstrap, TaskResult, score_task, split_tasks
+from emollm.core.tasks import TASKS, Task
+from emollm.evaluation.options import EvaluateConfig
 from emollm.evaluation.systems import System
-from emollm.tasks import TASKS, Task
+from emollm.metrics.reliability import Reliability
+from emollm.metrics.reliability import measure as measure_reliability
+from emollm.metrics.scores import Bootstrap, TaskResult, score_task, split_tasks
 
 
 @dataclass(frozen=True, slots=True)

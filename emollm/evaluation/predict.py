@@ -11,13 +11,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from emollm.affect_card import card_tasks
-from emollm.bases import anywhere
-from emollm.config import ClusterConfig
-from emollm.evaluation.predictions import Prediction, read_value
-from emollm.evaluation.questions import GoldQuestion
-from emollm.scoring.scorer import resolve_engine
-from emollm.tasks import TASKS, Task
+from emollm.core.bases import anywhere
+from emollm.core.card import card_tasks
+from emollm.core.options import ClusterConfig
+from emollm.core.tasks import TASKS, Task
+from emollm.metrics.predictions import Prediction, read_value
+from emollm.metrics.questions import GoldQuestion
+from emollm.scoring.open import resolve_engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,14 @@ def predict(
 
     `on_rows` gets the number of newly answered ones, on another thread.
     """
-    from emollm.ray_session import check_resources, map_on_actors, quiet_ray_data, ray_session, reports_to, worker_error
+    from emollm.runtime.session import (
+        check_resources,
+        map_on_actors,
+        quiet_ray_data,
+        ray_session,
+        reports_to,
+        worker_error,
+    )
     from emollm.scoring.rows import ScoreQuestions
 
     order = _order(questions, resolve_engine(model, options["engine"]))
@@ -86,7 +93,7 @@ def predict(
 
 def model_size(model: str) -> int | None:
     """Bytes of a model directory's files; None of a base by name, whose folder is not asked for."""
-    from emollm.bases import model_folder
+    from emollm.core.bases import model_folder
 
     folder = Path(model_folder(model))
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else None

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from emollm.errors import ConfigError
-from emollm.evaluation.config import EvaluateConfig
+from emollm.core.errors import ConfigError
+from emollm.core.folders import check_new, new_folder, write_json, write_run
+from emollm.core.tasks import TASKS, Task, select_tasks
 from emollm.evaluation.measured import Evaluation, measure, metrics_json
+from emollm.evaluation.options import EvaluateConfig
 from emollm.evaluation.predict import askable_tasks
-from emollm.evaluation.predictions import METRICS_FILE, PREDICTIONS_FILE, predictions_table
-from emollm.evaluation.questions import GoldQuestion, distinct, held_tasks, load_benchmark, load_questions
 from emollm.evaluation.report.html import page
 from emollm.evaluation.report.markdown import markdown
 from emollm.evaluation.systems import System, baseline_system, given_systems, model_system, read_run
-from emollm.folders import check_new, new_folder, write_json, write_run
-from emollm.tasks import TASKS, Task, select_tasks
+from emollm.metrics.predictions import METRICS_FILE, PREDICTIONS_FILE, predictions_table
+from emollm.metrics.questions import GoldQuestion, distinct, held_tasks, load_benchmark, load_questions
 
 
 def evaluate(

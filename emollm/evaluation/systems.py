@@ -11,16 +11,16 @@ from typing import Any, Literal, NamedTuple
 
 import pyarrow.parquet as pq
 
-from emollm.affect_card import AffectCard, card_of
-from emollm.bases import BASES
-from emollm.errors import ConfigError, DataError
-from emollm.evaluation.config import Baseline, EvaluateConfig
-from emollm.evaluation.foreign import read_foreign
+from emollm.core.bases import BASES
+from emollm.core.card import AffectCard, card_of
+from emollm.core.errors import ConfigError, DataError
+from emollm.core.tasks import TASKS, Task
+from emollm.evaluation.external import read_foreign
+from emollm.evaluation.options import Baseline, EvaluateConfig
 from emollm.evaluation.predict import askable_tasks, model_size, predict
-from emollm.evaluation.predictions import METRICS_FILE, PREDICTIONS_FILE, Prediction, read_predictions
-from emollm.evaluation.questions import GoldQuestion, load_questions
-from emollm.scoring.scorer import resolve_engine
-from emollm.tasks import TASKS, Task
+from emollm.metrics.predictions import METRICS_FILE, PREDICTIONS_FILE, Prediction, read_predictions
+from emollm.metrics.questions import GoldQuestion, load_questions
+from emollm.scoring.open import resolve_engine
 
 Role = Literal["model", "given", "baseline"]
 OnRows = Callable[[int, int], None]
@@ -171,7 +171,7 @@ def not_learnt(card: AffectCard, engine: str, asked: Set[str]) -> dict[str, Any]
 
 def _embedding(config: EvaluateConfig, questions: Sequence[GoldQuestion]) -> list[Prediction]:
     from emollm.evaluation.baselines.embedding import Embedder, EmbeddingBaseline, embedding_folder
-    from emollm.heads.derive import DERIVATIONS
+    from emollm.scoring.heads.derive import DERIVATIONS
 
     folder = config.train or config.data
     if folder is None:

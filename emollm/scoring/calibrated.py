@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from emollm.affect_card import AffectCard
-from emollm.answers import Answer
-from emollm.calibration import Calibration
-from emollm.prompts import Question
+from emollm.core.answers import Answer
+from emollm.core.calibration import Calibration
+from emollm.core.card import AffectCard
+from emollm.core.prompts import Question
 from emollm.scoring.scorer import Scorer
 
 

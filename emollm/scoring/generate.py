@@ -10,14 +10,14 @@ from itertools import groupby
 
 import torch
 
-from emollm.affect_card import AffectCard
-from emollm.answers import INVALID_ANSWER, Answer, answer_string, parse_answer, to_unit
-from emollm.encoding import EncodedPrompt
-from emollm.models import LoadedModel, prompt_encoder
-from emollm.prompts import Question, render
-from emollm.scoring.batching import by_length
+from emollm.core.answers import INVALID_ANSWER, Answer, answer_string, parse_answer, to_unit
+from emollm.core.card import AffectCard
+from emollm.core.encoding import EncodedPrompt
+from emollm.core.prompts import Question, render
+from emollm.core.tasks import Kind, Task
+from emollm.models.batching import by_length
+from emollm.models.load import LoadedModel, prompt_encoder
 from emollm.scoring.safely import score_safely
-from emollm.tasks import Kind, Task
 
 
 class GenerateScorer:

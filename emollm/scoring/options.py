@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from emollm.bases import DEFAULT_MODEL
-from emollm.config import Config
+from emollm.core.bases import DEFAULT_MODEL
+from emollm.core.options import Config
+from emollm.scoring.constrained.search import SearchOptions
 from emollm.scoring.scorer import Engine, Precision
-from emollm.scoring.walk import SearchOptions
 
 
 class ScorerConfig(Config):
@@ -18,8 +18,7 @@ class ScorerConfig(Config):
     engine: Engine = "auto"
     """How answers are had from the model. auto: heads where it has some, else constrained."""
     precision: Precision = "auto"
-    """Arithmetic of the model. auto: bf16 where it is faster than float32. int8, on CPUs: 1.3 to 1.7 times as fast, and
-    a little off."""
+    """Arithmetic of the model. auto: bf16 where it is faster than float32."""
     exact: bool = True
     """With the constrained engine: read ordinal answers to their end. --no-exact reads them as far as they differ: 1.8
     times as fast, probabilities off by .006 on average."""

@@ -8,10 +8,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from emollm.answers import SCORING_FAILED, Answer
-from emollm.prompts import Question, column_name, questions_for
-from emollm.scoring.scorer import Scorer, open_scorer
-from emollm.tasks import TASKS, Kind, Task, select_tasks
+from emollm.core.answers import SCORING_FAILED, Answer
+from emollm.core.prompts import Question, column_name, questions_for
+from emollm.core.tasks import TASKS, Kind, Task, select_tasks
+from emollm.scoring.open import open_scorer
+from emollm.scoring.scorer import Scorer
 
 _VALUE_TYPES = {
     Kind.REGRESSION: pa.float64(),

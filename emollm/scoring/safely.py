@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 
-from emollm.answers import EMPTY_TEXT, SCORING_FAILED, Answer
-from emollm.encoding import EncodedPrompt
-from emollm.prompts import Question
+from emollm.core.answers import EMPTY_TEXT, SCORING_FAILED, Answer
+from emollm.core.encoding import EncodedPrompt
+from emollm.core.prompts import Question
 
 _log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from emollm.config import read_config, run_job
-from emollm.errors import ConfigError, EmollmError
-from emollm.training.config import TrainConfig
+from emollm.core.errors import ConfigError, EmollmError
+from emollm.core.options import read_config, run_job
+from emollm.training.options import TrainConfig
 
 
 def main(argv: Sequence[str]) -> None:
@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> None:
     import torch.distributed as dist
     from rich.console import Console
 
-    from emollm.training.fit import finished, prepared
+    from emollm.training.ray_train import finished, prepared
     from emollm.training.report import summary_report, training_bar
     from emollm.training.run_folder import RunFolder, run_folder
     from emollm.training.tracking import tracked

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from emollm.encoding import PromptEncoder
-from emollm.prompts import Pieces
+from emollm.core.encoding import PromptEncoder
+from emollm.core.prompts import Pieces
 
 IGNORED = -100
 

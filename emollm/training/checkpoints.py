@@ -27,8 +27,8 @@ import torch.distributed as dist
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from emollm.errors import ModelError, TrainingError
-from emollm.folders import write_json
+from emollm.core.errors import ModelError, TrainingError
+from emollm.core.folders import write_json
 from emollm.training.zero import read_state, write_state, write_weights
 
 MARKER = "checkpoint.json"

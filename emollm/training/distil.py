@@ -1,7 +1,7 @@
 """A teacher's answers as labels: what a larger model, asked once, teaches heads that cost a hundredth of it.
 
-The teacher annotates the unlabelled posts into `OUT-teacher`, with the job that annotates corpora: it goes on where
-it stopped, and a second run with other options of the student asks nothing again.
+Asking the teacher is the caller's business (`AskTeacher`; the train job lets the annotation job
+annotate the unlabelled posts): here its table of answers becomes soft labels.
 """
 
 from __future__ import annotations
@@ -10,19 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from emollm.affect_card import card_tasks
-from emollm.annotation.config import AnnotateConfig
-from emollm.annotation.job import open_job
-from emollm.annotation.pipeline import annotate_corpus
-from emollm.answers import to_unit
-from emollm.config import with_values
-from emollm.errors import ConfigError, DataError
-from emollm.heads.labels import Floats, Labelled, QuestionKey, folds
-from emollm.prompts import Question, column_name, questions_for
-from emollm.tasks import Kind, Task, select_tasks
-from emollm.training.config import TrainConfig
+from emollm.core.answers import to_unit
+from emollm.core.card import card_tasks
+from emollm.core.errors import ConfigError, DataError
+from emollm.core.prompts import Question, column_name, questions_for
+from emollm.core.tasks import Kind, Task, select_tasks
+from emollm.scoring.heads.labels import Floats, LabelledText, QuestionKey, folds
+from emollm.training.options import TrainConfig
+
+AskTeacher = Callable[[TrainConfig, tuple[Task, ...]], pa.Table]
+"""The teacher's answers to these tasks for the unlabelled posts: a table as the annotation job writes it."""
 
 
 def teacher_tasks(config: TrainConfig, trained: Sequence[Task]) -> tuple[Task, ...]:
@@ -60,32 +58,7 @@ _MEANING: Mapping[str, Callable[[Task], object]] = {
 }
 
 
-def teacher_labels(config: TrainConfig, tasks: tuple[Task, ...]) -> Labelled:
-    """Soft labels of the unlabelled posts for these tasks."""
-    assert config.teacher is not None and config.unlabelled is not None
-    out = config.out.with_name(config.out.name + "-teacher")
-    asked = AnnotateConfig(
-        model=config.teacher,
-        input=config.unlabelled,
-        out=out,
-        tasks=tuple(task.name for task in tasks),
-        max_posts=config.max_unlabelled,
-        engine=config.teacher_engine,
-        cluster=config.cluster,
-    )
-    # What was asked of the teacher before is replaced; what it has answered of this is kept, whatever the student.
-    overwrite = config.overwrite and not _is_done(asked)
-    annotate_corpus(with_values(asked, overwrite=overwrite))
-    return soft_labels(pq.read_table(out), tasks)
-
-
-def _is_done(asked: AnnotateConfig) -> bool:
-    job = open_job(asked, on_progress=lambda _: None, opener=None)
-    finished = job.output.finished()
-    return finished is not None and finished.get("identity") == job.identity
-
-
-def soft_labels(annotated: pa.Table, tasks: tuple[Task, ...]) -> Labelled:
+def soft_labels(annotated: pa.Table, tasks: tuple[Task, ...]) -> LabelledText:
     """An annotated corpus as labels; what has an error is a gap. Raises DataError if nothing was answered."""
     texts = [text or "" for text in annotated["text"].to_pylist()]
     first = {text: n for n, text in reversed(list(enumerate(texts)))}
@@ -98,7 +71,7 @@ def soft_labels(annotated: pa.Table, tasks: tuple[Task, ...]) -> Labelled:
     if not golds:
         raise DataError("the teacher answered none of the posts; see the error columns of its output")
     kept = [texts[n] for n in keep]
-    return Labelled(kept, golds, folds(kept), is_gold_N=np.zeros(len(kept), dtype=bool))
+    return LabelledText(kept, golds, folds(kept), is_gold_N=np.zeros(len(kept), dtype=bool))
 
 
 def _column(annotated: pa.Table, question: Question) -> Floats:
@@ -113,7 +86,7 @@ def _column(annotated: pa.Table, question: Question) -> Floats:
     return np.array([[(row or gap)[n] for n in names] for row in rows], dtype=float)
 
 
-def merged(golds: Labelled, soft: Labelled) -> Labelled:
+def merged(golds: LabelledText, soft: LabelledText) -> LabelledText:
     """Both; a text that has gold labels keeps them and takes none from the teacher."""
     have = set(golds.texts)
     new = [n for n, text in enumerate(soft.texts) if text not in have]
@@ -123,7 +96,7 @@ def merged(golds: Labelled, soft: Labelled) -> Labelled:
         above = golds.golds.get(key, np.full((len(golds.texts), count), np.nan))
         below = soft.golds.get(key, np.full((len(soft.texts), count), np.nan))[new]
         tables[key] = np.concatenate([above, below])
-    return Labelled(
+    return LabelledText(
         texts=[*golds.texts, *(soft.texts[n] for n in new)],
         golds=tables,
         fold_N=np.concatenate([golds.fold_N, soft.fold_N[new]]),

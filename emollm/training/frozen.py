@@ -13,19 +13,19 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from emollm.affect_card import AffectCard, write_card
-from emollm.bases import Architecture, anywhere
-from emollm.errors import ConfigError
-from emollm.folders import check_new, new_folder, write_run
-from emollm.heads.card import HeadsCard, Prompt, Reading
-from emollm.heads.derive import derived_heads, with_derived
-from emollm.heads.extract import POOLINGS, PROMPTS, ReadPosts, candidate_layers, column
-from emollm.heads.fit import FittedHeads, fit_heads
-from emollm.heads.labels import Labelled, folds, read_labels, subset
-from emollm.ray_session import check_resources, map_on_actors, quiet_ray_data, ray_session, reports_to, worker_error
-from emollm.tasks import Task
-from emollm.training.config import TrainConfig
-from emollm.training.distil import merged, teacher_labels, teacher_tasks
+from emollm.core.bases import Architecture, anywhere
+from emollm.core.card import AffectCard, write_card
+from emollm.core.errors import ConfigError
+from emollm.core.folders import check_new, new_folder, write_run
+from emollm.core.heads_card import FeatureSpec, HeadsCard, Prompt
+from emollm.core.tasks import Task
+from emollm.runtime.session import check_resources, map_on_actors, quiet_ray_data, ray_session, reports_to, worker_error
+from emollm.scoring.heads.derive import derived_heads, with_derived
+from emollm.scoring.heads.extract import POOLINGS, PROMPTS, ReadPosts, candidate_layers, column
+from emollm.scoring.heads.fit import FittedHeads, fit_heads
+from emollm.scoring.heads.labels import LabelledText, folds, read_labels, subset
+from emollm.training.distil import AskTeacher, merged, soft_labels, teacher_tasks
+from emollm.training.options import TrainConfig
 from emollm.training.rows import training_facts, training_rows, training_tasks
 
 if TYPE_CHECKING:
@@ -35,7 +35,12 @@ _POSTS_AT_ONCE = 64
 Progress = Callable[[int, int], None]
 
 
-def fit_frozen(config: TrainConfig, *, on_posts: Progress = lambda _new, _total: None) -> dict[str, Any]:
+def fit_frozen(
+    config: TrainConfig,
+    *,
+    on_posts: Progress = lambda _new, _total: None,
+    ask_teacher: AskTeacher | None = None,
+) -> dict[str, Any]:
     """Fit heads and write the model directory; `on_posts` gets (new posts, all posts) as they are read.
 
     Returns a summary, also in `run.json`. The folder appears whole or not at all.
@@ -43,18 +48,18 @@ def fit_frozen(config: TrainConfig, *, on_posts: Progress = lambda _new, _total:
     check_new(config.out.absolute(), overwrite=config.overwrite)
     started = time.monotonic()
     with ray_session(config.cluster):
-        labelled, tasks = labels_of(config)
+        labelled, tasks = labels_of(config, ask_teacher)
         card, candidates = plan(config)
         with new_folder(config.out, overwrite=config.overwrite) as folder:
             with features_of(config, labelled.texts, candidates, on_posts) as features:
-                fixed = candidates.readings if config.heads.all_of_them else None
-                fitted = fit_heads(features, labelled, tasks, readings=fixed)
+                fixed = candidates.feature_specs if config.heads.use_all_features else None
+                fitted = fit_heads(features, labelled, tasks, feature_specs=fixed)
             card = with_heads(card, fitted, candidates.prompt, tasks)
             write_card(folder, card)
-            fitted.bank.save(folder)
+            fitted.head_weights.save(folder)
             summary = {
                 "texts": len(labelled.texts),
-                "readings": [column(reading) for reading in fitted.readings],
+                "feature_specs": [column(feature_spec) for feature_spec in fitted.feature_specs],
                 "held_out": _held_out(fitted),
                 "explained": {name: round(value, 4) for name, value in fitted.explained.items()},
                 "seconds": round(time.monotonic() - started),
@@ -63,26 +68,35 @@ def fit_frozen(config: TrainConfig, *, on_posts: Progress = lambda _new, _total:
     return summary
 
 
-def starting_heads(config: TrainConfig, *, device: str | None = None) -> StartingHeads:
+def starting_heads(
+    config: TrainConfig, *, device: str | None = None, ask_teacher: AskTeacher | None = None
+) -> StartingHeads:
     """Heads of the base as it is, which joint training goes on from: fitted without the tenth that it holds out.
 
     This process reads the texts on `device`; None: Ray's actors do, and Ray must be up. Validation rows stay closed.
     """
     from emollm.training.joint import StartingHeads
 
-    labelled, tasks = labels_of(config)
+    labelled, tasks = labels_of(config, ask_teacher)
     held_out_N = calibration_tenth(labelled)
     known = subset(labelled, np.flatnonzero(~held_out_N))
     _, candidates = plan(config)
     with features_of(config, known.texts, candidates, lambda _new, _total: None, device=device) as features:
-        fixed = candidates.readings if config.heads.all_of_them else None
-        fitted = fit_heads(features, known, tasks, readings=fixed)
+        fixed = candidates.feature_specs if config.heads.use_all_features else None
+        fitted = fit_heads(features, known, tasks, feature_specs=fixed)
     return StartingHeads(
-        labelled, held_out_N, tasks, candidates.prompt, fitted.readings, fitted.heads, fitted.bank, fitted.scale
+        labelled,
+        held_out_N,
+        tasks,
+        candidates.prompt,
+        fitted.feature_specs,
+        fitted.heads,
+        fitted.head_weights,
+        fitted.scale,
     )
 
 
-def calibration_tenth(labelled: Labelled) -> NDArray[np.bool_]:
+def calibration_tenth(labelled: LabelledText) -> NDArray[np.bool_]:
     """[N]: the tenth of the texts that calibrates heads which are trained with their backbone."""
     tenth_N: NDArray[np.bool_] = folds(labelled.texts, parts=10) == 0
     return tenth_N
@@ -99,9 +113,9 @@ def _held_out(fitted: FittedHeads) -> dict[str, dict[str, float]]:
     }
 
 
-def labels_of(config: TrainConfig) -> tuple[Labelled, tuple[Task, ...]]:
+def labels_of(config: TrainConfig, ask_teacher: AskTeacher | None = None) -> tuple[LabelledText, tuple[Task, ...]]:
     """What there is to learn from: gold labels, a teacher's, or both."""
-    golds: Labelled | None = None
+    golds: LabelledText | None = None
     tasks: tuple[Task, ...] = ()
     if config.data is not None:
         tasks = training_tasks(config)
@@ -110,7 +124,9 @@ def labels_of(config: TrainConfig) -> tuple[Labelled, tuple[Task, ...]]:
         assert golds is not None
         return golds, tasks
     their_tasks = teacher_tasks(config, tasks)
-    soft = teacher_labels(config, their_tasks)
+    if ask_teacher is None:
+        raise ConfigError("--teacher needs somebody who asks it: pass ask_teacher, as jobs/train.py does")
+    soft = soft_labels(ask_teacher(config, their_tasks), their_tasks)
     if golds is None:
         return soft, their_tasks
     known = {task.name for task in tasks}
@@ -121,12 +137,12 @@ class Plan(NamedTuple):
     """What may be read, and the words around the post."""
 
     prompt: Prompt
-    readings: tuple[Reading, ...]
+    feature_specs: tuple[FeatureSpec, ...]
 
 
 def plan(config: TrainConfig) -> tuple[AffectCard, Plan]:
     """The card of the model to be, without heads yet, and what they may read. Raises ConfigError for a wrong layer."""
-    from emollm.models import load_base
+    from emollm.models.load import load_base
 
     base = load_base(config.base)
     architecture, num_layers = base.card.base.architecture, base.model.config.num_hidden_layers
@@ -138,7 +154,7 @@ def plan(config: TrainConfig) -> tuple[AffectCard, Plan]:
         max_post_tokens=config.max_post_tokens,
         training=training_facts(config),
     )
-    return card, Plan(prompt_of(config, architecture), readings_of(config, architecture, num_layers))
+    return card, Plan(prompt_of(config, architecture), feature_specs_of(config, architecture, num_layers))
 
 
 def prompt_of(config: TrainConfig, architecture: Architecture) -> Prompt:
@@ -150,13 +166,13 @@ def prompt_of(config: TrainConfig, architecture: Architecture) -> Prompt:
     )
 
 
-def readings_of(config: TrainConfig, architecture: Architecture, num_layers: int) -> tuple[Reading, ...]:
+def feature_specs_of(config: TrainConfig, architecture: Architecture, num_layers: int) -> tuple[FeatureSpec, ...]:
     """What may be read. Raises ConfigError for a layer that the base does not have."""
     layers = config.heads.layers or candidate_layers(num_layers)
     if wrong := [layer for layer in layers if not 1 <= layer <= num_layers]:
         raise ConfigError(f"--heads.layers {wrong[0]}: {config.base} has layers 1 to {num_layers}")
     poolings = config.heads.poolings or POOLINGS[architecture]
-    return tuple(Reading(layer=k, pooling=p) for k in layers for p in poolings)
+    return tuple(FeatureSpec(layer=k, pooling=p) for k in layers for p in poolings)
 
 
 def with_heads(
@@ -165,7 +181,10 @@ def with_heads(
     """The card with the heads that were fitted, and those that follow from them."""
     derived = derived_heads(fitted.heads)
     heads = HeadsCard(
-        prompt=prompt, readings=fitted.readings, heads=(*fitted.heads, *derived), writes_answers=writes_answers
+        prompt=prompt,
+        feature_specs=fitted.feature_specs,
+        heads=(*fitted.heads, *derived),
+        writes_answers=writes_answers,
     )
     return card.model_copy(update={"heads": heads, "tasks": with_derived(tasks, derived)})
 
@@ -173,8 +192,8 @@ def with_heads(
 @contextmanager
 def features_of(
     config: TrainConfig, texts: list[str], candidates: Plan, on_posts: Progress, *, device: str | None = None
-) -> Iterator[dict[Reading, NDArray[np.float32]]]:
-    """[N, D] of each reading, mapped from files beside `out` that are gone at the end of the block.
+) -> Iterator[dict[FeatureSpec, NDArray[np.float32]]]:
+    """[N, D] of each feature_spec, mapped from files beside `out` that are gone at the end of the block.
 
     Ray's actors read the posts, or on a `device` this process does; their states are written down as they come: no
     process holds more than a few batches, so a corpus may be larger than memory.
@@ -184,7 +203,7 @@ def features_of(
     rows = rows.take(pa.array(sorted(range(len(texts)), key=lambda i: -len(texts[i])), pa.int64()))
     blocks = [rows.slice(start, _POSTS_AT_ONCE) for start in range(0, len(texts), _POSTS_AT_ONCE)]
     options: dict[str, Any] = {
-        "base": anywhere(config.base), "prompt": candidates.prompt, "readings": candidates.readings,
+        "base": anywhere(config.base), "prompt": candidates.prompt, "feature_specs": candidates.feature_specs,
         "max_post_tokens": config.max_post_tokens,
     }  # fmt: skip
     config.out.absolute().parent.mkdir(parents=True, exist_ok=True)
@@ -197,17 +216,17 @@ def features_of(
         else:
             num_threads = max(1, int(config.cluster.cpus_per_worker))
             tables = map(ReadPosts(**options, device=device, num_threads=num_threads), blocks)
-        files: dict[Reading, Any] = {}
+        files: dict[FeatureSpec, Any] = {}
         for table in tables:
             index = table["index"].to_numpy()
-            for reading in candidates.readings:
-                column_ = table[column(reading)].combine_chunks()
+            for feature_spec in candidates.feature_specs:
+                column_ = table[column(feature_spec)].combine_chunks()
                 found = column_.flatten().to_numpy(zero_copy_only=False).reshape(len(index), -1)
-                if reading not in files:
-                    path = Path(folder) / f"{column(reading)}.npy"
+                if feature_spec not in files:
+                    path = Path(folder) / f"{column(feature_spec)}.npy"
                     shape = (len(texts), found.shape[1])
-                    files[reading] = np.lib.format.open_memmap(path, "w+", np.float32, shape)
-                files[reading][index] = found
+                    files[feature_spec] = np.lib.format.open_memmap(path, "w+", np.float32, shape)
+                files[feature_spec][index] = found
         yield files
 
 
@@ -216,7 +235,7 @@ def _read_on_actors(
 ) -> Iterator[pa.Table]:
     import ray
 
-    from emollm.models import load_base  # noqa: F401  its environment must stand before Ray's workers start
+    from emollm.models.load import load_base  # noqa: F401  its environment must stand before Ray's workers start
 
     check_resources(config.cluster, what="reading actors", reads_data=True)
     quiet_ray_data()

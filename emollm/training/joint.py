@@ -20,19 +20,19 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
-from emollm.affect_card import AffectCard
-from emollm.encoding import EncodedPrompt
-from emollm.errors import ModelError
-from emollm.heads import calibrate
-from emollm.heads.bank import HeadBank, load_bank
-from emollm.heads.card import Head, HeadsCard, Prompt, Reading
-from emollm.heads.derive import derived_heads, with_derived
-from emollm.heads.labels import Floats, Labelled, QuestionKey, subset
-from emollm.heads.ridge import Scale
-from emollm.heads.trunk import Batch, PostEncoder, Trunk
-from emollm.models import LoadedModel, load_model
-from emollm.scoring.batching import by_length
-from emollm.tasks import Kind, Task
+from emollm.core.card import AffectCard
+from emollm.core.encoding import EncodedPrompt
+from emollm.core.errors import ModelError
+from emollm.core.heads_card import FeatureSpec, Head, HeadsCard, Prompt
+from emollm.core.tasks import Kind, Task
+from emollm.models.batching import by_length
+from emollm.models.load import LoadedModel, load_model
+from emollm.scoring.heads import calibrate
+from emollm.scoring.heads.backbone import Backbone, Batch, PostEncoder
+from emollm.scoring.heads.derive import derived_heads, with_derived
+from emollm.scoring.heads.labels import Floats, LabelledText, QuestionKey, subset
+from emollm.scoring.heads.ridge import Scale
+from emollm.scoring.heads.weights import HeadWeights, load_bank
 from emollm.training.batches import EncodedRow, MicroBatch, cut_by_length
 from emollm.training.objective import AnswerLoss
 
@@ -47,17 +47,17 @@ _SLOWER = 0.03
 class StartingHeads:
     """Where joint training begins: the heads of the frozen base, and what they are trained and calibrated on."""
 
-    labelled: Labelled
+    labelled: LabelledText
     held_out_N: NDArray[np.bool_]
     tasks: tuple[Task, ...]
     prompt: Prompt
-    readings: tuple[Reading, ...]
+    feature_specs: tuple[FeatureSpec, ...]
     heads: tuple[Head, ...]
-    bank: HeadBank
+    head_weights: HeadWeights
     scale: Scale
 
     @property
-    def learnt(self) -> Labelled:
+    def learnt(self) -> LabelledText:
         """The texts to train on."""
         return subset(self.labelled, np.flatnonzero(~self.held_out_N))
 
@@ -87,21 +87,23 @@ class Joint:
         self._loaded, self._device = loaded, device
         self._with_answers = with_answers
         self._encode = PostEncoder(loaded, start.prompt)
-        self.trunk = Trunk(loaded.model, loaded.card.base.architecture)
+        self.backbone = Backbone(loaded.model, loaded.card.base.architecture)
         if with_answers is None:
             a_post = self._encode.batch([self._encode("a post")], device)
-            _freeze_unread(loaded.model, self.trunk, a_post, max(r.layer for r in start.readings))
+            _freeze_unread(loaded.model, self.backbone, a_post, max(r.layer for r in start.feature_specs))
         self._columns = _columns(start)
-        self._loss = HeadsLoss(loaded.model, self.trunk, start, self._columns, loss_weight=loss_weight, device=device)
+        self._loss = HeadsLoss(
+            loaded.model, self.backbone, start, self._columns, loss_weight=loss_weight, device=device
+        )
         self.module: nn.Module = self._loss
 
-    def rows(self, labelled: Labelled, table: pa.Table, answers: Sequence[EncodedRow]) -> list[EncodedRow]:
+    def rows(self, labelled: LabelledText, table: pa.Table, answers: Sequence[EncodedRow]) -> list[EncodedRow]:
         """Each of these texts once; with answers the rows of `table` that ask of one, each beside its text."""
         if self._with_answers is None:
             return self._text_rows(labelled)
         return self._rows_beside(labelled, table, answers)
 
-    def _text_rows(self, labelled: Labelled) -> list[EncodedRow]:
+    def _text_rows(self, labelled: LabelledText) -> list[EncodedRow]:
         rows: list[EncodedRow] = []
         for n, (text, golds_C) in enumerate(zip(labelled.texts, self._golds(labelled), strict=True)):
             questions = [k for k, columns in enumerate(self._columns.values()) if not np.isnan(golds_C[columns]).any()]
@@ -110,7 +112,7 @@ class Joint:
                 rows.append(HeadRow(f"text {n}", post.ids, questions, post, golds_C))
         return rows
 
-    def _rows_beside(self, labelled: Labelled, table: pa.Table, answers: Sequence[EncodedRow]) -> list[EncodedRow]:
+    def _rows_beside(self, labelled: LabelledText, table: pa.Table, answers: Sequence[EncodedRow]) -> list[EncodedRow]:
         posts = [self._encode(text) for text in labelled.texts]
         golds_NC = self._golds(labelled)
         place = {text: n for n, text in enumerate(labelled.texts)}
@@ -120,7 +122,7 @@ class Joint:
             if (n := place.get(text)) is not None
         ]
 
-    def _golds(self, labelled: Labelled) -> Floats:
+    def _golds(self, labelled: LabelledText) -> Floats:
         """[N, C]: a question that these texts have no gold of is a gap."""
         golds_NC = np.full((len(labelled.texts), sum(c.stop - c.start for c in self._columns.values())), np.nan)
         for key, columns in self._columns.items():
@@ -142,13 +144,13 @@ class Joint:
         return MicroBatch(inputs, golds_BC)
 
     @torch.no_grad()
-    def finished(self) -> tuple[HeadBank, tuple[Head, ...]]:
+    def finished(self) -> tuple[HeadWeights, tuple[Head, ...]]:
         """The trained weights for features as they come, and the heads calibrated on the texts held out."""
         self._loaded.model.eval()
         start = self.start
-        bank = self._loss.bank()
+        head_weights = self._loss.head_weights()
         held = np.flatnonzero(start.held_out_N)
-        scores_NO = self.scores(bank, [start.labelled.texts[n] for n in held])
+        scores_NO = self.scores(head_weights, [start.labelled.texts[n] for n in held])
         tasks = {task.name: task for task in start.tasks}
         heads = []
         for head in start.heads:
@@ -160,39 +162,49 @@ class Joint:
                 metrics = calibrate.held_out_metrics(tasks[head.task], head, scores, golds)
                 head = head.model_copy(update={"metrics": metrics})
             heads.append(head)
-        return bank, tuple(heads)
+        return head_weights, tuple(heads)
 
     def card(self, heads: tuple[Head, ...], *, writes_answers: bool) -> AffectCard:
         """The model's card with these heads, and those that follow from them."""
         start, derived = self.start, derived_heads(heads)
         section = HeadsCard(
-            prompt=start.prompt, readings=start.readings, heads=(*heads, *derived), writes_answers=writes_answers
+            prompt=start.prompt,
+            feature_specs=start.feature_specs,
+            heads=(*heads, *derived),
+            writes_answers=writes_answers,
         )
         return self._loaded.card.model_copy(update={"heads": section, "tasks": with_derived(start.tasks, derived)})
 
     def scorer(self) -> Scorer:
         """The heads as they are now, calibrated as they were at the start."""
-        from emollm.scoring.heads import HeadsScorer
+        from emollm.scoring.heads.engine import HeadsScorer
 
         loaded = replace(self._loaded, card=self.card(self.start.heads, writes_answers=False))
-        return HeadsScorer(loaded, device=self._device, bank=self._loss.bank(), trunk=self.trunk)
+        return HeadsScorer(loaded, device=self._device, head_weights=self._loss.head_weights(), backbone=self.backbone)
 
-    def scores(self, bank: HeadBank, texts: Sequence[str], *, device: str | None = None) -> Floats:
+    def scores(self, head_weights: HeadWeights, texts: Sequence[str], *, device: str | None = None) -> Floats:
         """[texts, O] of the model as it is now."""
-        return head_scores(self._encode, self.trunk, self.start.readings, bank, texts, device=device or self._device)
+        return head_scores(
+            self._encode, self.backbone, self.start.feature_specs, head_weights, texts, device=device or self._device
+        )
 
 
 @torch.no_grad()
 def head_scores(
-    encode: PostEncoder, trunk: Trunk, readings: Sequence[Reading], bank: HeadBank, texts: Sequence[str],
-    *, device: str = "cpu",
-) -> Floats:  # fmt: skip
+    encode: PostEncoder,
+    backbone: Backbone,
+    feature_specs: Sequence[FeatureSpec],
+    head_weights: HeadWeights,
+    texts: Sequence[str],
+    *,
+    device: str = "cpu",
+) -> Floats:
     """[texts, O], batched by length."""
     posts = [encode(text) for text in texts]
-    scores = np.zeros((len(posts), len(bank.bias_O)))
+    scores = np.zeros((len(posts), len(head_weights.bias_O)))
     for part in by_length([len(post.ids) for post in posts], batch_tokens=1024):
         batch = encode.batch([posts[i] for i in part], device)
-        scores[part] = bank.scores(trunk.features(batch, readings).cpu().numpy())
+        scores[part] = head_weights.scores(backbone.features(batch, feature_specs).cpu().numpy())
     return scores
 
 
@@ -200,14 +212,14 @@ class HeadsLoss(nn.Module):
     """Summed negative log-likelihood of the golds under the heads, in nats; with answers, that of the answers too."""
 
     def __init__(
-        self, model: Any, trunk: Trunk, start: StartingHeads, columns: dict[QuestionKey, slice], *,
+        self, model: Any, backbone: Backbone, start: StartingHeads, columns: dict[QuestionKey, slice], *,
         loss_weight: float, device: str,
     ) -> None:  # fmt: skip
         super().__init__()
         self.model = model
         self._answers = AnswerLoss(model)
-        self._trunk, self._start, self._columns, self._loss_weight = trunk, start, columns, loss_weight
-        scale, weight_OF = start.scale, start.bank.weight_OF.astype(np.float64)
+        self._trunk, self._start, self._columns, self._loss_weight = backbone, start, columns, loss_weight
+        scale, weight_OF = start.scale, start.head_weights.weight_OF.astype(np.float64)
         # Plain float32 tensors: buffers would be rounded to bf16 with the model.
         self._mean_F, self._per_std_F, self._weight_OF, self._bias_O = (
             torch.tensor(array, dtype=torch.float32, device=device)
@@ -215,7 +227,7 @@ class HeadsLoss(nn.Module):
                 scale.mean_F,
                 1 / scale.std_F,
                 weight_OF * np.where(np.isfinite(scale.std_F), scale.std_F, 0.0),
-                start.bank.bias_O + weight_OF @ scale.mean_F,
+                start.head_weights.bias_O + weight_OF @ scale.mean_F,
             )
         )
         self.change_OF = nn.Parameter(torch.zeros_like(self._weight_OF))
@@ -225,7 +237,7 @@ class HeadsLoss(nn.Module):
         """Sum over the questions with a gold; with answers, over answer tokens, a row's questions weighing as its
         answer times the weight of the heads.
         """
-        features_BF = self._trunk.features(Batch(*inputs["batch"]), self._start.readings)
+        features_BF = self._trunk.features(Batch(*inputs["batch"]), self._start.feature_specs)
         with torch.autocast(features_BF.device.type, enabled=False):
             weight_OF, bias_O = self._moved()
             scores_BO = F.linear((features_BF - self._mean_F) * self._per_std_F, weight_OF, bias_O)
@@ -259,12 +271,12 @@ class HeadsLoss(nn.Module):
             self._bias_O + _SLOWER * self.change_O.float(),
         )
 
-    def bank(self) -> HeadBank:
+    def head_weights(self) -> HeadWeights:
         """The weights as they stand, for features as they come."""
         weight, bias = self._moved()
         weight = weight * self._per_std_F
         bias = bias - weight @ self._mean_F
-        return HeadBank(*(np.ascontiguousarray(t.detach().cpu().float().numpy()) for t in (weight, bias)))
+        return HeadWeights(*(np.ascontiguousarray(t.detach().cpu().float().numpy()) for t in (weight, bias)))
 
 
 def _negative_log_likelihood(task: Task, head: Head, scores_BK: torch.Tensor, golds_BK: torch.Tensor) -> torch.Tensor:
@@ -297,7 +309,7 @@ def _columns(start: StartingHeads) -> dict[QuestionKey, slice]:
     return columns
 
 
-def _freeze_unread(model: Any, trunk: Trunk, batch: Batch, depth: int) -> None:
+def _freeze_unread(model: Any, backbone: Backbone, batch: Batch, depth: int) -> None:
     """What has no part in the states behind layer `depth` has no gradient, so it is not given to the optimizer."""
     read: set[int] = set()
     is_past = False
@@ -310,10 +322,10 @@ def _freeze_unread(model: Any, trunk: Trunk, batch: Batch, depth: int) -> None:
         nonlocal is_past
         is_past = True
 
-    handles = [module.register_forward_pre_hook(note) for module in trunk.module.modules()]
-    handles.append(trunk.blocks[depth - 1].register_forward_hook(stop))
+    handles = [module.register_forward_pre_hook(note) for module in backbone.module.modules()]
+    handles.append(backbone.blocks[depth - 1].register_forward_hook(stop))
     with torch.no_grad():
-        trunk.states(batch, [depth])
+        backbone.states(batch, [depth])
     for handle in handles:
         handle.remove()
     for parameter in model.parameters():
@@ -321,7 +333,9 @@ def _freeze_unread(model: Any, trunk: Trunk, batch: Batch, depth: int) -> None:
             parameter.requires_grad_(False)
 
 
-def verify_heads(folder: Path, loaded: LoadedModel, joint: Joint, bank: HeadBank, *, tolerance: float = 1e-2) -> float:
+def verify_heads(
+    folder: Path, loaded: LoadedModel, joint: Joint, head_weights: HeadWeights, *, tolerance: float = 1e-2
+) -> float:
     """Reload a saved model directory and compare its heads' scores of two posts with those of the model in memory.
 
     Returns the largest difference; raises ModelError above `tolerance`.
@@ -330,9 +344,9 @@ def verify_heads(folder: Path, loaded: LoadedModel, joint: Joint, bank: HeadBank
     loaded.model.eval().to("cpu", torch.float32)
     again = load_model(str(folder))
     assert again.card.heads is not None
-    encode, trunk = PostEncoder(again, again.card.heads.prompt), Trunk(again.model, again.card.base.architecture)
-    saved = head_scores(encode, trunk, again.card.heads.readings, load_bank(folder, again.card.heads), texts)
-    difference = float(np.abs(saved - joint.scores(bank, texts, device="cpu")).max())
+    encode, backbone = PostEncoder(again, again.card.heads.prompt), Backbone(again.model, again.card.base.architecture)
+    saved = head_scores(encode, backbone, again.card.heads.feature_specs, load_bank(folder, again.card.heads), texts)
+    difference = float(np.abs(saved - joint.scores(head_weights, texts, device="cpu")).max())
     if not difference <= tolerance:
         raise ModelError(f"the heads saved in {folder} differ from those trained: scores by {difference:.2g}")
     return difference

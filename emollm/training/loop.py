@@ -16,13 +16,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from emollm.errors import TrainingError
-from emollm.models import LoadedModel
-from emollm.precision import DTYPES, resolve_precision
+from emollm.core.errors import TrainingError
+from emollm.models.load import LoadedModel
+from emollm.models.precision import DTYPES, resolve_precision
 from emollm.training.batches import EncodedRow, steps
 from emollm.training.checkpoints import Checkpoints, Position
-from emollm.training.config import TrainConfig
 from emollm.training.objective import Answers, Objective
+from emollm.training.options import TrainConfig
 from emollm.training.validation import EvaluationReport, Validator, evaluation_steps, timed
 from emollm.training.zero import start_engine
 

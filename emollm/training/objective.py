@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import nn
 
-from emollm.models import LoadedModel, base_of
+from emollm.models.load import LoadedModel, base_of
 from emollm.training.batches import (
     IGNORED,
     EncodedRow,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from emollm.scoring.scorer import Scorer
 
 _BATCH_TOKENS = 1024
-"""Of the questions asked on the way; `scoring.scorer.open_scorer` says why on a CPU."""
+"""Of the questions asked on the way; `scoring.open.open_scorer` says why on a CPU."""
 
 
 class Objective(Protocol):
@@ -74,7 +74,7 @@ class Answers:
         return collate_decoder(rows, pad=pad, device=self._device)
 
     def scorer(self) -> Scorer:
-        from emollm.scoring.constrained import ConstrainedScorer
+        from emollm.scoring.constrained.engine import ConstrainedScorer
 
         plain = replace(self._loaded, model=base_of(self._loaded.model))
         return ConstrainedScorer(plain, device=self._device, batch_tokens=_BATCH_TOKENS)

@@ -15,15 +15,15 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from transformers import AutoConfig
 
-from emollm.bases import BASES, Architecture
-from emollm.config import with_values
-from emollm.errors import ModelError, ResourceError
-from emollm.heads.fit import MAX_READINGS
-from emollm.heads.trunk import Trunk
-from emollm.models import architecture_of, auto_class, locate_base
-from emollm.training.config import TrainConfig
-from emollm.training.frozen import readings_of
+from emollm.core.bases import BASES, Architecture
+from emollm.core.errors import ModelError, ResourceError
+from emollm.core.options import with_values
+from emollm.models.load import architecture_of, auto_class, locate_base
+from emollm.scoring.heads.backbone import Backbone
+from emollm.scoring.heads.fit import MAX_READINGS
+from emollm.training.frozen import feature_specs_of
 from emollm.training.loop import num_steps
+from emollm.training.options import TrainConfig
 from emollm.training.workload import Workload, workload
 
 GIB = 2**30
@@ -157,13 +157,13 @@ def describe_model(config: TrainConfig) -> Model:
     multiplied, inner = _count_weights(linears), max(m.out_features for m in linears)
     trained, adapted, read, features = parameters, linears, 0, 0
     if config.objective != "answers":
-        readings = readings_of(config, architecture, settings.num_hidden_layers)
-        count = len(readings) if config.heads.all_of_them else min(MAX_READINGS, len(readings))
+        feature_specs = feature_specs_of(config, architecture, settings.num_hidden_layers)
+        count = len(feature_specs) if config.heads.use_all_features else min(MAX_READINGS, len(feature_specs))
         features = count * settings.hidden_size
-        trunk = Trunk(model, architecture, depth=max(reading.layer for reading in readings)).module
-        read = _count_weights(_linears(trunk))
+        backbone = Backbone(model, architecture, depth=max(reading.layer for reading in feature_specs)).module
+        read = _count_weights(_linears(backbone))
         if config.objective == "heads":
-            trained, adapted = _count(trunk), _linears(trunk)
+            trained, adapted = _count(backbone), _linears(backbone)
     if config.method == "lora":
         trained = sum(config.lora_rank * (m.in_features + m.out_features) for m in adapted)
     layers = settings.num_hidden_layers + (getattr(settings, "num_decoder_layers", None) or 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from emollm.bases import DEFAULT_BASE, SERIES
+from emollm.core.bases import DEFAULT_BASE, SERIES
 
 # arXiv 2401.08508, section 4, and its released script, which warms up for 3% where the paper says 5%.
 _PUBLISHED: dict[str, Any] = {

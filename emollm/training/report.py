@@ -9,8 +9,8 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from emollm.progress import console, progress_bar
-from emollm.training.config import TrainConfig
+from emollm.core.progress import console, progress_bar
+from emollm.training.options import TrainConfig
 
 
 class TrainingBar:

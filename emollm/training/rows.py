@@ -8,11 +8,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from emollm.errors import DataError
-from emollm.folders import read_run
-from emollm.instructions import read_rows
-from emollm.tasks import Task, select_tasks
-from emollm.training.config import TrainConfig
+from emollm.core.errors import DataError
+from emollm.core.folders import read_run
+from emollm.core.tasks import Task, select_tasks
+from emollm.data.instructions import read_rows
+from emollm.training.options import TrainConfig
 
 
 def training_rows(config: TrainConfig, split: str = "train") -> pa.Table:

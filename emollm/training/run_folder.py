@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from emollm.errors import DataError
-from emollm.folders import write_json
-from emollm.training.config import FREE_TO_CHANGE, TrainConfig
+from emollm.core.errors import DataError
+from emollm.core.folders import write_json
+from emollm.training.options import FREE_TO_CHANGE, TrainConfig
 
 METRICS_FILE = "metrics.jsonl"
 EVALUATIONS_FILE = "evaluations.jsonl"

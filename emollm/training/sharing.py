@@ -6,7 +6,7 @@
 All tokens lie side by side in one sequence; a mask lets each see its ancestors only, and its position is its depth.
 So every token has the hidden state it would have in a row of its own, and gradients add up as they would there. Half
 of an instruction row is its wording, of which there are ten a question: a step of a few hundred rows holds each
-wording many times over. (`emollm.scoring.causal` reads posts the same way.)
+wording many times over. (`emollm.scoring.constrained.causal` reads posts the same way.)
 
 Shapes: T tokens of the tree, N rows.
 """

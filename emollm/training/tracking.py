@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from emollm.errors import ConfigError
-from emollm.training.config import TrainConfig
+from emollm.core.errors import ConfigError
 from emollm.training.loop import StepReport
+from emollm.training.options import TrainConfig
 from emollm.training.run_folder import RunFolder
 from emollm.training.validation import EvaluationReport
 

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from emollm.evaluation.predictions import Prediction
-from emollm.evaluation.questions import GoldQuestion
-from emollm.evaluation.scores import score_results
-from emollm.prompts import Question
-from emollm.tasks import Value
+from emollm.core.prompts import Question
+from emollm.core.tasks import Value
+from emollm.metrics.predictions import Prediction
+from emollm.metrics.questions import GoldQuestion
+from emollm.metrics.scores import score_results
 from emollm.training.batches import EncodedRow
-from emollm.training.config import TrainConfig
 from emollm.training.objective import Objective
+from emollm.training.options import TrainConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,21 +12,29 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from emollm import errors
-from emollm.affect_card import AffectCard
-from emollm.errors import DataError, EmollmError, ModelError, ResourceError, TrainingError
-from emollm.evaluation.questions import GoldQuestion, load_questions
-from emollm.folders import write_json
-from emollm.heads.labels import read_labels
-from emollm.models import LoadedModel, attach_lora, load_base, probe_logits, prompt_encoder, save_model, verify_saved
-from emollm.precision import DTYPES, resolve_precision
-from emollm.tasks import Task
+from emollm.core import errors
+from emollm.core.card import AffectCard
+from emollm.core.errors import DataError, EmollmError, ModelError, ResourceError, TrainingError
+from emollm.core.folders import write_json
+from emollm.core.tasks import Task
+from emollm.metrics.questions import GoldQuestion, load_questions
+from emollm.models.load import (
+    LoadedModel,
+    attach_lora,
+    load_base,
+    probe_logits,
+    prompt_encoder,
+    save_model,
+    verify_saved,
+)
+from emollm.models.precision import DTYPES, resolve_precision
+from emollm.scoring.heads.labels import read_labels
 from emollm.training.batches import EncodedRow, encode_rows
 from emollm.training.checkpoints import Checkpoints
-from emollm.training.config import TrainConfig
 from emollm.training.joint import Joint, StartingHeads, verify_heads
 from emollm.training.loop import StepReport, train
 from emollm.training.objective import Answers
+from emollm.training.options import TrainConfig
 from emollm.training.rows import training_facts, training_rows, training_tasks
 from emollm.training.run_folder import RunFolder, append_line
 from emollm.training.validation import EvaluationReport, Validator, drawn_rows
@@ -239,11 +247,11 @@ def _save(
 
 def _write(folder: Path, config: TrainConfig, loaded: LoadedModel, joint: Joint | None) -> float:
     """Save the model, with heads where it has them; returns the largest difference to what is loaded again."""
-    bank = None
+    head_weights = None
     if joint is not None:
-        bank, heads = joint.finished()
+        head_weights, heads = joint.finished()
         loaded = replace(loaded, card=joint.card(heads, writes_answers=config.objective == "both"))
-        bank.save(folder)
+        head_weights.save(folder)
     writes = config.objective != "heads"
     loaded.model.to("cpu", torch.float32).eval()
     expected = probe_logits(loaded.model, loaded) if writes else None
@@ -252,8 +260,8 @@ def _write(folder: Path, config: TrainConfig, loaded: LoadedModel, joint: Joint 
         loaded = LoadedModel(loaded.model.merge_and_unload(), loaded.tokenizer, card)
     save_model(folder, loaded)
     difference = 0.0
-    if joint is not None and bank is not None:
-        difference = verify_heads(folder, loaded, joint, bank)
+    if joint is not None and head_weights is not None:
+        difference = verify_heads(folder, loaded, joint, head_weights)
     return max(difference, verify_saved(folder, loaded, expected=expected)) if writes else difference
 
 

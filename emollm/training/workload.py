@@ -15,16 +15,16 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from transformers import AutoTokenizer
 
-from emollm.affect_card import AffectCard, BaseModelInfo
-from emollm.bases import Architecture
-from emollm.heads.card import Prompt
-from emollm.heads.labels import Labelled, read_labels
-from emollm.heads.trunk import PostEncoder
-from emollm.models import LoadedModel, locate_base, prompt_encoder
-from emollm.tasks import Kind
+from emollm.core.bases import Architecture
+from emollm.core.card import AffectCard, BaseModelInfo
+from emollm.core.heads_card import Prompt
+from emollm.core.tasks import Kind
+from emollm.models.load import LoadedModel, locate_base, prompt_encoder
+from emollm.scoring.heads.backbone import PostEncoder
+from emollm.scoring.heads.labels import LabelledText, read_labels
 from emollm.training.batches import encode_rows
-from emollm.training.config import TrainConfig
 from emollm.training.frozen import calibration_tenth, prompt_of
+from emollm.training.options import TrainConfig
 from emollm.training.rows import training_rows, training_tasks
 
 _SAMPLE = 500
@@ -78,7 +78,7 @@ def workload(config: TrainConfig, architecture: Architecture) -> Workload:
     )  # fmt: skip
 
 
-def _outputs(config: TrainConfig, labelled: Labelled) -> int:
+def _outputs(config: TrainConfig, labelled: LabelledText) -> int:
     kinds = {task.name: task.kind for task in training_tasks(config)}
     return sum(1 if kinds[key[0]] is Kind.ORDINAL else gold.shape[1] for key, gold in labelled.golds.items())
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from emollm.training.config import TrainConfig
+from emollm.training.options import TrainConfig
 
 WEIGHT = "weight"
 MOMENTS = ("exp_avg", "exp_avg_sq")

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emollm.affect_card import AffectCard, BaseModelInfo
-from emollm.answers import EMPTY_TEXT, Answer, from_unit
-from emollm.prompts import Question
-from emollm.tasks import Kind
+from emollm.core.answers import EMPTY_TEXT, Answer, from_unit
+from emollm.core.card import AffectCard, BaseModelInfo
+from emollm.core.prompts import Question
+from emollm.core.tasks import Kind
 
 CARD = AffectCard(name="cheap", base=BaseModelInfo(name="none", architecture="decoder", licence="", fingerprint=""))
 

@@ -19,9 +19,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from emollm.annotation.config import AnnotateConfig
+from emollm.annotation.options import AnnotateConfig
 from emollm.annotation.pipeline import annotate_corpus
-from emollm.config import run_job
+from emollm.core.options import run_job
 from tests.annotation.cheap import CheapOpener
 from tests.waiting import wait_for
 

@@ -11,17 +11,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from emollm.annotation.blocks import Block, read_block
-from emollm.annotation.carry import type_from_text
-from emollm.annotation.columns import Columns
-from emollm.annotation.config import AnnotateConfig
-from emollm.annotation.ids import IdHashes, derive_ids, hash_ids
-from emollm.annotation.inputs import find_files, groups_of
 from emollm.annotation.job import choose_columns
+from emollm.annotation.options import AnnotateConfig
 from emollm.annotation.pipeline import annotate_corpus
-from emollm.annotation.readers import column_names, count_rows, read_rows
 from emollm.annotation.stage import GROUP_ROWS, Corpus, Staged, stage_corpus, stage_group, staged_name
-from emollm.errors import ConfigError, DataError
-from emollm.posts import read_table
+from emollm.core.errors import ConfigError, DataError
+from emollm.data.files.carry import type_from_text
+from emollm.data.files.columns import Columns
+from emollm.data.files.ids import IdHashes, derive_ids, hash_ids
+from emollm.data.files.inputs import find_files, groups_of
+from emollm.data.files.posts import read_table
+from emollm.data.files.readers import column_names, count_rows, read_rows
 
 ROWS = Columns(id="id", text="text")
 
@@ -295,7 +295,7 @@ def test_repeated_ids_are_found_among_many() -> None:
 
 
 def test_options_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
-    from emollm.config import read_config
+    from emollm.core.options import read_config
 
     base = ["--model", "m", "--input", "i", "--out", "o"]
     for options, message in (

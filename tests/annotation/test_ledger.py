@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from emollm.annotation.config import AnnotateConfig
 from emollm.annotation.ledger import MAX_DEATHS, MIN_POSTS, Ledger, Orders, Portion
+from emollm.annotation.options import AnnotateConfig
 from emollm.annotation.score import ledger_options
-from emollm.config import ClusterConfig
+from emollm.core.options import ClusterConfig
 
 
 def ledger(rate: float = 0.5) -> Ledger:

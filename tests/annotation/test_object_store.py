@@ -9,11 +9,11 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
 
-from emollm.annotation.config import AnnotateConfig
+from emollm.annotation.options import AnnotateConfig
 from emollm.annotation.pipeline import annotate_corpus
 from emollm.annotation.verify import verify
-from emollm.config import ClusterConfig, with_values
-from emollm.errors import DataError
+from emollm.core.errors import DataError
+from emollm.core.options import ClusterConfig, with_values
 from tests.annotation.cheap import CheapOpener, cheap_scorer
 from tests.annotation.object_store import object_store
 from tests.waiting import released_after

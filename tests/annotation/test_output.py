@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from emollm.annotation.blocks import block_size, pending_blocks
-from emollm.annotation.carry import common_type, json_kinds, to_type, type_from_text, type_to_text
 from emollm.annotation.estimate import beside
 from emollm.annotation.finish import finish, reopen
 from emollm.annotation.identity import differences, model_digest
@@ -25,9 +24,10 @@ from emollm.annotation.lock import STALE_S, locked
 from emollm.annotation.output import ROW, Committed, OutputFolder
 from emollm.annotation.stage import Corpus, Staged
 from emollm.annotation.verify import verify
-from emollm.errors import DataError
+from emollm.core.errors import DataError
+from emollm.core.tasks import select_tasks
+from emollm.data.files.carry import common_type, json_kinds, to_type, type_from_text, type_to_text
 from emollm.scoring.rows import AnnotatePosts
-from emollm.tasks import select_tasks
 from tests.annotation.cheap import cheap_scorer
 from tests.conftest import ROOT
 

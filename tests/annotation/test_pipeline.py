@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import emollm
-from emollm.annotation.config import AnnotateConfig
 from emollm.annotation.monitor import Progress
+from emollm.annotation.options import AnnotateConfig
 from emollm.annotation.pipeline import annotate_corpus
 from emollm.annotation.verify import verify
-from emollm.config import ClusterConfig, with_values
-from emollm.errors import DataError, ModelError, ResourceError
+from emollm.core.errors import DataError, ModelError, ResourceError
+from emollm.core.options import ClusterConfig, with_values
 from tests.annotation.cheap import CheapOpener, cheap_scorer
 from tests.annotation.drive import commits
 from tests.waiting import released_after

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from emollm.annotation import monitor
-from emollm.annotation.config import AnnotateConfig
 from emollm.annotation.ledger import Totals
 from emollm.annotation.monitor import Pace, left_in_words
+from emollm.annotation.options import AnnotateConfig
 from emollm.annotation.report import estimate_lines, summary_lines
 
 CONFIG = AnnotateConfig(model="m", input="i", out="o")

@@ -14,11 +14,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from emollm.annotation.config import AnnotateConfig
+from emollm.annotation.options import AnnotateConfig
 from emollm.annotation.pipeline import annotate_corpus
 from emollm.annotation.verify import verify
-from emollm.config import ClusterConfig
-from emollm.errors import ResourceError
+from emollm.core.errors import ResourceError
+from emollm.core.options import ClusterConfig
 from tests.annotation.cheap import CheapOpener
 from tests.annotation.drive import commits, committed_posts
 from tests.conftest import ROOT

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from emollm.build import SAMPLES
+from emollm.data.aaid import SAMPLES
 from emollm.training.run_folder import read_lines
 from tests.conftest import ROOT
 from tests.ray_cluster import BIN, HEAD, Node, RayCluster, free_ports, ray_cluster

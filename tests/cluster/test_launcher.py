@@ -11,8 +11,8 @@ import yaml
 
 from cluster.finding import Finding, all_passed
 from cluster.launcher import check_launcher
-from emollm.config import read_profile
-from emollm.errors import ConfigError
+from emollm.core.errors import ConfigError
+from emollm.core.options import read_profile
 from tests.conftest import ROOT
 
 CLUSTER = ROOT / "cluster.yaml"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from emollm.config import read_profile
+from emollm.core.options import read_profile
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "cluster" / "kubernetes"

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from emollm.annotation.pipeline import AnnotateConfig
-from emollm.config import ClusterConfig, Config, read_config, with_values
-from emollm.errors import ConfigError
+from emollm.core.errors import ConfigError
+from emollm.core.options import ClusterConfig, Config, read_config, with_values
 from emollm.evaluation.baselines.endpoint import EndpointConfig
-from emollm.evaluation.config import EvaluateConfig
-from emollm.training.config import TrainConfig
+from emollm.evaluation.options import EvaluateConfig
+from emollm.training.options import TrainConfig
 
 RECIPE = ["--data", "data/aaid", "--out", "models/mine", "--global-batch-size", "256"]
 

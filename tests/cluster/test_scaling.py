@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from cluster.scaling import Annotation, Training, body, filled
-from emollm.bases import BASES, SERIES
-from emollm.errors import DataError
+from emollm.core.bases import BASES, SERIES
+from emollm.core.errors import DataError
 from tests.conftest import ROOT
 
 PAGE = ROOT / "docs" / "scaling.md"

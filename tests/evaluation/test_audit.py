@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from emollm.config import ClusterConfig
-from emollm.corpora.eec import NOUN_PAIRS, Sentence, read_eec
-from emollm.errors import ConfigError, DataError
+from emollm.core.errors import ConfigError, DataError
+from emollm.core.options import ClusterConfig
+from emollm.data.corpora.eec import NOUN_PAIRS, Sentence, read_eec
 from emollm.evaluation.audit import audit
-from emollm.evaluation.config import AuditConfig
 from emollm.evaluation.disparities import disparities, gender_pairs, race_pairs, some_frames
-from emollm.evaluation.multiplicity import benjamini_hochberg, holm
+from emollm.evaluation.options import AuditConfig
 from emollm.evaluation.report.audit import audit_page, audit_table
+from emollm.metrics.multiplicity import benjamini_hochberg, holm
 from tests.conftest import ROOT
 
 CORPORA = ROOT.parent / "shared" / "data"

@@ -7,19 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emollm.corpora.published import published_files, read_published
-from emollm.corpora.vader import FILES, read_vader
-from emollm.errors import ConfigError, DataError
+from emollm.core.errors import ConfigError, DataError
+from emollm.core.tasks import TASKS, Value
+from emollm.data.corpora.published import published_files, read_published
+from emollm.data.corpora.vader import FILES, read_vader
 from emollm.evaluation.baselines.constant import predict_constant
 from emollm.evaluation.baselines.embedding import Embedder, EmbeddingBaseline, embedding_folder
 from emollm.evaluation.baselines.lexicon import predict_lexicon, read_lexicon
 from emollm.evaluation.baselines.polarity import predict_polarity, textblob_polarity, vader_polarity
-from emollm.evaluation.config import EvaluateConfig
+from emollm.evaluation.options import EvaluateConfig
 from emollm.evaluation.published import COLUMNS, quoted_systems
-from emollm.evaluation.questions import GoldQuestion, load_questions
-from emollm.evaluation.scores import score_task
 from emollm.evaluation.systems import spread
-from emollm.tasks import TASKS, Value
+from emollm.metrics.questions import GoldQuestion, load_questions
+from emollm.metrics.scores import score_task
 from tests.conftest import ROOT
 
 CORPORA = ROOT.parent / "shared" / "data"

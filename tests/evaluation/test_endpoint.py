@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from emollm.errors import ConfigError
+from emollm.core.errors import ConfigError
+from emollm.core.tasks import TASKS, Kind
 from emollm.evaluation.baselines.chat import messages, reply_prediction
 from emollm.evaluation.baselines.endpoint import EndpointConfig, predict_endpoint, retry_after_s
-from emollm.evaluation.questions import GoldQuestion
-from emollm.tasks import TASKS, Kind
+from emollm.metrics.questions import GoldQuestion
 from tests.evaluation.server import reply, serving
 
 QUESTIONS = [

@@ -10,22 +10,22 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from emollm.aeb import AebConfig, build_aeb
-from emollm.affect_card import card_of, read_card
-from emollm.bases import DEFAULT_BASE, DEFAULT_MODEL
-from emollm.config import ClusterConfig
-from emollm.errors import ConfigError, DataError, ModelError
+from emollm.core.bases import DEFAULT_BASE, DEFAULT_MODEL
+from emollm.core.card import card_of, read_card
+from emollm.core.errors import ConfigError, DataError, ModelError
+from emollm.core.options import ClusterConfig
+from emollm.core.tasks import TASKS
+from emollm.data.aeb import AebConfig, build_aeb
 from emollm.evaluation.calibrate import abstentions, calibrate_model
 from emollm.evaluation.compare import compare_runs
-from emollm.evaluation.config import CalibrateConfig, CompareConfig, EvaluateConfig
-from emollm.evaluation.predictions import read_predictions
-from emollm.evaluation.questions import load_questions
+from emollm.evaluation.options import CalibrateConfig, CompareConfig, EvaluateConfig
 from emollm.evaluation.report.html import page
 from emollm.evaluation.report.markdown import markdown
 from emollm.evaluation.report.terminal import comparison_table, gains_table
 from emollm.evaluation.run import evaluate
 from emollm.evaluation.systems import not_learnt
-from emollm.tasks import TASKS
+from emollm.metrics.predictions import read_predictions
+from emollm.metrics.questions import load_questions
 from tests.conftest import ROOT
 
 
@@ -69,8 +69,8 @@ def test_a_run_writes_predictions_metrics_and_reports(tmp_path: Path) -> None:
     }  # fmt: skip
     table = pq.read_table(out / "predictions.parquet").to_pylist()
     assert [row["system"] for row in table] == ["mine"] * 7 + ["best constant"] * 7
-    wild = next(row for row in table if row["number"] == 48)
-    assert (wild["error"], wild["answer_text"]) == ("out_of_range", "48")
+    out_of_range_value = next(row for row in table if row["number"] == 48)
+    assert (out_of_range_value["error"], out_of_range_value["answer_text"]) == ("out_of_range", "48")
     metrics = json.loads((out / "metrics.json").read_text())
     assert [system["name"] for system in metrics["systems"]] == ["mine", "best constant"]
     v_reg = next(r for r in metrics["systems"][0]["results"] if r["task"] == "V-reg")
@@ -194,7 +194,7 @@ def test_chosen_tasks_are_those_of_every_system(tmp_path: Path) -> None:
 
 
 def test_a_data_folder_beside_a_benchmark_must_be_one(tmp_path: Path, sample_data: Path) -> None:
-    goemotions = ROOT / "tests" / "corpora" / "files" / "goemotions"
+    goemotions = ROOT / "tests" / "data" / "corpora" / "files" / "goemotions"
     build_aeb(AebConfig(goemotions=goemotions, out=tmp_path / "aeb", allow_missing=True))
     options = {"aeb": tmp_path / "aeb", "beside": (given(tmp_path, "a", classes(0.4)),), "resamples": 0}
     with pytest.raises(DataError, match=r"no .*mistyped/validation.parquet"):

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from emollm.models import LoadedModel, prompt_encoder
-from emollm.prompts import Question, render
+from emollm.core.prompts import Question, render
+from emollm.models.load import LoadedModel, prompt_encoder
 
 
 @torch.inference_mode()

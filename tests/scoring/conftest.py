@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from emollm.models import LoadedModel, load_base
+from emollm.models.load import LoadedModel, load_base
 from tests.tiny import FAMILIES, Family, Spelling, tiny_model
 
 torch.set_num_threads(1)

@@ -8,13 +8,13 @@ import math
 import numpy as np
 import pytest
 
-from emollm.answers import answer_string, from_unit
-from emollm.models import LoadedModel
-from emollm.prompts import Question, questions_for
-from emollm.scoring.constrained import ConstrainedScorer
-from emollm.scoring.trie import decimal_spellings
-from emollm.scoring.walk import READ_ALL, SearchOptions
-from emollm.tasks import TASKS, Task, select_tasks
+from emollm.core.answers import answer_string, from_unit
+from emollm.core.prompts import Question, questions_for
+from emollm.core.tasks import TASKS, Task, select_tasks
+from emollm.models.load import LoadedModel
+from emollm.scoring.constrained.engine import ConstrainedScorer
+from emollm.scoring.constrained.search import READ_ALL, SearchOptions
+from emollm.scoring.constrained.trie import decimal_spellings
 from tests.scoring.brute import log_ps
 from tests.scoring.conftest import Load
 
@@ -95,7 +95,7 @@ def test_label_sets_are_searched_and_their_marginals_exact(tiny: LoadedModel) ->
 
 def greedy_set(sets, by_set, loaded, question):  # type: ignore[no-untyped-def]
     """Token by token, always the likeliest that some set goes on with."""
-    from emollm.models import prompt_encoder
+    from emollm.models.load import prompt_encoder
 
     encoder = prompt_encoder(loaded)
     spelt = {s: encoder.answer(answer_string(FEW_LABELS, s)) for s in sets}
@@ -111,8 +111,8 @@ def greedy_set(sets, by_set, loaded, question):  # type: ignore[no-untyped-def]
 def next_log_p(loaded: LoadedModel, question: Question, path: list[int], token: int) -> float:
     import torch
 
-    from emollm.models import prompt_encoder
-    from emollm.prompts import render
+    from emollm.core.prompts import render
+    from emollm.models.load import prompt_encoder
 
     prompt = prompt_encoder(loaded).prompt(render(question)).ids
     with torch.inference_mode():

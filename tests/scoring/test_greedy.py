@@ -8,13 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from emollm.answers import answer_string, parse_answer
-from emollm.models import LoadedModel, load_base, prompt_encoder
-from emollm.prompts import questions_for
-from emollm.scoring.constrained import ConstrainedScorer
+from emollm.core.answers import answer_string, parse_answer
+from emollm.core.prompts import questions_for
+from emollm.core.tasks import TASKS, Task, select_tasks
+from emollm.models.load import LoadedModel, load_base, prompt_encoder
+from emollm.scoring.constrained.engine import ConstrainedScorer
+from emollm.scoring.constrained.search import SearchOptions
 from emollm.scoring.generate import GenerateScorer
-from emollm.scoring.walk import SearchOptions
-from emollm.tasks import TASKS, Task, select_tasks
 from emollm.training.batches import collate_decoder, collate_encoder_decoder, encode_rows
 from emollm.training.objective import AnswerLoss
 from tests.tiny import tiny_model

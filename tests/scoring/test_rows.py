@@ -8,10 +8,10 @@ from typing import ClassVar
 import pyarrow as pa
 import pytest
 
-from emollm.affect_card import AffectCard, BaseModelInfo, read_card
-from emollm.answers import Answer
-from emollm.models import LoadedModel, load_base, save_model
-from emollm.prompts import Question
+from emollm.core.answers import Answer
+from emollm.core.card import AffectCard, BaseModelInfo, read_card
+from emollm.core.prompts import Question
+from emollm.models.load import LoadedModel, load_base, save_model
 from emollm.scoring.rows import AnnotatePosts, ScoreQuestions, output_schema
 
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from emollm.answers import EMPTY_TEXT, SCORING_FAILED, Answer
-from emollm.encoding import EncodedPrompt
-from emollm.models import LoadedModel
-from emollm.prompts import Question, questions_for
-from emollm.scoring.constrained import ConstrainedScorer
+from emollm.core.answers import EMPTY_TEXT, SCORING_FAILED, Answer
+from emollm.core.encoding import EncodedPrompt
+from emollm.core.prompts import Question, questions_for
+from emollm.core.tasks import TASKS, select_tasks
+from emollm.models.load import LoadedModel
+from emollm.scoring.constrained.engine import ConstrainedScorer
 from emollm.scoring.generate import GenerateScorer
 from emollm.scoring.safely import score_safely
-from emollm.tasks import TASKS, select_tasks
-from tests.test_encoding import NASTY
+from tests.core.test_encoding import NASTY
 
 GOOD = ("I am so happy!", "What a sad day, my friend")
 TASK = select_tasks(["EI-oc", "V-reg", "E-c"])

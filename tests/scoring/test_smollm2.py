@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from emollm.answers import answer_string
-from emollm.models import LoadedModel, load_base
-from emollm.prompts import Question
-from emollm.scoring.constrained import ConstrainedScorer
-from emollm.scoring.trie import decimal_spellings
-from emollm.scoring.walk import SearchOptions
-from emollm.tasks import TASKS
+from emollm.core.answers import answer_string
+from emollm.core.prompts import Question
+from emollm.core.tasks import TASKS
+from emollm.models.load import LoadedModel, load_base
+from emollm.scoring.constrained.engine import ConstrainedScorer
+from emollm.scoring.constrained.search import SearchOptions
+from emollm.scoring.constrained.trie import decimal_spellings
 from tests.scoring.brute import log_ps
 
 pytestmark = pytest.mark.slow

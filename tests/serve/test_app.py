@@ -18,9 +18,9 @@ import httpx
 import pyarrow as pa
 import pytest
 
-from emollm.affect_card import read_card
-from emollm.config import ClusterConfig
-from emollm.errors import ResourceError
+from emollm.core.card import read_card
+from emollm.core.errors import ResourceError
+from emollm.core.options import ClusterConfig
 from emollm.scoring.rows import AnnotatePosts
 from serve.__main__ import check_room
 from serve.batching import Piece
@@ -214,7 +214,7 @@ def test_what_fails_in_a_replica_is_logged_by_its_type_and_place(client: httpx.C
     lines = wait_for_logs("unexpected error", deployment="Annotator")
     line = next(line for line in lines if line["message"] == "unexpected error")
     assert line["error"] == "ConfigError"
-    assert "emollm/tasks.py:" in line["where"]
+    assert "emollm/core/tasks.py:" in line["where"]
     everything = "\n".join(file.read_text() for file in log_folder().glob("*"))
     assert "Request failed." in everything
     assert "a secret nobody" not in everything

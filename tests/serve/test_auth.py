@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from emollm.errors import ConfigError
+from emollm.core.errors import ConfigError
 from serve.auth import (
     ENVIRONMENT,
     add_key,

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from emollm.client import Client
-from emollm.errors import ConfigError, ResourceError
+from emollm.core.errors import ConfigError, ResourceError
 from tests.conftest import ROOT
 from tests.serve.conftest import Deploy, free_port
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from emollm.affect_card import read_card
-from emollm.answers import Answer
-from emollm.prompts import questions_for
-from emollm.tasks import select_tasks
+from emollm.core.answers import Answer
+from emollm.core.card import read_card
+from emollm.core.prompts import questions_for
+from emollm.core.tasks import select_tasks
 from serve import gateway as module
 from serve.annotator import Description
 from serve.batching import Piece

@@ -138,7 +138,7 @@ def test_a_model_that_does_not_load_says_why_and_is_not_tried_for_ever(
 ) -> None:
     from ray import serve
 
-    from emollm.errors import ModelError
+    from emollm.core.errors import ModelError
     from serve.start import deploy as start
 
     broken = tmp_path / "broken"

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from emollm.answers import SCORING_FAILED, Answer
-from emollm.encoding import EncodedPrompt
-from emollm.prompts import Question
+from emollm.core.answers import SCORING_FAILED, Answer
+from emollm.core.encoding import EncodedPrompt
+from emollm.core.prompts import Question
+from emollm.core.tasks import TASKS
 from emollm.scoring.safely import score_safely
-from emollm.tasks import TASKS
 
 
 def test_what_an_exception_says_is_in_the_answer_and_not_in_the_log(caplog: pytest.LogCaptureFixture) -> None:

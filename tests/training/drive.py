@@ -10,10 +10,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from emollm.config import run_job
-from emollm.training.config import TrainConfig
-from emollm.training.fit import fit
+from emollm.core.options import run_job
 from emollm.training.loop import StepReport
+from emollm.training.options import TrainConfig
+from emollm.training.ray_train import fit
 
 HELD_AT = 6
 

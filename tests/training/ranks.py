@@ -11,11 +11,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from emollm.models import LoadedModel, attach_lora, load_base
+from emollm.models.load import LoadedModel, attach_lora, load_base
 from emollm.training.checkpoints import Checkpoints, Position
-from emollm.training.config import TrainConfig
 from emollm.training.joint import Joint, StartingHeads
 from emollm.training.loop import StepReport, train
+from emollm.training.options import TrainConfig
 from emollm.training.rows import training_tasks
 from emollm.training.validation import EvaluationReport
 from emollm.training.worker import joint_of, rows_of, validator_of

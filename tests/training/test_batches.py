@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from emollm.instructions import read_rows
-from emollm.models import load_base, prompt_encoder
-from emollm.prompts import Pieces
+from emollm.core.prompts import Pieces
+from emollm.data.instructions import read_rows
+from emollm.models.load import load_base, prompt_encoder
 from emollm.training.batches import (
     IGNORED,
     EncodedRow,

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from emollm.config import with_values
-from emollm.errors import TrainingError
+from emollm.core.errors import TrainingError
+from emollm.core.options import with_values
 from emollm.training.checkpoints import Position, damage, finished_folders, read_checkpoint
 from emollm.training.validation import evaluation_steps
 from tests.training.ranks import options, run_training

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from emollm.config import read_config
-from emollm.errors import ConfigError
-from emollm.training.config import TrainConfig
+from emollm.core.errors import ConfigError
+from emollm.core.options import read_config
+from emollm.training.options import TrainConfig
 
 NEEDED = ["--data", "d", "--out", "o"]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from emollm.errors import ConfigError
-from emollm.training.config import TrainConfig
+from emollm.core.errors import ConfigError
+from emollm.training.options import TrainConfig
 from emollm.training.rows import data_tasks, training_rows
 
 

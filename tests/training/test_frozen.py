@@ -8,18 +8,19 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from emollm.affect_card import read_card
 from emollm.annotation.pipeline import AnnotateConfig, annotate_corpus
-from emollm.build import SAMPLES
-from emollm.config import ClusterConfig
-from emollm.errors import ConfigError
-from emollm.folders import read_run
-from emollm.posts import read_table
-from emollm.prompts import questions_for
-from emollm.scoring.scorer import open_scorer
-from emollm.tasks import select_tasks
-from emollm.training.config import TrainConfig
+from emollm.commands.teacher import ask_teacher
+from emollm.core.card import read_card
+from emollm.core.errors import ConfigError
+from emollm.core.folders import read_run
+from emollm.core.options import ClusterConfig
+from emollm.core.prompts import questions_for
+from emollm.core.tasks import select_tasks
+from emollm.data.aaid import SAMPLES
+from emollm.data.files.posts import read_table
+from emollm.scoring.open import open_scorer
 from emollm.training.frozen import fit_frozen
+from emollm.training.options import TrainConfig
 from tests.tiny import tiny_model
 
 pytestmark = pytest.mark.ray
@@ -36,7 +37,7 @@ def model(local_ray: None, tmp_path_factory: pytest.TempPathFactory, sample_data
         data=sample_data, out=folder / "model", base=str(base), objective="heads", freeze=True, cluster=ONE
     )  # fmt: skip
     seen: list[int] = []
-    summary = fit_frozen(config, on_posts=lambda new, _total: seen.append(new))
+    summary = fit_frozen(config, on_posts=lambda new, _total: seen.append(new), ask_teacher=ask_teacher)
     assert sum(seen) == summary["texts"]
     assert {p.name for p in folder.iterdir()} == {"base", "model"}
     return folder / "model"
@@ -82,7 +83,7 @@ def test_a_teacher_labels_posts_and_a_student_learns_them(model: Path, tmp_path:
         "teacher": str(model), "unlabelled": SAMPLES / "posts.jsonl", "tasks": ("V-reg", "EI-oc", "E-c"),
         "cluster": ONE,
     }  # fmt: skip
-    fit_frozen(TrainConfig.model_validate(options))
+    fit_frozen(TrainConfig.model_validate(options), ask_teacher=ask_teacher)
     card = read_card(student)
     assert card.heads is not None
     origins = card.heads.origins()
@@ -91,12 +92,15 @@ def test_a_teacher_labels_posts_and_a_student_learns_them(model: Path, tmp_path:
     assert card.heads.head("V-reg", None).metrics["pearson"] > 0.2  # type: ignore[union-attr]
     # Asked again with other options, the teacher has nothing left to do.
     before = (tmp_path / "student-teacher" / "_run.json").stat().st_mtime_ns
-    fit_frozen(TrainConfig.model_validate({**options, "out": student, "overwrite": True, "heads": {"layers": [2]}}))
+    fit_frozen(
+        TrainConfig.model_validate({**options, "out": student, "overwrite": True, "heads": {"layers": [2]}}),
+        ask_teacher=ask_teacher,
+    )
     assert (tmp_path / "student-teacher" / "_run.json").stat().st_mtime_ns == before
-    assert {r.layer for r in read_card(student).heads.readings} == {2}  # type: ignore[union-attr]
+    assert {r.layer for r in read_card(student).heads.feature_specs} == {2}  # type: ignore[union-attr]
     # Asked something else, it is another job: its answers are replaced where that was said.
     fewer = {**options, "out": student, "overwrite": True, "max_unlabelled": 60}
-    fit_frozen(TrainConfig.model_validate(fewer))
+    fit_frozen(TrainConfig.model_validate(fewer), ask_teacher=ask_teacher)
     assert pq.read_table(tmp_path / "student-teacher").num_rows == 60
 
 
@@ -109,7 +113,7 @@ def test_gold_labels_and_a_teachers_together(model: Path, tmp_path: Path, sample
             "cluster": ONE,
         }
     )  # fmt: skip
-    summary = fit_frozen(config)
+    summary = fit_frozen(config, ask_teacher=ask_teacher)
     assert summary["texts"] > 100
     head = read_card(tmp_path / "both").heads.head("V-reg", None)  # type: ignore[union-attr]
     assert head is not None and head.origin == "trained" and head.rows > 100
@@ -123,7 +127,7 @@ def test_a_layer_that_is_not_there_is_refused_and_nothing_is_left(
          "heads": {"layers": [2, 9]}}
     )  # fmt: skip
     with pytest.raises(ConfigError, match=r"--heads.layers 9: .* has layers 1 to 2"):
-        fit_frozen(config)
+        fit_frozen(config, ask_teacher=ask_teacher)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -143,4 +147,4 @@ def test_options_that_do_not_go_together_are_one_line(options: dict[str, object]
 
 
 def test_json_is_plain(model: Path) -> None:
-    assert json.loads((model / "affect.json").read_text())["heads"]["readings"]
+    assert json.loads((model / "affect.json").read_text())["heads"]["feature_specs"]

@@ -9,32 +9,32 @@ import pyarrow as pa
 import pytest
 import torch
 
-from emollm.affect_card import read_card
-from emollm.build import SAMPLES
-from emollm.config import ClusterConfig
-from emollm.errors import ModelError
-from emollm.heads.card import Reading
-from emollm.heads.labels import Labelled, folds
-from emollm.heads.ridge import scale_of
-from emollm.posts import read_table
-from emollm.prompts import questions_for
-from emollm.scoring.scorer import open_scorer
-from emollm.tasks import PROFILE, select_tasks
+from emollm.core.card import read_card
+from emollm.core.errors import ModelError
+from emollm.core.heads_card import FeatureSpec
+from emollm.core.options import ClusterConfig
+from emollm.core.prompts import questions_for
+from emollm.core.tasks import PROFILE, select_tasks
+from emollm.data.aaid import SAMPLES
+from emollm.data.files.posts import read_table
+from emollm.scoring.heads.labels import LabelledText, folds
+from emollm.scoring.heads.ridge import scale_of
+from emollm.scoring.open import open_scorer
 from emollm.training.batches import EncodedRow
-from emollm.training.config import TrainConfig
-from emollm.training.fit import fit
 from emollm.training.joint import Joint, StartingHeads
 from emollm.training.loop import StepReport
-from tests.heads.conftest import Load, random_heads
-from tests.heads.conftest import backbone as backbone
+from emollm.training.options import TrainConfig
+from emollm.training.ray_train import fit
+from tests.scoring.heads.conftest import Load, random_heads
+from tests.scoring.heads.conftest import backbone as backbone
 from tests.tiny import Encoder, Family, tiny_model
 
-READINGS = (Reading(layer=1, pooling="last"), Reading(layer=2, pooling="mean"))
+READINGS = (FeatureSpec(layer=1, pooling="last"), FeatureSpec(layer=2, pooling="mean"))
 TEXTS = ["What a day!", "the train is late AGAIN", "so so", "I love this :)", "no", "my cat is ill and I fear for her"]
 
 
 def a_joint(backbone: Load, family: str, *, gaps: bool) -> Joint:
-    loaded, bank = random_heads(backbone(family), READINGS)
+    loaded, head_weights = random_heads(backbone(family), READINGS)
     assert loaded.card.heads is not None
     tasks, heads = select_tasks(PROFILE), tuple(h for h in loaded.card.heads.heads if h.origin == "trained")
     rng = np.random.default_rng(0)
@@ -48,10 +48,10 @@ def a_joint(backbone: Load, family: str, *, gaps: bool) -> Joint:
         if gaps:
             gold[:3] = np.nan
         golds[head.task, head.emotion] = gold
-    labelled = Labelled(TEXTS, golds, folds(TEXTS), np.ones(len(TEXTS), dtype=bool))
+    labelled = LabelledText(TEXTS, golds, folds(TEXTS), np.ones(len(TEXTS), dtype=bool))
     features = {r: rng.normal(size=(50, 32)).astype(np.float32) for r in READINGS}
     start = StartingHeads(
-        labelled, np.zeros(len(TEXTS), dtype=bool), tasks, loaded.card.heads.prompt, READINGS, heads, bank,
+        labelled, np.zeros(len(TEXTS), dtype=bool), tasks, loaded.card.heads.prompt, READINGS, heads, head_weights,
         scale_of(features, READINGS),
     )  # fmt: skip
     return Joint(loaded, start, with_answers=None, loss_weight=1.0, device="cpu")
@@ -97,7 +97,9 @@ def test_a_text_with_one_gold_moves_no_other_head(backbone: Load) -> None:
 @pytest.mark.slow
 def test_heads_start_where_they_were_and_gradient_steps_lower_the_loss(backbone: Load) -> None:
     joint = a_joint(backbone, "bert", gaps=False)
-    assert joint.scores(joint._loss.bank(), TEXTS) == pytest.approx(joint.scores(joint.start.bank, TEXTS), abs=1e-4)
+    assert joint.scores(joint._loss.head_weights(), TEXTS) == pytest.approx(
+        joint.scores(joint.start.head_weights, TEXTS), abs=1e-4
+    )
     micro = joint.collate(rows_of(joint))
     optimizer = torch.optim.AdamW([p for p in joint.module.parameters() if p.requires_grad], lr=3e-3)
     losses = []
@@ -120,7 +122,7 @@ def test_a_run_on_two_workers(
     options = {
         "data": sample_data, "out": model, "base": str(base), "method": method, "objective": objective,
         "num_wordings": 1, "global_batch_size": 32, "micro_batch_size": 16, "learning_rate": 3e-3, "epochs": 0.2,
-        "tasks": ("V-reg", "E-c"), "heads": {"layers": [2], "poolings": ["mean"], "all_of_them": True},
+        "tasks": ("V-reg", "E-c"), "heads": {"layers": [2], "poolings": ["mean"], "use_all_features": True},
         "cluster": {"num_workers": 2},
     }  # fmt: skip
     summary = fit(TrainConfig.model_validate(options), on_step=steps.append)

@@ -13,12 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from emollm.affect_card import read_card
+from emollm.core.card import read_card
 from emollm.training.checkpoints import finished_folders
-from emollm.training.config import TrainConfig
 from emollm.training.frozen import starting_heads
 from emollm.training.joint import StartingHeads
 from emollm.training.loop import num_steps
+from emollm.training.options import TrainConfig
 from emollm.training.run_folder import read_lines
 from emollm.training.worker import rows_of
 from tests.conftest import ROOT
@@ -32,7 +32,8 @@ TASKS = ("V-reg", "E-c")
 def heads_options(base: Path, data: Path, **changes: Any) -> TrainConfig:
     settings = {
         "objective": "heads", "tasks": TASKS, "num_wordings": 1, "max_rows": None, "epochs": 0.2, "method": "lora",
-        "heads": {"layers": [2], "poolings": ["mean"], "all_of_them": True}, "validation_rows": 24, "metric_rows": 8,
+        "heads": {"layers": [2], "poolings": ["mean"], "use_all_features": True}, "validation_rows": 24,
+        "metric_rows": 8,
     }  # fmt: skip
     return options(base, data, **{**settings, **changes})
 
@@ -59,7 +60,7 @@ def test_a_run_is_evaluated_as_it_goes_and_goes_on_exactly(
     assert [len(report.scores) for report in whole.evaluations] == [0, 2]
     assert set(whole.evaluations[-1].scores) == set(TASKS)
     assert whole.evaluations[-1].step == last == num_steps(config, len(rows_of(config, whole.loaded, whole.joint)))
-    assert whole.joint is not None and len(whole.joint.trunk.blocks) == 2  # asking the heads cut off no layer
+    assert whole.joint is not None and len(whole.joint.backbone.blocks) == 2  # asking the heads cut off no layer
 
     for path in finished_folders(tmp_path)[1:]:
         shutil.rmtree(path)

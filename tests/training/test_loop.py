@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from emollm.config import ClusterConfig
-from emollm.errors import TrainingError
-from emollm.instructions import read_rows
-from emollm.models import LoadedModel, attach_lora, load_base, prompt_encoder
+from emollm.core.errors import TrainingError
+from emollm.core.options import ClusterConfig
+from emollm.data.instructions import read_rows
+from emollm.models.load import LoadedModel, attach_lora, load_base, prompt_encoder
 from emollm.training.batches import encode_rows
-from emollm.training.config import TrainConfig
 from emollm.training.loop import StepReport, num_steps, rate_factor, train
+from emollm.training.options import TrainConfig
 from tests.tiny import Family, tiny_model
 
 GOLDEN = Path(__file__).parent / "golden_losses.txt"

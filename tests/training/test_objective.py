@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from emollm.models import attach_lora, load_base
+from emollm.models.load import attach_lora, load_base
 from emollm.training.batches import EncodedRow, collate_decoder, collate_encoder_decoder, cut_by_prompt
 from emollm.training.objective import AnswerLoss, Answers
 from emollm.training.sharing import can_share, collate_tree, is_worth_it, num_tokens

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from emollm.errors import ResourceError
-from emollm.heads.card import Prompt
-from emollm.heads.trunk import PostEncoder, Trunk
-from emollm.models import LoadedModel, attach_lora, load_base
-from emollm.training.config import TrainConfig
+from emollm.core.errors import ResourceError
+from emollm.core.heads_card import Prompt
+from emollm.models.load import LoadedModel, attach_lora, load_base
+from emollm.scoring.heads.backbone import Backbone, PostEncoder
 from emollm.training.joint import _freeze_unread
+from emollm.training.options import TrainConfig
 from emollm.training.plan import describe_model, plan, plan_report
 from tests.tiny import Encoder, Family, tiny_model
 
@@ -36,8 +36,8 @@ def test_what_heads_do_not_read_is_not_counted_as_trained(
     if method == "lora":
         model = attach_lora(loaded.model, rank=16, alpha=32, dropout=0.0)
         loaded = LoadedModel(model, loaded.tokenizer, loaded.card)
-    encode, trunk = PostEncoder(loaded, Prompt()), Trunk(loaded.model, loaded.card.base.architecture)
-    _freeze_unread(loaded.model, trunk, encode.batch([encode("a post")], "cpu"), 1)
+    encode, backbone = PostEncoder(loaded, Prompt()), Backbone(loaded.model, loaded.card.base.architecture)
+    _freeze_unread(loaded.model, backbone, encode.batch([encode("a post")], "cpu"), 1)
     trained = sum(p.numel() for p in loaded.model.parameters() if p.requires_grad)
     described = describe_model(heads_config(Path("d"), str(base), method=method)).trainable
     # Of all weights the final norm is counted, which stands behind what is read.
@@ -49,7 +49,7 @@ def test_texts_are_learnt_once_and_a_tenth_is_held_out(tiny_base: Path, sample_d
     work = heads.work
     assert work.texts + work.held_out == 560 and 30 < work.held_out < 80
     assert (work.rows, heads.steps, work.are_counted) == (work.texts, 2 * work.texts // 16, True)
-    # V-reg has one output and E-c eleven; two readings of 32 dimensions, and a bias.
+    # V-reg has one output and E-c eleven; two feature_specs of 32 dimensions, and a bias.
     assert heads.trainable == heads.model.trainable + 12 * 65
     both = plan(heads_config(sample_data, str(tiny_base), objective="both"))
     assert both.work.rows == 4 * work.texts  # two tasks in two wordings

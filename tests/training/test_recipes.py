@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from emollm.bases import BASES, SERIES
-from emollm.config import read_config
-from emollm.errors import ConfigError, ResourceError
-from emollm.models import attach_lora, load_base
-from emollm.training.config import TrainConfig
+from emollm.core.bases import BASES, SERIES
+from emollm.core.errors import ConfigError, ResourceError
+from emollm.core.options import read_config
+from emollm.models.load import attach_lora, load_base
+from emollm.training.options import TrainConfig
 from emollm.training.plan import describe_model, plan
 from emollm.training.recipes import RECIPES
 from tests.tiny import FAMILIES, Family, tiny_model

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch.multiprocessing as mp
 
-from emollm.errors import ModelError
-from emollm.training.fit import fit
+from emollm.core.errors import ModelError
 from emollm.training.loop import StepReport
+from emollm.training.ray_train import fit
 from tests.training.ranks import options, run_cases, run_training
 
 pytestmark = pytest.mark.slow

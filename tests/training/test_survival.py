@@ -13,11 +13,11 @@ from typing import Any
 import psutil
 import pytest
 
-from emollm.config import with_values
-from emollm.errors import DataError
-from emollm.training.config import TrainConfig
-from emollm.training.fit import fit
+from emollm.core.errors import DataError
+from emollm.core.options import with_values
 from emollm.training.loop import StepReport
+from emollm.training.options import TrainConfig
+from emollm.training.ray_train import fit
 from emollm.training.run_folder import read_lines
 from tests.conftest import ROOT
 from tests.training.drive import HELD_AT, hold_workers

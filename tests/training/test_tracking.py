@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from emollm.errors import ConfigError
-from emollm.training.config import TrainConfig
+from emollm.core.errors import ConfigError
 from emollm.training.loop import StepReport
+from emollm.training.options import TrainConfig
 from emollm.training.run_folder import RunFolder
 from emollm.training.tracking import tracked
 from emollm.training.validation import EvaluationReport

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from emollm.answers import INVALID_ANSWER, answer_string
-from emollm.evaluation.foreign import read_raw
-from emollm.evaluation.predictions import OUT_OF_RANGE, Prediction
-from emollm.evaluation.questions import GoldQuestion
-from emollm.prompts import Question, render
-from emollm.tasks import Kind, Task
+from emollm.core.answers import INVALID_ANSWER, answer_string
+from emollm.core.prompts import Question, render
+from emollm.core.tasks import Kind, Task
+from emollm.evaluation.external import read_raw
+from emollm.metrics.predictions import OUT_OF_RANGE, Prediction
+from emollm.metrics.questions import GoldQuestion
 
 Messages = list[dict[str, str]]
 
@@ -34,11 +34,13 @@ def reply_prediction(question: GoldQuestion, reply: str) -> Prediction:
     task = question.task
     text = _MARKUP.sub("", reply.strip().partition("\n")[0]).strip()
     text = text.removeprefix(task.question.strip()).strip()
-    value, wild = read_raw(task, text, "unit")
+    value, out_of_range_value = read_raw(task, text, "unit")
     if value is not None:
         return Prediction(question=question, value=value)
-    error = INVALID_ANSWER if wild is None else OUT_OF_RANGE
-    return Prediction(question=question, value=None, wild=wild, error=error, text=reply[:200])
+    error = INVALID_ANSWER if out_of_range_value is None else OUT_OF_RANGE
+    return Prediction(
+        question=question, value=None, out_of_range_value=out_of_range_value, error=error, text=reply[:200]
+    )
 
 
 def num_tokens(asked: Sequence[Messages], tasks: Sequence[Task]) -> tuple[int, int]:

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from emollm.evaluation.predictions import Prediction
-from emollm.evaluation.questions import GoldQuestion
-from emollm.tasks import Kind, Value
+from emollm.core.tasks import Kind, Value
+from emollm.metrics.predictions import Prediction
+from emollm.metrics.questions import GoldQuestion
 
 
 def predict_constant(questions: Sequence[GoldQuestion]) -> list[Prediction]:

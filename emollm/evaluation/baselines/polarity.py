@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cache
 
-from emollm.answers import from_unit
-from emollm.errors import ConfigError
-from emollm.evaluation.predictions import Prediction
-from emollm.evaluation.questions import GoldQuestion
-from emollm.tasks import Kind, Task, Value
+from emollm.core.answers import from_unit
+from emollm.core.errors import ConfigError
+from emollm.core.tasks import Kind, Task, Value
+from emollm.metrics.predictions import Prediction
+from emollm.metrics.questions import GoldQuestion
 
 Polarity = Callable[[str], float]
 

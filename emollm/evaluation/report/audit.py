@@ -7,11 +7,11 @@ from html import escape
 
 from rich.table import Table
 
-from emollm.datacard.charts import svg
-from emollm.evaluation.config import AuditConfig
 from emollm.evaluation.disparities import Disparity
+from emollm.evaluation.options import AuditConfig
 from emollm.evaluation.report.terminal import format_score
-from emollm.webpage import html_page, html_table, notes
+from emollm.reports.charts import svg
+from emollm.reports.page import html_page, html_table, notes
 
 _GROUPS = {"gender": ("female", "male"), "race": ("African-American", "European")}
 _HEADER = [

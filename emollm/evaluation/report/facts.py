@@ -6,16 +6,16 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from emollm.aeb import AEB
-from emollm.answers import answer_string, to_unit
-from emollm.evaluation.config import EvaluateConfig
+from emollm.core.answers import answer_string, to_unit
+from emollm.core.tasks import Kind
+from emollm.data.aeb import AEB
 from emollm.evaluation.measured import Evaluation, Measured
-from emollm.evaluation.predictions import Prediction
+from emollm.evaluation.options import EvaluateConfig
 from emollm.evaluation.published import SOURCE
 from emollm.evaluation.report.main_table import DERIVED
 from emollm.evaluation.report.terminal import format_score
-from emollm.evaluation.scores import POLICIES, split_tasks
-from emollm.tasks import Kind
+from emollm.metrics.predictions import Prediction
+from emollm.metrics.scores import POLICIES, split_tasks
 
 PUBLISHED_ROWS = Counter[str]()
 """Rows that the quoted figures were measured on, by task."""

@@ -9,19 +9,19 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any
 
-from emollm.evaluation.config import EvaluateConfig
+from emollm.core.tasks import Kind, Task
 from emollm.evaluation.measured import Evaluation, Measured
-from emollm.evaluation.predictions import PREDICTIONS_FILE, Prediction
+from emollm.evaluation.options import EvaluateConfig
 from emollm.evaluation.published import SOURCE
-from emollm.evaluation.reliability import Reliability
-from emollm.evaluation.report import charts
 from emollm.evaluation.report.facts import cost_table, invalid_answers, invalid_table, mistakes, notes
 from emollm.evaluation.report.main_table import DERIVED, Cell, Line, main_columns, main_table
 from emollm.evaluation.report.terminal import format_score
-from emollm.evaluation.scores import TaskResult, settle, split_tasks
-from emollm.tasks import Kind, Task
-from emollm.webpage import html_page, html_table, tiles
-from emollm.webpage import notes as notes_box
+from emollm.metrics.predictions import PREDICTIONS_FILE, Prediction
+from emollm.metrics.reliability import Reliability
+from emollm.metrics.scores import TaskResult, resolve_invalid, split_tasks
+from emollm.reports import charts
+from emollm.reports.page import html_page, html_table, tiles
+from emollm.reports.page import notes as notes_box
 
 _STYLE = """
 main { max-width: 1360px; }
@@ -173,7 +173,7 @@ def _pictures(config: EvaluateConfig, main: Measured) -> Iterator[str]:
     panels, tables = [], []
     for predictions in split_tasks(main.system.predictions).values():
         task = predictions[0].question.task
-        pairs = [(p.question.gold, v) for p in predictions if (v := settle(p, config.invalid)) is not None]
+        pairs = [(p.question.gold, v) for p in predictions if (v := resolve_invalid(p, config.invalid)) is not None]
         gold: list[Any] = [g for g, _ in pairs]
         predicted: list[Any] = [v for _, v in pairs]
         if task.kind is Kind.REGRESSION:

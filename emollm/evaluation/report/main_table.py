@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from emollm.evaluation.bootstrap import Interval
+from emollm.core.tasks import Task
 from emollm.evaluation.measured import Evaluation, Measured
 from emollm.evaluation.published import COLUMNS, Column, quoted_systems
 from emollm.evaluation.report.terminal import format_score
-from emollm.tasks import Task
+from emollm.metrics.bootstrap import Interval
 
 DERIVED = "\N{DAGGER}"
 """Behind a figure of derived answers."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from emollm.evaluation.config import EvaluateConfig
 from emollm.evaluation.measured import Evaluation
+from emollm.evaluation.options import EvaluateConfig
 from emollm.evaluation.report.facts import cost_table, invalid_table, notes
 from emollm.evaluation.report.main_table import Cell, Line, main_columns, main_table
 from emollm.evaluation.report.terminal import format_score
-from emollm.webpage import markdown_table
+from emollm.reports.page import markdown_table
 
 
 def markdown(config: EvaluateConfig, evaluation: Evaluation) -> str:

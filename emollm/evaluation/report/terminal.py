@@ -9,7 +9,7 @@ from rich.table import Table
 
 from emollm.evaluation.calibrate import Gain
 from emollm.evaluation.compare import Comparison
-from emollm.evaluation.scores import TaskResult
+from emollm.metrics.scores import TaskResult
 
 _SHOWN = 3
 """Metrics a task; metrics.json has all."""

@@ -1,0 +1,113 @@
+"""The answers of a task: gold value to answer string, free text to value or None, and what a scorer returns."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from emollm.core.tasks import Kind, Task, Value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a scorer says of one question.
+
+    `value` is in the task's own range, or None with `error` set: a bad answer is data, never a guess.
+    """
+
+    value: Value | None
+    """Of a regression the expected value where an engine knows it; else the answer with the largest probability."""
+    unit: float | None = None
+    """A regression's value in 0..1, the range that models are asked in."""
+    mode: Value | None = None
+    """What greedy decoding writes: of a regression the likeliest digits one by one, not the largest probability."""
+    std: float | None = None
+    """Standard deviation of a regression's distribution, in the task's own range."""
+    confidence: float | None = None
+    """Probability of the answer given, 0..1; of a regression the probability of a number within .1 (of 0..1)."""
+    probabilities: dict[str, float] = field(default_factory=dict)
+    """Over the closed answer space where an engine computes it, else empty.
+
+    Of a class or label its own, summing to 1; of a label set each label's, independently; of a regression those of
+    the tenths "0.0" (0.000 to 0.099) to "0.9" and of "1", in 0..1.
+    """
+    valid_mass: float | None = None
+    """Probability that the model, left free, writes one of the answers: low where it was not trained for the task."""
+    truncated: bool = False
+    """Whether the post was cut at the token limit."""
+    error: str | None = None
+    """Why there is no value: `EMPTY_TEXT`, `INVALID_ANSWER`, or `SCORING_FAILED` with the reason behind a colon."""
+    text: str | None = None
+    """What the model wrote, kept where it was not a valid answer."""
+
+
+EMPTY_TEXT = "empty_text"
+INVALID_ANSWER = "invalid_answer"
+SCORING_FAILED = "scoring_failed"
+
+
+def to_unit(task: Task, value: float) -> float:
+    """A value of the task's own range as the 0..1 that models are asked in."""
+    assert task.low is not None and task.high is not None
+    return (value - task.low) / (task.high - task.low)
+
+
+def from_unit(task: Task, unit: float) -> float:
+    """The inverse of `to_unit`."""
+    assert task.low is not None and task.high is not None
+    return task.low + unit * (task.high - task.low)
+
+
+def answer_string(task: Task, value: Value, emotion: str | None = None) -> str:
+    """The answer a model is trained to give; raises DataError for a value that is not one of the task's."""
+    task.check_value(value)
+    match task.kind:
+        case Kind.REGRESSION:
+            assert isinstance(value, float | int)
+            # At most three places, trailing zeros cut: "0.5", "1", "0" (AAID).
+            return f"{to_unit(task, value):.3f}".rstrip("0").rstrip(".")
+        case Kind.ORDINAL:
+            phrase = next(c.phrase for c in task.classes if c.value == value)
+            return f"{value}: {phrase.format(emotion=emotion)}{task.answer_end}"
+        case Kind.SINGLE_LABEL:
+            return f"{value}{task.answer_end}"
+        case Kind.LABEL_SET:
+            assert isinstance(value, tuple) and task.no_label is not None
+            named = [label for label in task.labels if label in value]
+            return (", ".join(named) or task.no_label) + task.answer_end
+
+
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
+_CLASS = re.compile(r"([+-]?\d+)\s*(:|$)")
+
+
+def parse_answer(task: Task, text: str) -> Value | None:
+    """The value that free text states, in the task's own range, or None where it states none.
+
+    Strict on purpose: one "48: disgust" among 975 answers takes Pearson from .80 to .08, so a number out of
+    range is no answer and is never clipped here.
+    """
+    text = text.strip()
+    match task.kind:
+        case Kind.REGRESSION:
+            text = text.removesuffix(".")
+            if not _NUMBER.fullmatch(text):
+                return None
+            unit = float(text)
+            return from_unit(task, unit) if 0.0 <= unit <= 1.0 else None
+        case Kind.ORDINAL:
+            found = _CLASS.match(text)
+            value = int(found.group(1)) if found else None
+            return value if any(c.value == value for c in task.classes) else None
+        case Kind.SINGLE_LABEL:
+            by_name = {label.casefold(): label for label in task.labels}
+            return by_name.get(text.removesuffix(".").strip().casefold())
+        case Kind.LABEL_SET:
+            assert task.no_label is not None
+            names = [part.strip().casefold() for part in text.removesuffix(".").split(",")]
+            if names == [task.no_label.casefold()]:
+                return ()
+            by_name = {label.casefold(): label for label in task.labels}
+            if not all(name in by_name for name in names):
+                return None
+            return tuple(label for label in task.labels if label.casefold() in names)

@@ -1,0 +1,101 @@
+"""`affect.json`: what a model directory must tell so that every later step asks it the same way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from emollm.core.bases import BASE_PREFIX, BASES, DEFAULT_MODEL, Architecture, model_folder
+from emollm.core.calibration import Calibration
+from emollm.core.errors import ModelError
+from emollm.core.heads_card import HeadsCard
+from emollm.core.prompts import LAYOUTS, Layout
+from emollm.core.tasks import TASKS, Task
+
+CARD_FILE = "affect.json"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class BaseModelInfo(_Part):
+    name: str
+    """Registry name, hub id or folder the weights came from."""
+    architecture: Architecture
+    licence: str
+    fingerprint: str
+    """`models.weights_fingerprint` of the base; an adapter is put on no other."""
+
+
+class AffectCard(_Part):
+    """The card of a model directory; see ARCHITECTURE.md, "A model directory travels"."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    base: BaseModelInfo
+    adapter: Literal["lora", "heads"] | None = None
+    """What the folder adds to the base. lora: adapters. heads: heads alone. None: it holds full weights."""
+    layout: Layout = LAYOUTS["emollm"]
+    tasks: tuple[Task, ...] = tuple(TASKS.values())
+    """The tasks it was trained on, with labels in order, ranges and wording."""
+    max_post_tokens: int = Field(512, ge=1)
+    """A longer post is cut here and flagged, never dropped."""
+    heads: HeadsCard | None = None
+    """Heads on a hidden layer, if it has any: what `--engine heads` reads."""
+    calibration: dict[str, Calibration] = Field(default_factory=dict)
+    """By engine: maps that `jobs/calibrate.py` fitted on validation rows; `open_scorer` applies them."""
+    training: dict[str, Any] = Field(default_factory=dict)
+    """Where it came from: rows of each split, options of the run. Empty for an untrained base."""
+
+    @model_validator(mode="after")
+    def _heads_belong_to_tasks(self) -> Self:
+        tasks = {task.name: task for task in self.tasks}
+        trained = {head.task for head in self.heads.heads if head.derivation is None} if self.heads else set()
+        for head in self.heads.heads if self.heads else ():
+            if head.task not in tasks or head.emotion not in (tasks[head.task].emotions or (None,)):
+                raise ValueError(f"there is a head for {head.task} {head.emotion or ''}, which the card's tasks lack")
+            if head.derivation and head.derivation.source not in trained:
+                raise ValueError(f"{head.task} is derived from {head.derivation.source}, which has no head")
+        return self
+
+
+def read_card(folder: Path) -> AffectCard:
+    """The card of a model directory; raises ModelError if there is none or it is not valid."""
+    path = folder / CARD_FILE
+    try:
+        return AffectCard.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(
+            f"{folder} has no {CARD_FILE}, so it is not a model directory of emollm; "
+            f"make one: python jobs/train.py --base {folder} --data DATA --out DIR"
+        ) from None
+    except (ValidationError, UnicodeDecodeError) as error:
+        first = str(error).replace("\n", " ")[:300]
+        raise ModelError(f"{path} is not a valid card: {first}") from None
+
+
+def card_tasks(model: str) -> tuple[Task, ...]:
+    """The tasks that a model directory, or an untrained base, can be asked; reads no weights.
+
+    `model` is as for `models.load_model`. Raises ModelError if there is no such model directory.
+    """
+    card = card_of(model)
+    return card.tasks if card else tuple(TASKS.values())
+
+
+def card_of(model: str) -> AffectCard | None:
+    """The card of a model directory, or of the model in the box; None of an untrained base, which has none."""
+    if model in BASES or model.startswith(BASE_PREFIX):
+        return None
+    folder = model_folder(model)
+    if not folder.is_dir():
+        choices = ", ".join((DEFAULT_MODEL, *BASES))
+        raise ModelError(f"no model directory at {model}; train one, or name a model or base: {choices}")
+    return read_card(folder)
+
+
+def write_card(folder: Path, card: AffectCard) -> None:
+    (folder / CARD_FILE).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,97 @@
+"""Prompt pieces to token ids: the one place where training and scoring turn text into numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from emollm.core.prompts import Layout, Pieces, lay_out
+
+# SentencePiece tokenizers put a blank before whatever comes first; encoded behind an anchor, a piece gets the ids
+# it has in the middle of a text. A colon merges with nothing that starts with a blank, a letter or a digit.
+_ANCHOR = ":"
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPrompt:
+    prefix: list[int]
+    """Ids that all posts of a task and template share."""
+    post: list[int]
+    suffix: list[int]
+    """Ids up to where the answer (or for an encoder, its end token included) begins."""
+    truncated: bool
+    """Whether the post was cut at the limit."""
+
+    @property
+    def ids(self) -> list[int]:
+        return self.prefix + self.post + self.suffix
+
+
+class PromptEncoder:
+    """Encodes prompts and answers for one model."""
+
+    def __init__(self, tokenizer: Any, layout: Layout, *, max_post_tokens: int, is_encoder_decoder: bool) -> None:
+        self._tokenizer = tokenizer
+        self._layout = layout
+        self._max_post_tokens = max_post_tokens
+        self._is_encoder_decoder = is_encoder_decoder
+        bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+        if is_encoder_decoder:
+            # An encoder reads what its tokenizer would give it: BART between <s> and </s>, T5 before </s>, BERT
+            # between [CLS] and [SEP].
+            bos = bos if bos is not None else tokenizer.cls_token_id
+            eos = eos if eos is not None else tokenizer.sep_token_id
+        begins = bos is not None and (layout.bos or is_encoder_decoder)
+        self._begin: list[int] = [bos] if begins else []
+        self._end: list[int] = [eos] if is_encoder_decoder else []
+        self._eos: int = eos
+        self._anchor: list[int] = self._ids(_ANCHOR)
+        self._cache: dict[tuple[str, bool], list[int]] = {}
+
+    def prompt(self, pieces: Pieces) -> EncodedPrompt:
+        """Ids of the whole prompt, in three parts."""
+        prefix, post, suffix = lay_out(pieces, self._layout)
+        post_ids = self._encode(post)
+        cut = post_ids[: self._max_post_tokens]
+        return EncodedPrompt(
+            prefix=self._begin + self._fixed(prefix, first=True),
+            post=cut,
+            suffix=self._fixed(suffix) + self._end,
+            truncated=len(cut) < len(post_ids),
+        )
+
+    def answer(self, text: str) -> list[int]:
+        """Ids of an answer, closed by the end token.
+
+        After a prompt it continues a text; in a decoder of its own it is a text, with the begin token that BART's
+        tokenizer gives to every text.
+        """
+        if self._is_encoder_decoder:
+            return [*self._begin, *self._fixed(text, first=True), self._eos]
+        return [*self._fixed(text), self._eos]
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of generated ids, up to the end token."""
+        if self._eos in ids:
+            ids = ids[: ids.index(self._eos)]
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
+
+    def _fixed(self, text: str, *, first: bool = False) -> list[int]:
+        key = (text, first)
+        if key not in self._cache:
+            self._cache[key] = self._encode(text, first=first)
+        return self._cache[key]
+
+    def _encode(self, text: str, *, first: bool = False) -> list[int]:
+        # A lone surrogate, as broken scrapers leave it, cannot be encoded: it becomes "?".
+        text = text.encode("utf-8", "replace").decode("utf-8")
+        ids = self._ids(text if first else _ANCHOR + text)
+        if first:
+            return ids
+        behind = len(self._anchor)
+        return ids[behind:] if ids[:behind] == self._anchor else self._ids(text)
+
+    def _ids(self, text: str) -> list[int]:
+        # split_special_tokens: "<|im_end|>" or "</s>" in a post is text, never the token that ends a prompt.
+        encoded = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)
+        return list(encoded.input_ids)

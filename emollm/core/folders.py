@@ -1,0 +1,117 @@
+"""Output folders that appear whole or not at all, and the record of the run that made them."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from emollm.core.errors import DataError
+
+
+@contextlib.contextmanager
+def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Fill a temporary sibling of `path`; it takes the name `path` only when the block ends well.
+
+    Raises DataError before any work if `path` exists and `overwrite` is off, or its parent cannot be written.
+    """
+    path = path.absolute()
+    check_new(path, overwrite=overwrite)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.partial-", dir=path.parent))
+    except OSError as error:
+        raise DataError(f"cannot write under {path.parent}: {error.strerror}") from None
+    try:
+        partial.chmod(0o777 & ~_umask())  # mkdtemp makes it private; the result is an ordinary folder
+        yield partial
+        if path.exists():
+            aside = partial.with_name(partial.name + "-old")
+            path.rename(aside)
+            partial.rename(path)
+            shutil.rmtree(aside)
+        else:
+            partial.rename(path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def check_new(path: Path, *, overwrite: bool) -> None:
+    """Raise DataError if `path` is taken: by anything, or by what `overwrite` must not replace."""
+    if path.is_dir() and overwrite and not _is_ours(path):
+        raise DataError(f"{path} was not written by emollm, so --overwrite leaves it alone; choose another --out")
+    if path.exists() and not (overwrite and path.is_dir()):
+        raise DataError(f"{path} exists; choose another --out, or pass --overwrite to replace it")
+
+
+def _is_ours(path: Path) -> bool:
+    return read_run(path) is not None or not any(path.iterdir())
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+RUN_FILE = "run.json"
+HIDDEN_RUN_FILE = "_run.json"
+"""Its name in a folder that is itself a Parquet data set: readers of those skip names with an underscore."""
+
+
+def write_run(folder: Path, *, job: str, config: Mapping[str, Any], file_name: str = RUN_FILE, **facts: Any) -> None:
+    """Write `run.json`, the marker written last: what was asked, with which versions, and what came of it."""
+    write_json(folder / file_name, {"job": job, **run_facts(), "config": config, **facts})
+
+
+def read_run(folder: Path) -> dict[str, Any] | None:
+    """What `write_run` wrote, or None where no run has finished."""
+    for name in (RUN_FILE, HIDDEN_RUN_FILE):
+        with contextlib.suppress(OSError, ValueError):
+            return json.loads((folder / name).read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+    return None
+
+
+def run_facts() -> dict[str, Any]:
+    """Versions, code revision, command and time."""
+    versions = {}
+    for package in ("emollm", "ray", "torch", "deepspeed", "transformers", "peft", "pyarrow"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return {
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "command": sys.argv,
+        "git_revision": git_revision(),
+        "python": platform.python_version(),
+        "versions": versions,
+    }
+
+
+def git_revision() -> str | None:
+    """The commit of the code that runs, with `-dirty` where files differ from it; None outside a checkout."""
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None
+
+
+def write_json(path: Path, data: Any) -> None:
+    path.write_text(json.dumps(data, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")

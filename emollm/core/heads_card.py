@@ -1,0 +1,99 @@
+"""The `heads` section of `affect.json`: what is read of a backbone, and what each head makes of it."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+Pooling = Literal["last", "mean", "first"]
+
+
+class Prompt(_Part):
+    """The words around a post while its hidden states are read."""
+
+    prefix: str = ""
+    suffix: str = ""
+
+
+class FeatureSpec(_Part):
+    """One pooled hidden state; those of all feature_specs, one behind the other, are the features of a post."""
+
+    layer: int = Field(ge=1)
+    """Blocks that are run; the state is taken behind the last of them, before any final norm."""
+    pooling: Pooling
+    """last: the prompt's last token. mean: over the tokens of the post. first: the first token, as BERT's [CLS]."""
+
+
+class Derivation(_Part):
+    """How the answer to a task without a head of its own follows from another task's."""
+
+    source: str
+    """The task whose answer it is made of."""
+    rule: Literal["scale", "bins", "classes", "labels"]
+    """scale: a number times `slope` plus `offset`. bins: a number's share of equal bins. classes: classes summed up.
+    labels: the probability of any of some labels."""
+    slope: float = 1.0
+    offset: float = 0.0
+    groups: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Of each class or label of the task, those of the source that count for it; none: that none of them holds."""
+
+
+class Head(_Part):
+    """How the answer to a question, a task and its emotion, is had from the scores."""
+
+    task: str
+    emotion: str | None = None
+    origin: Literal["trained", "distilled", "derived"]
+    """trained: on gold labels. distilled: on another model's probabilities. derived: from another task's answer."""
+    derivation: Derivation | None = None
+    outputs: tuple[int, ...] = ()
+    """Rows of the weights: one for a number or an ordered class, one a label else. Heads may share a row."""
+    slope: tuple[float, ...] = ()
+    """Calibration: what an output is multiplied with, one an output."""
+    offset: tuple[float, ...] = ()
+    """Calibration: what is added then, one an output; of an ordinal the cuts between its classes, ascending."""
+    spread: tuple[tuple[float, float], ...] = ()
+    """Of a number: its standard deviation (0..1) where the prediction is so large; linear in between."""
+    thresholds: tuple[float, ...] = ()
+    """Of a label set: the probability from which a label is given, one a label."""
+    decision: Literal["likeliest", "expected", "thresholds", "jaccard"] = "likeliest"
+    """Of an ordinal: the likeliest class, or the one nearest to the expected value. Of a label set: the labels above
+    their thresholds, or the set with the largest expected Jaccard index."""
+    rows: int = 0
+    """LabelledText texts it was fitted on."""
+    metrics: dict[str, float] = Field(default_factory=dict)
+    """On training texts held out in turn: what to expect of it on more of the same."""
+
+    @model_validator(mode="after")
+    def _derived_or_not(self) -> Self:
+        if (self.origin == "derived") != (self.derivation is not None):
+            raise ValueError(f"head {self.task}: a derived head has a derivation, and no other has")
+        return self
+
+
+class HeadsCard(_Part):
+    """What a model directory must tell so that its heads are read as they were fitted."""
+
+    prompt: Prompt
+    feature_specs: tuple[FeatureSpec, ...] = Field(min_length=1)
+    heads: tuple[Head, ...] = Field(min_length=1)
+    writes_answers: bool = False
+    """Whether the weights were trained to write answers too, so that the other engines can ask them."""
+
+    @property
+    def depth(self) -> int:
+        """Blocks that are run."""
+        return max(feature_spec.layer for feature_spec in self.feature_specs)
+
+    def head(self, task: str, emotion: str | None) -> Head | None:
+        return next((head for head in self.heads if (head.task, head.emotion) == (task, emotion)), None)
+
+    def origins(self) -> dict[str, str]:
+        """Of each task, whether its answers are trained, distilled or derived."""
+        return {head.task: head.origin for head in self.heads}

@@ -1,0 +1,248 @@
+"""Frozen option classes, filled from a YAML or TOML file and overridden on the command line."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import os
+import signal
+import sys
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
+
+from emollm.core.errors import ConfigError, EmollmError
+
+
+class Config(BaseModel):
+    """Base of all option classes: frozen, unknown names refused, a docstring under each field."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+C = TypeVar("C", bound=Config)
+
+
+class ClusterConfig(Config):
+    """Where a job runs and what it may use there."""
+
+    profile: str | None = None
+    """Named set of the values below: laptop, a100x2, a100x8, a100x16, or a file of one. Values given beside it win."""
+    ray_address: str | None = None
+    """Address of a running Ray cluster. None: the cluster that submitted this job, else a private local Ray."""
+    storage: Path | None = None
+    """Folder that all nodes share; the job's relative paths are below it. None: they are this folder's."""
+    num_workers: int = Field(2, ge=1)
+    """Training workers, or scoring actors: one process each."""
+    cpus_per_worker: float = Field(1.0, gt=0)
+    """CPU cores reserved for a worker. On CPU one thread a worker is fastest; add workers, not threads."""
+    gpus_per_worker: float = Field(0.0, ge=0)
+    """GPUs reserved for a worker."""
+    wait_for_nodes_s: float = Field(0.0, ge=0)
+    """Seconds to wait for nodes that an autoscaler brings. 0: they must be there."""
+
+    @field_validator("profile")
+    @classmethod
+    def _profile_is_known(cls, name: str | None) -> str | None:
+        if name is not None and read_profile(name) is None:
+            raise ValueError(f"choose from: {', '.join(_profiles())}, or a .yaml, .toml or .json file of your own")
+        return name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_profile(cls, given: Any) -> Any:
+        profile = read_profile(str(given["profile"])) if isinstance(given, Mapping) and given.get("profile") else None
+        return {**profile, **given} if profile else given
+
+
+def read_profile(name: str) -> dict[str, Any] | None:
+    """The values of a profile: one of `profiles.toml`, or a file. None where there is no such name.
+
+    Raises ConfigError where a file cannot be read.
+    """
+    return _read_file(Path(name)) if Path(name).suffix else _profiles().get(name)
+
+
+@cache
+def _profiles() -> dict[str, dict[str, Any]]:
+    return tomllib.loads((resources.files("emollm") / "core" / "profiles.toml").read_text(encoding="utf-8"))
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, but a wrong option is a ConfigError that lists the right ones."""
+
+    def error(self, message: str) -> Any:
+        options = sorted(o for action in self._actions for o in action.option_strings if o.startswith("--"))
+        known = [o for o in options if o not in ("--help", "--config") and not o.startswith("--no-")]
+        unknown = [w for w in message.split() if w.startswith("--")] if "unrecognized" in message else []
+        close = [c for w in unknown for c in difflib.get_close_matches(w.split("=")[0], known, n=1)]
+        hint = f"did you mean {close[0]}? " if close else ""
+        if "unrecognized" in message and not unknown:
+            hint = "several values of one option are joined by commas: V-reg,E-c; "
+        raise ConfigError(f"{message}; {hint}options: {', '.join(known)}")
+
+
+def read_config(cls: type[C], argv: Sequence[str], *, prog: str) -> C:
+    """The options of a job: defaults, then `--config FILE` (YAML, TOML or JSON), then the command line.
+
+    Raises ConfigError, one line a problem, naming the option, its value and what is allowed.
+    """
+    parser = _Parser(prog=prog, description=(cls.__doc__ or "").strip(), allow_abbrev=False)
+    parser.add_argument("--config", metavar="FILE", help="YAML, TOML or JSON file with any of these options")
+    # CliSettingsSource reads the whole line; --config is taken out of it first.
+    only_config = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    only_config.add_argument("--config", type=Path)
+    chosen, rest = only_config.parse_known_args(list(argv))
+
+    class Settings(cls, BaseSettings):  # type: ignore[valid-type, misc]
+        model_config = SettingsConfigDict(
+            frozen=True,
+            extra="forbid",
+            cli_kebab_case=True,
+            cli_avoid_json=True,
+            cli_implicit_flags=True,
+            cli_hide_none_type=True,
+            cli_use_class_docs_for_groups=True,
+        )
+
+        @classmethod
+        def settings_customise_sources(  # type: ignore[override]
+            cls, settings_cls: Any, init_settings: Any, **_: Any
+        ) -> tuple[Any, ...]:
+            line: CliSettingsSource[Any] = CliSettingsSource(settings_cls, root_parser=parser, cli_parse_args=rest)
+            return (line, init_settings)
+
+    try:
+        settings = Settings(**_read_file(chosen.config) if chosen.config else {})
+        # Back to the plain class: Settings is local and would not pickle.
+        return _on_storage(cls.model_validate(settings.model_dump()))
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(cls, e) for e in error.errors())) from None
+
+
+_LOCATIONS = ("input", "out")
+"""Options that are text, for they may be a URI, and otherwise a path."""
+_MODELS = ("model", "base", "teacher", "zero_shot")
+"""Options that are a folder, or else a name."""
+
+
+def _on_storage(config: C) -> C:
+    """Relative paths placed below the cluster's storage, as well as models named by a folder there.
+
+    Raises ConfigError where a submitted job would write into its copy of the working directory, which Ray deletes.
+    """
+    cluster = getattr(config, "cluster", None)
+    if not isinstance(cluster, ClusterConfig):
+        return config
+    if cluster.storage is None:
+        out = str(getattr(config, "out", None) or "/")
+        if "://" not in out and not Path(out).is_absolute() and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+            raise ConfigError(
+                f"--out {out} is relative: a submitted job stands in a copy of the working directory that Ray "
+                "deletes; give an absolute path, or the shared folder as --cluster.storage"
+            )
+        return config
+    return with_values(config, **{name: _placed(name, value, cluster.storage) for name, value in config})
+
+
+def _placed(name: str, value: Any, storage: Path) -> Any:
+    """An option's value with the relative paths in it below `storage`."""
+    if isinstance(value, Config) and not isinstance(value, ClusterConfig):
+        return with_values(value, **{inner: _placed(inner, v, storage) for inner, v in value})
+    if isinstance(value, tuple) and all(isinstance(each, Path) for each in value):
+        return tuple(storage / each for each in value)
+    if isinstance(value, Path) or (name in _LOCATIONS and value and "://" not in str(value)):
+        return type(value)(storage / value)  # an absolute path stays what it is
+    if name in _MODELS and value:
+        prefix = "base:" if value.startswith("base:") else ""
+        folder = storage / value.removeprefix(prefix)
+        return f"{prefix}{folder}" if folder.is_dir() else value
+    return value
+
+
+def split_command(argv: Sequence[str], *, prog: str, commands: Mapping[str, type[Config]]) -> tuple[str, Sequence[str]]:
+    """The first word of a job that has several commands, and the rest of the line.
+
+    `--help` alone lists the commands; raises ConfigError on any other first word.
+    """
+    known = "\n".join(f"  {name:8} {(cls.__doc__ or '').strip()}" for name, cls in commands.items())
+    if list(argv[:1]) in (["-h"], ["--help"]):
+        print(f"usage: {prog} COMMAND [OPTIONS]\n\n{known}\n\n{prog} COMMAND --help lists the options of one.")
+        sys.exit(0)
+    if not argv or argv[0] not in commands:
+        problem = f"unknown command {argv[0]!r}" if argv else "no command given"
+        raise ConfigError(f"{problem}; choose from: {', '.join(commands)}")
+    return argv[0], argv[1:]
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        match path.suffix:
+            case ".toml":
+                data = tomllib.loads(text)
+            case ".json":
+                data = json.loads(text)
+            case ".yaml" | ".yml":
+                import yaml
+
+                data = yaml.safe_load(text)
+            case _:
+                raise ConfigError(f"--config {path}: the file must end in .yaml, .toml or .json")
+    except OSError as error:
+        raise ConfigError(f"--config {path}: {error.strerror}") from None
+    except ConfigError:
+        raise
+    except Exception as error:  # each parser has an exception of its own
+        raise ConfigError(f"--config {path} cannot be parsed: {error}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"--config {path}: expected options by name, found {type(data).__name__}")
+    return data
+
+
+def _explain(cls: type[Config], problem: Mapping[str, Any]) -> str:
+    """A pydantic problem as one line in the words of the command line."""
+    where = [str(part) for part in problem["loc"]]
+    option = "--" + ".".join(where).replace("_", "-") if where else "options"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] == "missing":
+        return f"{option} is required"
+    if problem["type"] == "extra_forbidden":
+        owner: Any = cls
+        for part in where[:-1]:
+            owner = owner.model_fields[part].annotation
+        allowed = list(owner.model_fields)
+        close = difflib.get_close_matches(where[-1], allowed, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        return f"unknown option {'.'.join(where)}; {hint}allowed: {', '.join(allowed)}"
+    if not where:
+        return message
+    return f"{option} {problem['input']!r}: {message}"
+
+
+def run_job(main: Callable[[Sequence[str]], None]) -> None:
+    """Run a job's `main` as a command: a user's mistake is one clear line and exit status 2, no traceback."""
+    # The jobs show progress themselves; a bar of every library beneath would bury it. Read when tqdm is imported.
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    # A scheduler's SIGTERM ends the job as Ctrl-C does: Ray is stopped and partial folders are removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        main(sys.argv[1:])
+    except EmollmError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; nothing half-written is left behind", file=sys.stderr)
+        sys.exit(130)
+
+
+def with_values(config: C, **values: Any) -> C:
+    """A copy with some fields replaced, validated again (`model_copy` would not)."""
+    return type(config).model_validate({**config.model_dump(), **values})

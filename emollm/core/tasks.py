@@ -1,0 +1,171 @@
+"""Affect tasks as data: what is asked, on which scale or over which labels, and how it is measured."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
+from importlib import resources
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from emollm.core.errors import ConfigError, DataError
+
+Value = float | int | str | tuple[str, ...]
+"""A gold or predicted value: float (regression), int (ordinal), str (single label), tuple (label set)."""
+
+
+class Kind(StrEnum):
+    REGRESSION = "regression"
+    """A number in [low, high]."""
+    ORDINAL = "ordinal"
+    """One of some ordered integer classes, each with a phrase."""
+    SINGLE_LABEL = "single-label"
+    """Exactly one label."""
+    LABEL_SET = "label-set"
+    """Any set of labels, the empty one included."""
+
+
+class OrdinalClass(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    value: int
+    phrase: str
+    """Its words; `{emotion}` is filled in where a task is asked once an emotion."""
+
+
+class Task(BaseModel):
+    """One affect task.
+
+    A row of data rather than a class a benchmark: what differs between tasks differs in these fields.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    name: str
+    kind: Kind
+    title: str
+    """For people: the heading in tables and on the page."""
+    source: str
+    metric: Literal["pearson", "jaccard", "accuracy"]
+    """The headline metric of the task; `emollm.metrics.metrics` computes it beside others."""
+    low: float | None = None
+    high: float | None = None
+    """The task's own range, regressions only. Models are asked in 0..1 and the answer is mapped."""
+    classes: tuple[OrdinalClass, ...] = ()
+    labels: tuple[str, ...] = ()
+    no_label: str | None = None
+    """How a label set says that it is empty."""
+    emotions: tuple[str, ...] = ()
+    """The emotions the task is asked for, one question each; empty for a task without that slot."""
+    text_name: str = "Tweet"
+    """What the prompt calls the text."""
+    full_stop: bool = True
+    """Whether a full stop is appended to a text that does not end in one of `. ! ?`, as AAID does."""
+    question: str
+    """The end of the prompt, with its trailing space."""
+    answer_end: str = ""
+    """What closes an answer, "." for E-c."""
+    templates: tuple[str, ...]
+    """Wordings of one meaning; the first is the one asked at inference."""
+
+    @model_validator(mode="after")
+    def _parts_fit_kind(self) -> Self:
+        wanted = {
+            Kind.REGRESSION: self.low is not None and self.high is not None and self.low < self.high,
+            Kind.ORDINAL: len(self.classes) >= 2,
+            Kind.SINGLE_LABEL: len(self.labels) >= 2,
+            Kind.LABEL_SET: len(self.labels) >= 1 and self.no_label is not None,
+        }
+        if not wanted[self.kind]:
+            need = {
+                Kind.REGRESSION: "low < high",
+                Kind.ORDINAL: "two or more classes",
+                Kind.SINGLE_LABEL: "two or more labels",
+                Kind.LABEL_SET: "labels and no_label",
+            }
+            raise ValueError(f"task {self.name!r} is of kind {self.kind} and needs {need[self.kind]}")
+        values = [c.value for c in self.classes]
+        if values != sorted(set(values)):
+            raise ValueError(f"task {self.name!r}: classes must ascend and differ, got {values}")
+        if not self.templates:
+            raise ValueError(f"task {self.name!r} has no template")
+        return self
+
+    def check_emotion(self, emotion: str | None) -> None:
+        """Raise DataError unless `emotion` is one the task is asked for (None where it has no such slot)."""
+        if emotion not in (self.emotions or (None,)):
+            choices = ", ".join(self.emotions) or "none: the task takes no emotion"
+            raise DataError(f"unknown emotion {emotion!r} for {self.name}; choose from: {choices}")
+
+    def check_value(self, value: Value) -> None:
+        """Raise DataError unless `value` is of the task's kind and within its range, classes or labels."""
+        match self.kind:
+            case Kind.REGRESSION:
+                assert self.low is not None and self.high is not None
+                is_number = isinstance(value, float | int) and not isinstance(value, bool)
+                # A NaN fails both comparisons, so it is refused here as well.
+                if not (is_number and self.low <= value <= self.high):  # type: ignore[operator]
+                    raise DataError(f"{value!r} is not a number in [{self.low:g}, {self.high:g}] for {self.name}")
+            case Kind.ORDINAL:
+                values = [c.value for c in self.classes]
+                if isinstance(value, bool) or value not in values:
+                    raise DataError(f"{value!r} is not a class of {self.name}; choose from: {values}")
+            case Kind.SINGLE_LABEL:
+                if value not in self.labels:
+                    raise DataError(f"{value!r} is not a label of {self.name}; choose from: {', '.join(self.labels)}")
+            case Kind.LABEL_SET:
+                unknown = [v for v in value if v not in self.labels] if isinstance(value, tuple) else [value]
+                if unknown:
+                    raise DataError(f"{unknown!r} not among the labels of {self.name}: {', '.join(self.labels)}")
+
+
+def load_tasks(path: Path) -> dict[str, Task]:
+    """Read a task file (TOML, a list `[[task]]`); see `tasks.toml` in this package for the form.
+
+    Raises ConfigError naming the file and each field that is wrong.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"no task file at {path}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not a readable TOML file: {error}") from None
+    tasks: dict[str, Task] = {}
+    for number, entry in enumerate(data.get("task", []), start=1):
+        try:
+            task = Task.model_validate(entry)
+        except ValidationError as error:
+            problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'task'}: {e['msg']}" for e in error.errors())
+            raise ConfigError(f"{path}, task {number} ({entry.get('name', 'unnamed')}): {problems}") from None
+        if task.name in tasks:
+            raise ConfigError(f"{path}: task {task.name!r} occurs twice")
+        tasks[task.name] = task
+    if not tasks:
+        raise ConfigError(f"{path} holds no [[task]]")
+    return tasks
+
+
+TASKS: Mapping[str, Task] = load_tasks(Path(str(resources.files("emollm") / "core" / "tasks.toml")))
+
+PROFILE = ("EI-reg", "EI-oc", "V-reg", "V-oc", "E-c")
+"""The full affect profile of a post: eleven questions."""
+
+
+def select_tasks(names: Sequence[str], known: Mapping[str, Task] | Iterable[Task] = TASKS) -> tuple[Task, ...]:
+    """The tasks of these names, in this order; the name `profile` stands for the five of `PROFILE`.
+
+    Raises ConfigError listing the choices when a name is unknown.
+    """
+    by_name = dict(known) if isinstance(known, Mapping) else {task.name: task for task in known}
+    wanted: dict[str, None] = {}
+    for name in names:
+        for one in [p for p in PROFILE if p in by_name] if name == "profile" else [name]:
+            wanted[one] = None
+    unknown = [name for name in wanted if name not in by_name]
+    if unknown or not wanted:
+        problem = f"unknown task {', '.join(map(repr, unknown))}" if unknown else "no task named"
+        raise ConfigError(f"{problem}; choose from: {', '.join(by_name)}, or profile")
+    return tuple(by_name[name] for name in wanted)

@@ -1,0 +1,72 @@
+"""A labelled post, and how a reader reports the rows it cannot use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from emollm.core.errors import DataError
+from emollm.core.tasks import Value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One gold label of one post: what every reader gives and every later step takes."""
+
+    id: str
+    """The row's id in its corpus."""
+    text: str
+    """As the corpus has it; readers mend encodings, never wording."""
+    task: str
+    emotion: str | None
+    value: Value
+    """In the task's own range, classes or labels."""
+    source: str
+    """The corpus, "semeval2018"."""
+    split: str
+    """"train", "dev" or "test"."""
+    path: str
+    line: int
+    """Where it stands: file and line, counted from 1."""
+    template: str | None = None
+    """The wording it was published with, where the reader knows one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BadRow:
+    """A row that gives no Example, and why."""
+
+    path: str
+    line: int
+    value: str
+    reason: str
+    labels: int = 1
+    """How many labels are lost with it: all of a file whose header is wrong, mostly one."""
+
+    def __str__(self) -> str:
+        lost = f" ({self.labels:,} labels)" if self.labels > 1 else ""
+        return f"{self.path}:{self.line}: {self.value!r}: {self.reason}{lost}"
+
+
+def count_labels(bad: Sequence[BadRow]) -> int:
+    """Labels lost with these rows: examples plus this are all labels there were."""
+    return sum(row.labels for row in bad)
+
+
+def refuse(bad: Sequence[BadRow], shown: int = 20) -> None:
+    """Raise one DataError that lists the first `shown` bad rows and counts them all; do nothing if none."""
+    if not bad:
+        return
+    lines = [str(row) for row in bad[:shown]]
+    if len(bad) > shown:
+        lines.append(f"... and {len(bad) - shown:,} more")
+    lost = f" ({count_labels(bad):,} labels)" if count_labels(bad) > len(bad) else ""
+    raise DataError(f"{len(bad):,} bad row{'s' if len(bad) > 1 else ''}{lost}:\n" + "\n".join(lines))
+
+
+def hand_over(collected: list[BadRow], bad: list[BadRow] | None) -> None:
+    """What a reader does with its bad rows: into the caller's list, or refused where the caller gave none."""
+    if bad is None:
+        refuse(collected)
+    else:
+        bad += collected

@@ -1,0 +1,234 @@
+"""A user's own labels: a TOML file that says which column is what, over CSV, JSON lines or Parquet.
+
+Format page: docs/data.md#your-own-labels. The TOML names the data file, its text column and one or more
+`[[task]]`; a task of it says what every task says (`tasks.toml` has the form) and which column holds its label.
+What it leaves out has a default, wordings included. The tasks travel in the data folder and from there in the
+model, so no job needs to be told of them.
+
+Traps: a quote left open in CSV swallows rows, and is refused; equal texts drawn into both splits flatter a model,
+so the draw goes by text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Literal, NamedTuple, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from emollm.core.errors import ConfigError
+from emollm.core.options import Config
+from emollm.core.tasks import Kind, Task
+from emollm.data.corpora.example import BadRow, Example, hand_over
+from emollm.data.corpora.own_tasks import LIST_END, complete_task, parse_label
+from emollm.data.corpora.rows import Label, Rows, read_bytes
+
+_SPLITS = {"train": "train", "dev": "dev", "validation": "dev", "valid": "dev", "val": "dev", "test": "test"}
+Split = Literal["train", "dev", "validation", "test"]
+
+
+class Columns(Config):
+    """Where a task's label stands."""
+
+    column: str | None = None
+    """The column with the label."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """One column an emotion, or for a label set one 0/1 column a label: `{ joy = "joy_rating" }`."""
+    emotion_column: str | None = None
+    """The column that names the emotion `column` is about: one row a text and emotion."""
+    separator: str = ","
+    """What parts the labels of a set in one cell."""
+    blank: Literal["refuse", "skip"] = "refuse"
+    """Whether an empty label is a bad row or just not labelled; in a label set it is the empty set."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if bool(self.column) == bool(self.columns):
+            raise ValueError("give either `column` or `columns`")
+        if self.emotion_column and not self.column:
+            raise ValueError("`emotion_column` goes with `column`")
+        return self
+
+
+class OwnData(Config):
+    """The head of the TOML file."""
+
+    file: str | dict[Split, str]
+    """The data file, from the TOML's folder: .csv, .jsonl or .parquet; or one a split: `{ train = "a.csv" }`."""
+    text: str
+    """Column of the text."""
+    id: str | None = None
+    """Column of the row's id; None: the line number."""
+    split: str | None = None
+    """Column that says train, validation or test; None: drawn, see `validation`."""
+    validation: float = Field(0.1, ge=0.0, lt=1.0)
+    """Share of texts drawn into validation where nothing else says the split."""
+    source: str = Field("own", pattern=r"^[A-Za-z0-9._-]+$")
+    """A name for the corpus, part of each row's id."""
+
+
+class OwnExamples(NamedTuple):
+    """What `read_own` found."""
+
+    examples: list[Example]
+    tasks: tuple[Task, ...]
+    files: list[Path]
+    unlabelled: int
+    """Empty labels left out by `blank = "skip"`."""
+
+
+def read_own(path: Path, *, seed: int = 123, bad: list[BadRow] | None = None) -> OwnExamples:
+    """All examples the TOML at `path` describes; `seed` is that of the split drawn.
+
+    Bad rows are added to `bad`, or refused together where it is None. Raises ConfigError for a wrong TOML.
+    """
+    data, tasks = read_own_toml(path)
+    files = {"": data.file} if isinstance(data.file, str) else {str(s): name for s, name in data.file.items()}
+    collected: list[BadRow] = []
+    examples: list[Example] = []
+    unlabelled = 0
+    for split, name in files.items():
+        rows = Rows(path.parent / name, source=data.source, split=_SPLITS.get(split, ""), bad=collected)
+        rows.labels_per_row = sum(_labels_per_row(task, where) for task, where in tasks)
+        unlabelled += _read_file(rows, data, tasks, seed)
+        examples += rows.examples
+    hand_over(collected, bad)
+    paths = [path.parent / name for name in files.values()]
+    return OwnExamples(examples, tuple(task for task, _ in tasks), paths, unlabelled)
+
+
+def read_own_toml(path: Path) -> tuple[OwnData, list[tuple[Task, Columns]]]:
+    """The description alone; raises ConfigError naming the file and each field that is wrong."""
+    try:
+        entries = tomllib.loads(read_bytes(path).decode("utf-8-sig"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not a readable TOML file: {error}") from None
+    task_entries = entries.pop("task", [])
+    if not isinstance(task_entries, list) or not task_entries:
+        raise ConfigError(f"{path} holds no [[task]]; docs/data.md#your-own-labels has an example")
+    where = str(path)
+    try:
+        data = OwnData.model_validate(entries)
+        tasks: list[tuple[Task, Columns]] = []
+        for number, entry in enumerate(task_entries, start=1):
+            where = f"{path}, task {number} ({entry.get('name', 'unnamed')})"
+            columns = Columns.model_validate({k: entry.pop(k) for k in Columns.model_fields if k in entry})
+            tasks.append((complete_task(entry, columns.columns), columns))
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'it'}: {e['msg']}" for e in error.errors())
+        raise ConfigError(f"{where}: {problems}; see docs/data.md#your-own-labels") from None
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    names = [task.name for task, _ in tasks]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"{path}: task {', '.join(twice)} occurs twice")
+    return data, tasks
+
+
+def _labels_per_row(task: Task, where: Columns) -> int:
+    return len(where.columns) if task.emotions and where.columns else 1
+
+
+def _read_file(rows: Rows, data: OwnData, tasks: list[tuple[Task, Columns]], seed: int) -> int:
+    """Fill `rows`; return how many empty labels were skipped."""
+    wanted = [data.text, *filter(None, (data.id, data.split))]
+    for _, where in tasks:
+        wanted += [*filter(None, (where.column, where.emotion_column)), *where.columns.values()]
+    # With one row a text and emotion, only both together are unique.
+    by_emotion = [where.emotion_column for _, where in tasks if where.emotion_column]
+    unlabelled = 0
+    for line, cells in _records(rows, list(dict.fromkeys(wanted))):
+        text = cells[data.text]
+        split = rows.split or (_SPLITS.get(cells[data.split].strip().lower()) if data.split else "")
+        if split is None:
+            assert data.split
+            rows.reject(line, cells[data.split], f"unknown split; choose from: {', '.join(_SPLITS)}")
+            continue
+        row_id = ".".join([cells[data.id], *(cells[column] for column in by_emotion)]) if data.id else str(line)
+        labels = [label for task, where in tasks for label in _labels(task, where, cells)]
+        unlabelled += rows.labels_per_row - len(labels)
+        rows.add(line=line, id=row_id, text=text, labels=labels, split=split or _draw(text, data.validation, seed))
+    return unlabelled
+
+
+def _labels(task: Task, where: Columns, cells: Mapping[str, str]) -> Iterator[Label]:
+    parse = partial(parse_label, task, separator=where.separator)
+    if where.column:
+        emotion = cells[where.emotion_column].strip() if where.emotion_column else None
+        found = [(emotion, cells[where.column])]
+    elif task.emotions:
+        found = [(emotion, cells[column]) for emotion, column in where.columns.items()]
+    else:
+        marks = {label: cells[column].strip() for label, column in where.columns.items()}
+        # A mark that is neither goes through as it is, and is refused as a label.
+        chosen = [label if mark in ("1", "1.0") else mark for label, mark in marks.items() if mark not in ("0", "0.0")]
+        found = [(None, where.separator.join(chosen))]
+    for emotion, raw in found:
+        if where.blank == "refuse" or raw.strip() or task.kind is Kind.LABEL_SET:
+            yield Label(task, raw, parse, emotion)
+
+
+def _draw(text: str, validation: float, seed: int) -> str:
+    """The split of a text: by its hash, so that it is the same in any file and order, and for its copies."""
+    digest = hashlib.sha256(f"{seed}\0{text.casefold().strip()}".encode()).digest()
+    return "dev" if int.from_bytes(digest[:8]) < validation * 2**64 else "train"
+
+
+def _records(rows: Rows, wanted: list[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line (Parquet: row) number and cells as text; what the file lacks is a bad row."""
+    match rows.path.suffix.lower():
+        case ".csv":
+            yield from rows.csv(wanted)
+        case ".jsonl" | ".json" | ".ndjson":
+            for line, raw in rows.lines():
+                try:
+                    record = json.loads(raw)
+                except ValueError:
+                    rows.reject(line, raw, "not a line of JSON")
+                    continue
+                missing = [name for name in wanted if name not in record] if isinstance(record, dict) else wanted
+                if missing:
+                    rows.reject(line, raw, f"no field {', '.join(missing)}")
+                else:
+                    yield line, {name: _as_text(record[name]) for name in wanted}
+        case ".parquet":
+            yield from _parquet_records(rows, wanted)
+        case suffix:
+            raise ConfigError(f"{rows.path}: a data file ends in .csv, .jsonl or .parquet, not {suffix!r}")
+
+
+def _parquet_records(rows: Rows, wanted: list[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(rows.path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise ConfigError(f"{rows.path} is not a readable Parquet file: {error}") from None
+    with file:
+        names = file.schema_arrow.names
+        if missing := [name for name in wanted if name not in names]:
+            rows.reject_file(names, f"no column {', '.join(missing)}", rows=file.metadata.num_rows)
+            return
+        line = 0
+        for batch in file.iter_batches(columns=wanted):
+            for record in batch.to_pylist():
+                line += 1
+                yield line, {name: _as_text(record[name]) for name in wanted}
+
+
+def _as_text(cell: object) -> str:
+    match cell:
+        case None:
+            return ""
+        case bool():
+            return str(int(cell))
+        case list() | tuple():
+            return "".join(f"{item}{LIST_END}" for item in cell)
+        case _:
+            return str(cell)

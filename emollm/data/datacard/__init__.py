@@ -1,0 +1,37 @@
+"""The card of a data folder, `card.html` and `card.md`: what was built, in counts and plots.
+
+It holds no text of a corpus, so it may be shown where the corpus may not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from emollm.core.tasks import Task
+from emollm.data.datacard.facts import collect
+from emollm.data.datacard.html import page
+from emollm.data.datacard.markdown import markdown
+
+
+def write_card(
+    folder: Path,
+    *,
+    job: str,
+    tables: Mapping[str, pa.Table],
+    tasks: Sequence[Task],
+    facts: Mapping[str, Any],
+    tokenizer: Path | None = None,
+    against: Mapping[str, pa.Table] | None = None,
+) -> None:
+    """Write both cards of `tables` (rows by split or part; columns: `instructions.SCHEMA`) into `folder`.
+
+    `facts` are those of the manifest. `tokenizer` is a model folder or tokenizer.json to count tokens by; None
+    counts words. `against` are training tables whose texts are looked for in these.
+    """
+    card = collect(job, tables, tasks, facts, tokenizer=tokenizer, against=against)
+    (folder / "card.html").write_text(page(card), encoding="utf-8")
+    (folder / "card.md").write_text(markdown(card), encoding="utf-8")

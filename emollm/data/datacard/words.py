@@ -1,0 +1,102 @@
+"""What both cards say: titles, and the sentences on what a reader should know before using the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from emollm.data.datacard.facts import Card, Table, total_rows
+
+TITLES = {
+    "aaid": "AAID: affect instructions for training",
+    "aeb": "AEB: the affect benchmark",
+    "own": "Instructions from own labels",
+}
+
+
+def title(card: Card) -> str:
+    return TITLES.get(card.job, card.job)
+
+
+def summary(card: Card) -> list[tuple[str, str]]:
+    """The numbers at the top: figure and caption."""
+    examples = sum(table.examples for table in card.tables)
+    questions = {question for table in card.tables for question in table.questions}
+    return [
+        (f"{total_rows(card):,}", "rows"),
+        (f"{examples:,}", "labelled examples"),
+        (f"{len(card.tasks)}", "tasks" if len(card.tasks) != 1 else "task"),
+        (f"{len(questions)}", "questions" if len(questions) != 1 else "question"),
+    ]
+
+
+def warnings(card: Card) -> list[str]:
+    """Sentences on what differs from the original, contradicts itself or overlaps; empty where all is well."""
+    found: list[str] = []
+    for whose in ("official", "published"):
+        for name, questions in (card.facts.get(f"differs_from_{whose}") or {}).items():
+            for question, counts in questions.items():
+                where = "" if question.startswith(name) else f"{name}: "
+                found.append(f"{where}{question} has {counts['here']:,} examples, the {whose} one {counts[whose]:,}.")
+    if missing := card.facts.get("missing"):
+        found.append(f"Left out, since no source was given: {', '.join(missing)}.")
+    rejected: Mapping[str, int] = card.facts.get("rejected", {})
+    if rejected.get("rows"):
+        found.append(f"{rejected['rows']:,} bad rows ({rejected['labels']:,} labels) were left out: rejected.jsonl.")
+    if unlabelled := card.facts.get("unlabelled"):
+        found.append(f"{unlabelled:,} empty labels were left out.")
+    if unlike := card.facts.get("asked_in_own_range"):
+        found.append(f"The imported wordings of {', '.join(unlike)} ask in the corpus's own range, not in 0..1.")
+    for table in card.tables:
+        if table.duplicates.contradictions:
+            found.append(
+                f"{table.name}: {table.duplicates.contradictions:,} texts stand there more than once with different "
+                "answers to one question; nothing can be right on all of them."
+            )
+    for overlap in card.overlaps:
+        if overlap.same_question:
+            found.append(
+                f"{overlap.same_question:,} of {overlap.texts:,} texts of {overlap.of} were asked the same question "
+                f"in {overlap.within}: their answers may have been learnt by heart."
+            )
+    return found
+
+
+def wording(card: Card) -> str:
+    source = card.facts["wording"]["from"]
+    return "the project's own" if source == "emollm" else f"from {source}"
+
+
+def rows_table(card: Card) -> tuple[list[str], list[list[int | str]]]:
+    """Header and lines: rows a question, and how many rows each wording of it has.
+
+    Splits stand side by side; a benchmark's parts, which ask different things, below each other.
+    """
+    if card.job == "aeb":
+        return ["part", "question", "rows", "wordings × rows of each"], [
+            [table.name, question, table.questions[question], _wordings(table, question)]
+            for table in card.tables
+            for question in _in_order(card, [table])
+        ]
+    header = ["question", *(table.name for table in card.tables)]
+    header += [f"{table.name}: wordings × rows of each" for table in card.tables]
+    lines: list[list[int | str]] = []
+    for question in _in_order(card, card.tables):
+        counts = [table.questions.get(question, 0) for table in card.tables]
+        lines.append([question, *counts, *(_wordings(table, question) for table in card.tables)])
+    lines.append(["all", *(table.rows for table in card.tables), *("" for _ in card.tables)])
+    return header, lines
+
+
+def _in_order(card: Card, tables: Sequence[Table]) -> list[str]:
+    asked = {question for table in tables for question in table.questions}
+    questions = [f"{t.name}.{emotion}" for t in card.tasks.values() for emotion in t.emotions] + list(card.tasks)
+    order = {name: i for i, name in enumerate(card.tasks)}
+    return sorted((q for q in questions if q in asked), key=lambda q: order[q.partition(".")[0]])
+
+
+def _wordings(table: Table, question: str) -> str:
+    if question not in table.templates:
+        return ""
+    number, fewest, most = table.templates[question]
+    rows = f"{fewest:,}" if fewest == most else f"{fewest:,}\N{EN DASH}{most:,}"
+    return f"{number} × {rows}"

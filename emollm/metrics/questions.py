@@ -1,0 +1,113 @@
+"""Questions with known answers: out of a data folder's validation rows, or out of the AEB benchmark."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from emollm.core.errors import DataError
+from emollm.core.tasks import TASKS, Task, Value
+from emollm.data.instructions import gold_value, read_rows
+
+
+class Key(NamedTuple):
+    """What tells a question from all others: the four EI rows of a post may share its id."""
+
+    task: str
+    emotion: str | None
+    id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GoldQuestion:
+    """A question with its known answer."""
+
+    id: str
+    task: Task
+    emotion: str | None
+    text: str
+    gold: Value
+
+    @property
+    def key(self) -> Key:
+        return Key(self.task.name, self.emotion, self.id)
+
+
+def distinct(questions: Iterable[GoldQuestion]) -> list[GoldQuestion]:
+    """Each question once; raises DataError where one has two golds."""
+    found: dict[Key, GoldQuestion] = {}
+    for question in questions:
+        first = found.setdefault(question.key, question)
+        if _comparable(first.gold) != _comparable(question.gold):
+            name = " ".join(filter(None, (question.task.name, question.emotion)))
+            raise DataError(
+                f"{name} {question.id!r}: gold {first.gold!r} and gold {question.gold!r}; one id must mean one row in "
+                "all systems"
+            )
+    return list(found.values())
+
+
+def load_questions(
+    folder: Path, tasks: Sequence[Task], *, split: str = "validation", max_rows: int | None = None
+) -> list[GoldQuestion]:
+    """The labelled questions of a data folder, each once, however many wordings it stands in.
+
+    At most `max_rows` a task and emotion. Raises DataError if the folder holds none of the tasks.
+    """
+    questions = _distinct(read_rows(folder, split).to_pylist(), {task.name: task for task in tasks}, max_rows)
+    if not questions:
+        raise DataError(f"{folder}/{split}.parquet has no row of {', '.join(task.name for task in tasks)}")
+    return questions
+
+
+def load_benchmark(
+    folder: Path, tasks: Sequence[Task] | None = None, *, max_rows: int | None = None
+) -> list[GoldQuestion]:
+    """The questions of an AEB folder that `jobs/build_data.py aeb` wrote, of these tasks or of all.
+
+    Raises DataError if the folder is none, or holds none of the tasks.
+    """
+    # The manifest of a benchmark names its tables; a data folder's are its splits.
+    paths = sorted(folder.glob("*.parquet"))
+    if not paths or {"train", "validation"} & {path.stem for path in paths}:
+        what = "is a data folder of training rows: give it as --data" if paths else "holds no benchmark"
+        raise DataError(f"{folder} {what}; build one: python jobs/build_data.py aeb --help")
+    known = {task.name: task for task in (TASKS.values() if tasks is None else tasks)}
+    questions = [
+        question for path in paths for question in _distinct(read_rows(folder, path.stem).to_pylist(), known, max_rows)
+    ]
+    if not questions:
+        raise DataError(f"{folder} has no row of {', '.join(known)}; it holds {', '.join(p.stem for p in paths)}")
+    order = list(known)
+    return sorted(questions, key=lambda question: order.index(question.task.name))
+
+
+def held_tasks(folder: Path, *, split: str = "validation") -> set[str]:
+    """The tasks that a data folder has rows of."""
+    return set(read_rows(folder, split)["task"].cast(pa.string()).unique().to_pylist())
+
+
+def _comparable(gold: Value) -> object:
+    """A label set's labels come in the order of its file, and a number may have been mapped onto its range."""
+    return frozenset(gold) if isinstance(gold, tuple) else round(gold, 9) if isinstance(gold, float) else gold
+
+
+def _distinct(rows: Iterable[Mapping[str, Any]], tasks: Mapping[str, Task], max_rows: int | None) -> list[GoldQuestion]:
+    questions: dict[str, GoldQuestion] = {}
+    counts: dict[tuple[str, str | None], int] = defaultdict(int)
+    for row in rows:
+        task = tasks.get(row["task"])
+        row_id = row["id"].rsplit("/", 1)[0]  # without the number of its wording
+        key = (row["task"], row["emotion"])
+        if task is None or row_id in questions or (max_rows is not None and counts[key] >= max_rows):
+            continue
+        counts[key] += 1
+        questions[row_id] = GoldQuestion(
+            id=row_id, task=task, emotion=row["emotion"], text=row["text"], gold=gold_value(task, row)
+        )
+    return list(questions.values())

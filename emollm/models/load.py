@@ -1,0 +1,248 @@
+"""Load base models and model directories, attach LoRA, save and verify."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+if not torch.cuda.is_available():
+    # DeepSpeed, which transformers imports, warns on the terminal that it found no GPU unless told to look for none.
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+from transformers.utils import logging as transformers_logging
+
+from emollm.core.bases import BASE_PREFIX, BASES, Architecture, model_folder
+from emollm.core.card import CARD_FILE, AffectCard, BaseModelInfo, card_of, write_card
+from emollm.core.encoding import PromptEncoder
+from emollm.core.errors import ModelError
+from emollm.core.prompts import questions_for, render
+from emollm.models.embedded import embedded_base
+
+# A bar for every file read and written would bury our own.
+transformers_logging.disable_progress_bar()
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model ready to be scored or trained, with its tokenizer and card."""
+
+    model: Any
+    tokenizer: Any
+    card: AffectCard
+    folder: Path | None = None
+    """The model directory it was loaded from; None of an untrained base."""
+
+    @property
+    def is_encoder_decoder(self) -> bool:
+        return self.card.base.architecture == "encoder-decoder"
+
+
+def locate_base(name: str) -> str:
+    """Where transformers finds the base `name`: a local folder or a hub id.
+
+    `name` is one of `BASES`, a folder, or a hub id `owner/model`. Raises ModelError listing the choices.
+    """
+    if name in BASES:
+        base = BASES[name]
+        return str(embedded_base(name)) if base.embedded else base.hub_id
+    if Path(name).is_dir():
+        return name
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return name
+    raise ModelError(f"unknown base model {name!r}; give a folder, a hub id, or one of: {', '.join(BASES)}")
+
+
+def load_base(name: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> LoadedModel:
+    """Load a base model under a fresh card: the project's own layout and tasks, nothing trained."""
+    where = locate_base(name)
+    model, tokenizer = _load_weights(where, name, dtype=dtype, device=device)
+    registered = BASES.get(name)
+    card = AffectCard(
+        name=name,
+        base=BaseModelInfo(
+            name=name,
+            architecture=architecture_of(model.config),
+            licence=registered.licence if registered else "see the base model",
+            fingerprint=weights_fingerprint(model),
+        ),
+    )
+    return LoadedModel(model, tokenizer, card)
+
+
+def load_model(model: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> LoadedModel:
+    """Load a model directory (LoRA merged in memory) or the model in the box, or an untrained base: a name in `BASES`,
+    or `base:` and a folder or hub id. Its heads are loaded by what reads them (`heads.bank.load_bank`).
+
+    Raises ModelError if the folder has no valid card, its weights do not load, or its adapter was trained on
+    another base.
+    """
+    card = card_of(model)
+    if card is None:
+        return load_base(model.removeprefix(BASE_PREFIX), dtype=dtype, device=device)
+    folder = model_folder(model)
+    if card.adapter is None:
+        weights, tokenizer = _load_weights(str(folder), model, dtype=dtype, device=device)
+        return LoadedModel(weights, tokenizer, card, folder)
+
+    base = load_base(card.base.name, dtype=dtype, device=device)
+    if base.card.base.fingerprint != card.base.fingerprint:
+        raise ModelError(
+            f"{model} is made for {card.base.name} with weights {card.base.fingerprint}, "
+            f"but {card.base.name} here has {base.card.base.fingerprint}; get the base it was trained on"
+        )
+    if card.adapter == "heads":
+        return LoadedModel(base.model, base.tokenizer, card, folder)
+
+    from peft import PeftModel
+
+    try:
+        merged = PeftModel.from_pretrained(base.model, model).merge_and_unload()
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"the adapter in {model} does not load: {_first_line(error)}") from None
+    return LoadedModel(merged.eval(), _load_tokenizer(model, card.base.architecture), card, folder)
+
+
+def _load_weights(where: str, name: str, *, dtype: torch.dtype, device: str) -> tuple[Any, Any]:
+    try:
+        config = AutoConfig.from_pretrained(where)
+        auto, options = auto_class(config)
+        # safetensors only: a pickle from a stranger runs code.
+        model = auto.from_pretrained(where, use_safetensors=True, dtype=dtype, **options)
+        tokenizer = _load_tokenizer(where, architecture_of(config))
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"cannot load {name}: {_first_line(error)}") from None
+    return model.to(device).eval(), tokenizer
+
+
+def auto_class(config: Any) -> tuple[Any, dict[str, Any]]:
+    """The class of transformers that makes a model of these settings, and what it is to be told beside them."""
+    architecture = architecture_of(config)
+    if architecture == "encoder":
+        return AutoModel, {"add_pooling_layer": False} if _can_have_pooler(config) else {}
+    return AutoModelForSeq2SeqLM if architecture == "encoder-decoder" else AutoModelForCausalLM, {}
+
+
+def architecture_of(config: Any) -> Architecture:
+    """What kind of model it is, by its settings."""
+    if config.is_encoder_decoder:
+        return "encoder-decoder"
+    # Made to fill gaps: it writes nothing, but heads can read it.
+    fills_gaps = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
+    return "encoder" if fills_gaps else "decoder"
+
+
+def _can_have_pooler(config: Any) -> bool:
+    """Whether the class takes `add_pooling_layer`: BERT's pooler is trained for a task that is not ours."""
+    return "add_pooling_layer" in inspect.signature(AutoModel._model_mapping[type(config)].__init__).parameters
+
+
+def _load_tokenizer(where: str, architecture: str) -> Any:
+    tokenizer = AutoTokenizer.from_pretrained(where)
+    if tokenizer.eos_token_id is None and architecture != "encoder":
+        raise ModelError(f"the tokenizer in {where} has no end token; a model cannot learn to stop without one")
+    if tokenizer.pad_token_id is None:
+        # Padding is masked everywhere, so any token will do.
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:300]
+
+
+def weights_fingerprint(model: torch.nn.Module) -> str:
+    """16 hex digits over the name, shape and first 32 values (as bfloat16) of every parameter.
+
+    Equal for a model however it is stored, sharded or cast; cheap for 13B parameters.
+    """
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        head = parameter.detach().flatten()[:32].to("cpu", torch.bfloat16).view(torch.int16)
+        digest.update(f"{name}{tuple(parameter.shape)}".encode() + head.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def attach_lora(model: Any, *, rank: int, alpha: int, dropout: float) -> Any:
+    """The model with trainable low-rank adapters on all its linear layers but the vocabulary head (peft)."""
+    from peft import LoraConfig, get_peft_model
+
+    task_type = {
+        "decoder": "CAUSAL_LM", "encoder-decoder": "SEQ_2_SEQ_LM", "encoder": "FEATURE_EXTRACTION",
+    }[architecture_of(model.config)]  # fmt: skip
+    config = LoraConfig(
+        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear", bias="none", task_type=task_type
+    )
+    return get_peft_model(model, config)
+
+
+def base_of(model: Any) -> Any:
+    """The language model itself, with its adapters in it if it has any."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def save_model(folder: Path, loaded: LoadedModel) -> None:
+    """Write weights (or the adapter), tokenizer and card as a model directory; of heads alone, the card."""
+    if loaded.card.adapter == "heads":
+        write_card(folder, loaded.card)
+        return
+    loaded.model.save_pretrained(folder)
+    loaded.tokenizer.save_pretrained(folder)
+    # peft writes a stock README; the card is affect.json.
+    (folder / "README.md").unlink(missing_ok=True)
+    write_card(folder, loaded.card)
+    # safetensors makes files that nobody else may read; on shared storage others annotate and serve with this model.
+    for weights in folder.glob("*.safetensors"):
+        weights.chmod(stat.S_IMODE((folder / CARD_FILE).stat().st_mode))
+
+
+@torch.no_grad()
+def probe_logits(model: Any, loaded: LoadedModel) -> torch.Tensor:
+    """Logits of `model` on a real prompt of the card: what must be the same after saving and loading.
+
+    On tokens that no training text holds, logits are so large that merging a LoRA in float32 alone moves them by .01;
+    on a prompt it moves them by 1e-4.
+    """
+    question = questions_for("so that is what a quiet evening feels like :)", loaded.card.tasks)[0]
+    device = next(model.parameters()).device
+    inputs = {"input_ids": torch.tensor([prompt_encoder(loaded).prompt(render(question)).ids], device=device)}
+    if loaded.is_encoder_decoder:
+        inputs["decoder_input_ids"] = torch.tensor([[loaded.model.config.decoder_start_token_id]], device=device)
+    logits: torch.Tensor = model(**inputs).logits
+    return logits.to("cpu", torch.float32)
+
+
+def verify_saved(
+    folder: Path, loaded: LoadedModel, *, expected: torch.Tensor | None = None, tolerance: float = 1e-2
+) -> float:
+    """Reload a saved model directory and compare its logits with those of the model in memory.
+
+    `expected` are its `probe_logits` where they were taken before. Returns the largest difference; raises ModelError
+    above `tolerance`.
+    """
+    if expected is None:
+        expected = probe_logits(loaded.model.eval().to("cpu", torch.float32), loaded)
+    again = load_model(str(folder))
+    difference = float((probe_logits(again.model, loaded) - expected).abs().max())
+    if not difference <= tolerance:
+        raise ModelError(f"the model saved in {folder} differs from the one trained: logits by {difference:.2g}")
+    return difference
+
+
+def prompt_encoder(loaded: LoadedModel) -> PromptEncoder:
+    """The encoder that the model's card describes: the same for training, scoring and serving."""
+    return PromptEncoder(
+        loaded.tokenizer,
+        loaded.card.layout,
+        max_post_tokens=loaded.card.max_post_tokens,
+        is_encoder_decoder=loaded.is_encoder_decoder,
+    )

@@ -1,0 +1,129 @@
+"""Scores the closed answers of a question over a trie of their tokens: always valid, with exact probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from emollm.core.answers import Answer
+from emollm.core.card import AffectCard
+from emollm.core.encoding import EncodedPrompt
+from emollm.core.prompts import Question, render
+from emollm.core.tasks import Kind, Task
+from emollm.models.load import LoadedModel, prompt_encoder
+from emollm.scoring.constrained.causal import CausalReader
+from emollm.scoring.constrained.outcome import closed_answer, decimal_answer, label_set_answer
+from emollm.scoring.constrained.reader import Reader, Request
+from emollm.scoring.constrained.search import (
+    Frontier,
+    SearchOptions,
+    TrieSearch,
+    next_closed,
+    next_decimals,
+    next_label_sets,
+)
+from emollm.scoring.constrained.seq2seq import Seq2SeqReader
+from emollm.scoring.constrained.trie import DecimalTrie, LabelSetTrie, Trie, closed_answers
+from emollm.scoring.safely import score_safely
+
+_HELD = 16
+"""Prompt tokens held at once, in units of `batch_tokens`: rows of many batches go on together when answers are read,
+a token or two each."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Space:
+    """The answers of a task and emotion, and how they are searched and summed up."""
+
+    trie: Trie[Any]
+    choose: Callable[[TrieSearch[Any]], list[Frontier[Any]]]
+    sum_up: Callable[[TrieSearch[Any], Task], Answer]
+
+
+class ConstrainedScorer:
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        *,
+        device: str = "cpu",
+        batch_tokens: int = 1024,
+        options: SearchOptions | None = None,
+    ) -> None:
+        self._loaded = loaded
+        self._batch_tokens = batch_tokens
+        self._options = options or SearchOptions()
+        self._encoder = prompt_encoder(loaded)
+        self._reader: Reader
+        if loaded.is_encoder_decoder:
+            pad = loaded.tokenizer.pad_token_id
+            self._reader = Seq2SeqReader(loaded.model, pad=pad, device=device, batch_tokens=batch_tokens)
+        else:
+            self._reader = CausalReader(loaded.model, device=device, batch_tokens=batch_tokens)
+        self._spaces: dict[tuple[Task, str | None], _Space] = {}
+
+    @property
+    def card(self) -> AffectCard:
+        return self._loaded.card
+
+    def score(self, questions: Sequence[Question]) -> list[Answer]:
+        return score_safely(questions, encode=self._encode, batches=self._batches, score=self._score_batch)
+
+    def _encode(self, question: Question) -> EncodedPrompt:
+        return self._encoder.prompt(render(question))
+
+    def _batches(self, questions: Sequence[Question], prompts: Sequence[EncodedPrompt]) -> Iterator[list[int]]:
+        """Questions that share a post stay together; like lengths too."""
+        order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i].post), questions[i].text))
+        batch: list[int] = []
+        tokens = 0
+        for i in order:
+            if batch and tokens + len(prompts[i].ids) > self._batch_tokens * _HELD:
+                yield batch
+                batch, tokens = [], 0
+            batch.append(i)
+            tokens += len(prompts[i].ids)
+        if batch:
+            yield batch
+
+    def _score_batch(self, questions: Sequence[Question], prompts: Sequence[EncodedPrompt]) -> list[Answer]:
+        spaces = [self._space(question) for question in questions]
+        searches = [TrieSearch(space.trie, self._options) for space in spaces]
+        roots = self._reader.open(prompts, [list(search.trie.root.children) for search in searches])
+        for search, root in zip(searches, roots, strict=True):
+            search.start(root.slot, root.log_ps)
+        while True:
+            items = [(search, item) for search, s in zip(searches, spaces, strict=True) for item in s.choose(search)]
+            if not items:
+                break
+            reads = self._reader.read([_request(search, item) for search, item in items])
+            for (search, item), read in zip(items, reads, strict=True):
+                search.take(item, read)
+        return [
+            replace(space.sum_up(search, question.task), truncated=prompt.truncated)
+            for space, search, question, prompt in zip(spaces, searches, questions, prompts, strict=True)
+        ]
+
+    def _space(self, question: Question) -> _Space:
+        task, emotion = question.task, question.emotion
+        if (task, emotion) not in self._spaces:
+            encode = self._encoder.answer
+            match task.kind:
+                case Kind.REGRESSION:
+                    space = _Space(DecimalTrie(encode), next_decimals, decimal_answer)
+                case Kind.LABEL_SET:
+                    space = _Space(LabelSetTrie(task, encode), next_label_sets, label_set_answer)
+                case _:
+                    space = _Space(Trie(closed_answers(task, emotion), encode), next_closed, closed_answer)
+            self._spaces[task, emotion] = space
+        return self._spaces[task, emotion]
+
+
+def _request(search: TrieSearch[Any], item: Frontier[Any]) -> Request:
+    chain = search.chain(item)
+    return Request(
+        parent=item.parent,
+        tokens=[node.token for node in chain],
+        wanted=[list(node.children) for node in chain],
+        keep=not all(child.is_leaf for child in chain[-1].children.values()),
+    )

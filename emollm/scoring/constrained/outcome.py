@@ -1,0 +1,96 @@
+"""What a finished search says: the answer, its distribution, and how sure it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from emollm.core.answers import Answer, from_unit
+from emollm.core.tasks import Task, Value
+from emollm.scoring.constrained.search import TrieSearch
+
+_NEAR = 0.1
+"""The confidence in a number is the probability of one this near."""
+
+
+def closed_answer(search: TrieSearch[Value], task: Task) -> Answer:
+    """Ordinals and single labels: the answer with the largest total probability."""
+    space: Sequence[Value] = [c.value for c in task.classes] or task.labels
+    reference = search.reference
+    mass = dict.fromkeys(space, 0.0)
+    for found in search.found:
+        mass[found.answer] += math.exp(found.log_p - reference)
+    for item in search.open:
+        # Unread, less than the tolerance in all: shared out evenly.
+        for leaf in item.node.below():
+            assert leaf.answer is not None
+            mass[leaf.answer] += math.exp(item.log_p - reference) / item.node.count
+    total = sum(mass.values())
+    probabilities = {value: m / total for value, m in mass.items()}
+    value = max(probabilities, key=lambda v: probabilities[v])
+    return Answer(
+        value=value,
+        mode=search.greedy.answer if search.greedy else None,
+        confidence=probabilities[value],
+        probabilities={str(v): p for v, p in probabilities.items()},
+        valid_mass=_valid_mass(total, reference),
+    )
+
+
+def decimal_answer(search: TrieSearch[float], task: Task) -> Answer:
+    """Regressions: the expected value of the distribution over thousandths."""
+    reference = search.reference
+    mass_N = np.zeros(1001)
+    for found in search.found:
+        mass_N[round(found.answer * 1000)] += math.exp(found.log_p - reference)
+    for item in search.open:
+        low, high = round(item.node.low * 1000), round(item.node.high * 1000)
+        mass_N[low : high + 1] += math.exp(item.log_p - reference) / (high + 1 - low)
+    total = float(mass_N.sum())
+    mass_N /= total
+    numbers_N = np.arange(1001) / 1000
+    unit = float(mass_N @ numbers_N)
+    std = math.sqrt(float(mass_N @ (numbers_N - unit) ** 2))
+    assert task.low is not None and task.high is not None
+    tenths = {f"0.{i}": float(mass_N[i * 100 : i * 100 + 100].sum()) for i in range(10)}
+    return Answer(
+        value=from_unit(task, unit),
+        unit=unit,
+        mode=from_unit(task, search.greedy.answer) if search.greedy else None,
+        std=std * (task.high - task.low),
+        confidence=float(mass_N[np.abs(numbers_N - unit) <= _NEAR].sum()),
+        probabilities={**tenths, "1": float(mass_N[1000])},
+        valid_mass=_valid_mass(total, reference),
+    )
+
+
+def label_set_answer(search: TrieSearch[tuple[str, ...]], task: Task) -> Answer:
+    """Label sets: the likeliest set found, and each label's marginal probability.
+
+    An unread prefix counts towards the labels it names and not towards later ones.
+    """
+    reference = search.reference
+    best = max(search.found, key=lambda found: found.log_p)
+    total = 0.0
+    labels = dict.fromkeys(task.labels, 0.0)
+    for named, log_p in (
+        *((found.answer, found.log_p) for found in search.found),
+        *((item.node.common or (), item.log_p) for item in search.open),
+    ):
+        mass = math.exp(log_p - reference)
+        total += mass
+        for label in named:
+            labels[label] += mass
+    return Answer(
+        value=best.answer,
+        mode=search.greedy.answer if search.greedy else None,
+        confidence=math.exp(best.log_p - reference) / total,
+        probabilities={label: mass / total for label, mass in labels.items()},
+        valid_mass=_valid_mass(total, reference),
+    )
+
+
+def _valid_mass(total: float, reference: float) -> float:
+    return min(1.0, total * math.exp(reference))

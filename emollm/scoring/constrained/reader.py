@@ -1,0 +1,53 @@
+"""What a search asks of a model, whatever its architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+
+from emollm.core.encoding import EncodedPrompt
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Read `tokens` after the place `parent`."""
+
+    parent: Any
+    tokens: list[int]
+    wanted: list[list[int]]
+    """For each of `tokens`, the ids whose probabilities are asked for after it."""
+    keep: bool
+    """Whether anything will be read after the last token."""
+
+
+class Read(NamedTuple):
+    slot: Any
+    """The place after the token, a parent of later requests."""
+    log_ps: list[float]
+    """Of the wanted ids, under the full softmax."""
+
+
+class Reader(Protocol):
+    """A model that has read some prompts and goes on from there, many answers at a time."""
+
+    def open(self, prompts: Sequence[EncodedPrompt], wanted: Sequence[list[int]]) -> list[Read]:
+        """Read the prompts, forgetting all earlier ones; `wanted` are the ids asked for after each."""
+
+    def read(self, requests: Sequence[Request]) -> list[list[Read]]:
+        """One `Read` a token of each request."""
+
+
+def wanted_log_ps(logits_NV: torch.Tensor, wanted: Sequence[list[int]]) -> list[list[float]]:
+    """Log-probabilities of the wanted ids at each of N positions, normalised over the whole vocabulary in float32."""
+    logits_NV = logits_NV.float()
+    rows = torch.tensor([n for n, ids in enumerate(wanted) for _ in ids], device=logits_NV.device)
+    columns = torch.tensor([i for ids in wanted for i in ids], device=logits_NV.device)
+    flat = (logits_NV[rows, columns] - logits_NV.logsumexp(-1)[rows]).tolist()
+    split, start = [], 0
+    for ids in wanted:
+        split.append(flat[start : start + len(ids)])
+        start += len(ids)
+    return split

@@ -1,0 +1,212 @@
+"""The search for one question's answers: which prefixes of answers the model reads next, and what it found.
+
+A search knows the probability of every prefix that stands one token beyond what was read. Reading a prefix tells the
+probabilities of what may follow it. Every search ends: tries are finite, and each reading goes deeper.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from emollm.scoring.constrained.trie import Node, Trie
+
+A = TypeVar("A")
+Slot = Any
+"""Where the model stands after a prefix; only the reader that made it knows what is in it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frontier(Generic[A]):
+    """A prefix whose probability is known and whose last token the model has not read."""
+
+    node: Node[A]
+    parent: Slot
+    log_p: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis(Generic[A]):
+    """A whole answer and its probability."""
+
+    answer: A
+    log_p: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchOptions:
+    """How far the answers of a question are read. More is more exact and slower; docs/scoring.md has the figures."""
+
+    exact: bool = True
+    """Whether an answer is read to its end token. False: only as far as it differs from the others."""
+    tolerance: float = 5e-4
+    """Largest share of all answers' probability that may be left unread, ordinals and single labels."""
+    digits: int = 2
+    """Decimal places of a number that are read, 1 to 3; what lies below counts as spread evenly."""
+    min_error: float = 1e-3
+    """A decimal prefix is read only if it could move the expectation by more, in 0..1."""
+    beam: int = 3
+    """Label sets: prefixes read at a time in search of the likeliest."""
+    min_share: float = 0.02
+    """Label sets: a prefix with a larger share of the probability is read in any case, for the labels' marginals."""
+    max_reads: int = 48
+    """Label sets: prefixes read at most, the greedy path aside."""
+
+
+READ_ALL = SearchOptions(tolerance=0.0, digits=3, min_error=0.0, beam=64, min_share=0.0, max_reads=1_000_000)
+"""Leaves nothing out: for tests, and for measuring what the defaults lose."""
+
+
+@dataclass(slots=True)
+class TrieSearch(Generic[A]):
+    trie: Trie[A]
+    options: SearchOptions
+    open: list[Frontier[A]] = field(default_factory=list)
+    found: list[Hypothesis[A]] = field(default_factory=list)
+    reads: int = 0
+    _greedy: Frontier[A] | None = None
+    greedy: Hypothesis[A] | None = None
+    """What greedy decoding within the answers would have written."""
+
+    def start(self, root: Slot, log_ps: Sequence[float]) -> None:
+        """`log_ps` of the root's children, in their order."""
+        self._branch(self.trie.root, root, 0.0, log_ps, on_greedy_path=True)
+
+    def chain(self, item: Frontier[A]) -> list[Node[A]]:
+        """The prefix's last token and those that must follow it: read in one go."""
+        nodes = [item.node]
+        while True:
+            self.trie.grow(nodes[-1])
+            children = list(nodes[-1].children.values())
+            if len(children) > 1 or children[0].is_leaf:
+                return nodes
+            nodes.append(children[0])
+
+    def take(self, item: Frontier[A], read: Sequence[tuple[Slot, Sequence[float]]]) -> None:
+        """What the model said of `item`: for each node of its chain the place after it and its children's log_ps."""
+        self.open.remove(item)
+        self.reads += 1
+        log_p = item.log_p
+        chain = self.chain(item)
+        for (_, log_ps), _node in zip(read[:-1], chain, strict=False):
+            log_p += log_ps[0]
+        slot, log_ps = read[-1]
+        self._branch(chain[-1], slot, log_p, log_ps, on_greedy_path=item is self._greedy)
+
+    def _branch(
+        self, node: Node[A], slot: Slot, log_p: float, log_ps: Sequence[float], *, on_greedy_path: bool
+    ) -> None:
+        new: list[Frontier[A] | Hypothesis[A]] = []
+        for child, child_log_p in zip(node.children.values(), log_ps, strict=True):
+            answer = self._answer(child)
+            total = log_p + child_log_p
+            item = Frontier(child, slot, total) if answer is None else Hypothesis(answer, total)
+            if isinstance(item, Hypothesis):
+                self.found.append(item)
+            else:
+                self.open.append(item)
+            new.append(item)
+        if on_greedy_path:
+            best = new[max(range(len(log_ps)), key=lambda i: log_ps[i])]
+            if isinstance(best, Hypothesis):
+                self._greedy, self.greedy = None, best
+            else:
+                self._greedy = best
+
+    def _answer(self, node: Node[A]) -> A | None:
+        if node.is_leaf:
+            return node.answer
+        if node.low == node.high < 1.0 and self.options.min_error > 0:
+            # Three places: the number is known, only its end token is not read.
+            return next(iter(node.below())).answer
+        if self.options.exact or node.count > 1:
+            return None
+        # A single answer is left: what follows is taken as certain.
+        last = node
+        while last.children:
+            self.trie.grow(last)
+            if len(last.children) > 1:
+                return None
+            last = next(iter(last.children.values()))
+        return last.answer
+
+    @property
+    def unfinished(self) -> list[Frontier[A]]:
+        """The tip of the greedy path, if it has not ended: always read, so that `greedy` is known."""
+        return [self._greedy] if self._greedy is not None else []
+
+    @property
+    def best_log_p(self) -> float:
+        return max((f.log_p for f in self.found), default=-math.inf)
+
+    @property
+    def reference(self) -> float:
+        """The largest log_p at hand. Probabilities are taken relative to it: those of an untrained model underflow."""
+        return max([item.log_p for item in self.open] + [item.log_p for item in self.found], default=0.0)
+
+    @property
+    def total(self) -> float:
+        """The probability of all that is at hand, relative to `reference`."""
+        log_ps = [item.log_p for item in self.open] + [item.log_p for item in self.found]
+        reference = self.reference
+        return sum(math.exp(log_p - reference) for log_p in log_ps)
+
+
+def next_closed(search: TrieSearch[A]) -> list[Frontier[A]]:
+    """Read until the unread share cannot exceed the tolerance."""
+    reference = search.reference
+    masses = sorted(((math.exp(o.log_p - reference), i) for i, o in enumerate(search.open)), reverse=True)
+    total = sum(math.exp(f.log_p - reference) for f in search.found)
+    left = sum(mass for mass, _ in masses)
+    chosen: list[Frontier[A]] = []
+    for mass, i in masses:
+        # A prefix's own probability bounds that of its answers. The chosen count as if all theirs were answers'; if
+        # they turn out not to be, the next round reads on.
+        if left <= search.options.tolerance * total:
+            break
+        chosen.append(search.open[i])
+        total += mass
+        left -= mass
+    return _with_greedy(chosen, search)
+
+
+def next_decimals(search: TrieSearch[float]) -> list[Frontier[float]]:
+    """Read what the wanted places need, where it could move the expectation."""
+    options, reference = search.options, search.reference
+    total = search.total
+    chosen = []
+    for item in search.open:
+        # "1" is a number already, but not if more digits follow: it could be no answer at all.
+        spread = 1.0 if item.node.low == 1.0 else (item.node.high - item.node.low) / 2
+        error = math.exp(item.log_p - reference) / total * spread
+        wanted = item.node.places < options.digits or spread == 1.0
+        if (wanted and error > options.min_error) or options.min_error == 0.0:
+            chosen.append(item)
+    return _with_greedy(chosen, search)
+
+
+def next_label_sets(search: TrieSearch[tuple[str, ...]]) -> list[Frontier[tuple[str, ...]]]:
+    """Best first: read the likeliest prefixes until none can lead to a likelier set than the best one found.
+
+    A prefix is never less likely than what follows it, so a search that ends by itself has found the likeliest set
+    of all; one that ends at `max_reads` has found none less likely than the greedy one.
+    """
+    if search.reads >= search.options.max_reads:
+        return search.unfinished
+    bound = search.best_log_p
+    likeliest = heapq.nlargest(search.options.beam, search.open, key=lambda item: item.log_p)
+    large = (
+        search.reference + math.log(search.options.min_share * search.total)
+        if search.options.min_share > 0
+        else -math.inf
+    )
+    chosen = [item for item in likeliest if item.log_p > bound]
+    chosen += [item for item in search.open if item.log_p > large and not any(item is other for other in chosen)]
+    return _with_greedy(chosen, search)
+
+
+def _with_greedy(chosen: list[Frontier[A]], search: TrieSearch[A]) -> list[Frontier[A]]:
+    return chosen + [item for item in search.unfinished if not any(item is other for other in chosen)]

@@ -1,0 +1,141 @@
+"""FeatureSpec with an encoder-decoder: the encoder reads each prompt once, the decoder goes on from stored places.
+
+Here answers do not share a row, as T5 and BART count positions by the cache's length. An answer is short, and what
+is dear to copy, the decoder's view of the prompt, is computed once.
+
+Shapes: B rows, T tokens.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from transformers import DynamicCache, EncoderDecoderCache
+from transformers.cache_utils import DynamicLayer
+from transformers.modeling_outputs import BaseModelOutput
+
+from emollm.core.encoding import EncodedPrompt
+from emollm.models.batching import by_length
+from emollm.scoring.constrained.reader import Read, Request, wanted_log_ps
+
+_HEAD_POSITIONS = 512
+"""Decoder tokens at once, at most: all of them go through the vocabulary head."""
+
+
+class _Place(NamedTuple):
+    prompts: int
+    """Which of the encoded batches its prompt is in, and which row of it."""
+    row: int
+    answers: int
+    """Which of the decoded batches its past is in, which row of it, and how many tokens of the row."""
+    answer_row: int
+    length: int
+
+
+class _Prompts(NamedTuple):
+    hidden_BTD: torch.Tensor
+    mask_BT: torch.Tensor
+    cross: list[tuple[torch.Tensor, torch.Tensor]]
+
+
+class Seq2SeqReader:
+    def __init__(self, model: Any, *, pad: int, device: str, batch_tokens: int) -> None:
+        self._model = model
+        self._pad = pad
+        self._start = model.config.decoder_start_token_id
+        self._device = device
+        self._batch_tokens = batch_tokens
+        self._prompts: list[_Prompts] = []
+        self._answers: list[list[tuple[torch.Tensor, torch.Tensor]]] = []
+
+    @torch.inference_mode()
+    def open(self, prompts: Sequence[EncodedPrompt], wanted: Sequence[list[int]]) -> list[Read]:
+        self._prompts, self._answers = [], []
+        reads: dict[int, Read] = {}
+        for batch in by_length([len(prompt.ids) for prompt in prompts], batch_tokens=self._batch_tokens):
+            longest = len(prompts[batch[0]].ids)
+            ids = torch.full((len(batch), longest), self._pad)
+            mask = torch.zeros_like(ids)
+            for b, i in enumerate(batch):
+                ids[b, : len(prompts[i].ids)] = torch.tensor(prompts[i].ids)
+                mask[b, : len(prompts[i].ids)] = 1
+            mask = mask.to(self._device)
+            hidden = self._model.get_encoder()(input_ids=ids.to(self._device), attention_mask=mask).last_hidden_state
+            cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+            start = torch.full((len(batch), 1), self._start, device=self._device)
+            logits = self._decode(hidden, mask, start, cache)
+            cross = [(layer.keys, layer.values) for layer in cache.cross_attention_cache.layers]
+            self._prompts.append(_Prompts(hidden, mask, cross))
+            self._answers.append([(layer.keys, layer.values) for layer in cache.self_attention_cache.layers])
+            for b, log_ps in enumerate(wanted_log_ps(logits[:, 0], [wanted[i] for i in batch])):
+                place = _Place(len(self._prompts) - 1, b, len(self._answers) - 1, b, 1)
+                reads[batch[b]] = Read(place, log_ps)
+        return [reads[i] for i in range(len(prompts))]
+
+    @torch.inference_mode()
+    def read(self, requests: Sequence[Request]) -> list[list[Read]]:
+        # Together goes what has its prompt in one tensor, and its past, of one length, in another.
+        groups: dict[tuple[int, int, int], list[int]] = defaultdict(list)
+        for number, request in enumerate(requests):
+            groups[request.parent.prompts, request.parent.answers, request.parent.length].append(number)
+        reads: dict[int, list[Read]] = {}
+        for numbers in groups.values():
+            prompt_length = self._prompts[requests[numbers[0]].parent.prompts].mask_BT.shape[1]
+            most = max(1, min(self._batch_tokens // prompt_length, _HEAD_POSITIONS))
+            by_tokens = sorted(numbers, key=lambda n: len(requests[n].tokens))
+            for start in range(0, len(by_tokens), most):
+                part = by_tokens[start : start + most]
+                reads.update(zip(part, self._read_batch([requests[n] for n in part]), strict=True))
+        return [reads[n] for n in range(len(requests))]
+
+    def _read_batch(self, requests: Sequence[Request]) -> list[list[Read]]:
+        one: _Place = requests[0].parent
+        prompts, past = self._prompts[one.prompts], self._answers[one.answers]
+        rows = torch.tensor([request.parent.row for request in requests], device=self._device)
+        past_rows = torch.tensor([request.parent.answer_row for request in requests], device=self._device)
+        cache = EncoderDecoderCache(
+            _cache_of([(k[past_rows, :, : one.length], v[past_rows, :, : one.length]) for k, v in past]),
+            _cache_of([(k[rows], v[rows]) for k, v in prompts.cross]),
+        )
+        longest = max(len(request.tokens) for request in requests)
+        # Padded behind: nothing later than a token is seen by it.
+        ids = torch.full((len(requests), longest), self._pad)
+        for b, request in enumerate(requests):
+            ids[b, : len(request.tokens)] = torch.tensor(request.tokens)
+        logits = self._decode(prompts.hidden_BTD[rows], prompts.mask_BT[rows], ids.to(self._device), cache)
+        if any(request.keep for request in requests):
+            self._answers.append([(layer.keys, layer.values) for layer in cache.self_attention_cache.layers])
+        flat = [(b, t) for b, request in enumerate(requests) for t in range(len(request.tokens))]
+        at = logits[[b for b, _ in flat], [t for _, t in flat]]
+        log_ps = iter(wanted_log_ps(at, [ids for request in requests for ids in request.wanted]))
+        here = len(self._answers) - 1
+        return [
+            [
+                Read(_Place(one.prompts, request.parent.row, here, b, one.length + t + 1), next(log_ps))
+                for t in range(len(request.tokens))
+            ]
+            for b, request in enumerate(requests)
+        ]
+
+    def _decode(self, hidden: torch.Tensor, mask: torch.Tensor, ids: torch.Tensor, cache: Any) -> torch.Tensor:
+        logits: torch.Tensor = self._model(
+            encoder_outputs=BaseModelOutput(last_hidden_state=hidden),
+            attention_mask=mask,
+            decoder_input_ids=ids,
+            past_key_values=cache,
+            use_cache=True,
+        ).logits
+        return logits
+
+
+def _cache_of(layers: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> DynamicCache:
+    cache = DynamicCache()
+    for keys, values in layers:
+        layer = DynamicLayer()
+        layer.lazy_initialization(keys, values)
+        layer.keys, layer.values = keys, values
+        cache.layers.append(layer)
+    return cache

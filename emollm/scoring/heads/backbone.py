@@ -1,0 +1,154 @@
+"""FeatureSpec a post with the first blocks of a backbone: hidden states of chosen layers, pooled.
+
+Works with decoders, with the encoder of an encoder-decoder, and with encoders (BERT, RoBERTa, MiniLM). The blocks
+behind the deepest layer that is read are dropped, and the vocabulary head is never run.
+
+Shapes: B posts of a batch, T tokens of the longest, D hidden size, F features (feature_specs times D).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from emollm.core.encoding import EncodedPrompt, PromptEncoder
+from emollm.core.errors import ModelError
+from emollm.core.heads_card import FeatureSpec, Prompt
+from emollm.core.prompts import Layout, Pieces
+from emollm.models.load import LoadedModel, base_of
+
+
+class Batch(NamedTuple):
+    """Posts side by side, padded on the right: nothing before a token, or masked, is changed by what follows it."""
+
+    ids_BT: torch.Tensor
+    mask_BT: torch.Tensor
+    post_BT: torch.Tensor
+    """1 where a token is of the post: what a mean is taken over."""
+    last_B: torch.Tensor
+    """Place of each prompt's last token."""
+
+
+class PostEncoder:
+    """Posts to token ids, with the words of a prompt around them."""
+
+    def __init__(self, loaded: LoadedModel, prompt: Prompt) -> None:
+        self._prompt = prompt
+        self._pad = loaded.tokenizer.pad_token_id
+        self._encoder = PromptEncoder(
+            loaded.tokenizer,
+            Layout(closing="", bos=loaded.card.layout.bos),
+            max_post_tokens=loaded.card.max_post_tokens,
+            is_encoder_decoder=loaded.card.base.architecture != "decoder",
+        )
+
+    def __call__(self, text: str) -> EncodedPrompt:
+        return self._encoder.prompt(Pieces(self._prompt.prefix, f" {text}", self._prompt.suffix))
+
+    def batch(self, prompts: Sequence[EncodedPrompt], device: str) -> Batch:
+        longest = max(len(prompt.ids) for prompt in prompts)
+        ids = np.full((len(prompts), longest), self._pad, dtype=np.int64)
+        mask, post = np.zeros_like(ids), np.zeros_like(ids)
+        for b, prompt in enumerate(prompts):
+            start = len(prompt.prefix)
+            ids[b, : len(prompt.ids)] = prompt.ids
+            mask[b, : len(prompt.ids)] = 1
+            post[b, start : start + len(prompt.post)] = 1
+        last = np.array([len(prompt.ids) - 1 for prompt in prompts])
+        return Batch(*(torch.from_numpy(array).to(device) for array in (ids, mask, post, last)))
+
+
+class Backbone:
+    """The part of a model that reads posts; it shares the model's weights."""
+
+    def __init__(self, model: Any, architecture: str, *, depth: int | None = None) -> None:
+        """`depth` is the deepest layer that will be read; None: all. The blocks behind it are dropped from `model`."""
+        lm = base_of(model)
+        self.module: nn.Module = {
+            "decoder": lambda: lm.get_decoder(), "encoder-decoder": lambda: lm.get_encoder(), "encoder": lambda: lm,
+        }[architecture]()  # fmt: skip
+        self.blocks = _blocks(self.module, lm)
+        self._is_decoder = architecture == "decoder"
+        if depth is not None:
+            self._check_depth(depth)
+            del self.blocks[depth:]
+        self.hidden_size: int = lm.config.hidden_size
+
+    def _check_depth(self, depth: int) -> None:
+        if depth > len(self.blocks):
+            raise ModelError(f"the heads read layer {depth}, but the backbone has {len(self.blocks)} layers")
+
+    def states(self, batch: Batch, layers: Sequence[int]) -> dict[int, torch.Tensor]:
+        """The hidden states [B, T, D] behind each of these layers. Gradients flow, unless switched off outside."""
+        self._check_depth(max(layers))
+        # A decoder needs no mask for padding on the right, and is faster without; a position of OPT and BLOOM, counted
+        # off the mask, is the same.
+        inputs = {"input_ids": batch.ids_BT}
+        if self._is_decoder:
+            inputs["use_cache"] = False  # type: ignore[assignment]
+        else:
+            inputs["attention_mask"] = batch.mask_BT
+        with _caught(self.blocks, layers) as caught:
+            self.module(**inputs)
+        return {layer: caught[layer] for layer in layers}
+
+    def features(self, batch: Batch, feature_specs: Sequence[FeatureSpec]) -> torch.Tensor:
+        """[B, F], float32."""
+        states = self.states(batch, sorted({feature_spec.layer for feature_spec in feature_specs}))
+        return torch.cat([pool(states[r.layer], r.pooling, batch) for r in feature_specs], dim=1)
+
+
+def pool(states_BTD: torch.Tensor, pooling: str, batch: Batch) -> torch.Tensor:
+    """[B, D], float32."""
+    match pooling:
+        case "last":
+            return states_BTD[torch.arange(len(states_BTD)), batch.last_B].float()
+        case "first":
+            return states_BTD[:, 0].float()
+        case _:
+            of_post_BT1 = batch.post_BT[:, :, None].to(states_BTD.dtype)
+            # A post of nothing but characters that a tokenizer drops has no token.
+            count_B1 = of_post_BT1.float().sum(dim=1).clamp(min=1)
+            return (states_BTD * of_post_BT1).float().sum(dim=1) / count_B1
+
+
+@torch.inference_mode()
+def pooled_states(
+    backbone: Backbone, batch: Batch, feature_specs: Sequence[FeatureSpec]
+) -> Mapping[FeatureSpec, NDArray[np.float32]]:
+    """[B, D] of each feature_spec by itself: what heads are chosen from."""
+    states = backbone.states(batch, sorted({feature_spec.layer for feature_spec in feature_specs}))
+    return {r: pool(states[r.layer], r.pooling, batch).cpu().numpy() for r in feature_specs}
+
+
+def _blocks(module: nn.Module, lm: Any) -> nn.ModuleList:
+    """The list of equal layers, whatever the family calls it."""
+    for candidate in module.modules():
+        if isinstance(candidate, nn.ModuleList) and len(candidate) == lm.config.num_hidden_layers:
+            return candidate
+    raise ModelError(f"{type(lm).__name__} has no list of {lm.config.num_hidden_layers} layers to read heads from")
+
+
+@contextmanager
+def _caught(blocks: nn.ModuleList, layers: Sequence[int]) -> Iterator[dict[int, torch.Tensor]]:
+    """What these blocks, counted from 1, give while they run inside the block."""
+    caught: dict[int, torch.Tensor] = {}
+
+    def catch(layer: int) -> Any:
+        def hook(_module: Any, _inputs: Any, output: Any) -> None:
+            caught[layer] = output[0] if isinstance(output, tuple) else output
+
+        return hook
+
+    handles = [blocks[layer - 1].register_forward_hook(catch(layer)) for layer in layers]
+    try:
+        yield caught
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,171 @@
+"""Held-out scores and golds to what the card keeps of a head: calibration, spread, cuts and thresholds.
+
+All of it is fitted on texts that the scores were not fitted on. Golds may be soft, as a teacher gives them.
+
+Shapes: N texts, K classes or labels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import expit, log_softmax
+
+from emollm.core.heads_card import Head
+from emollm.core.tasks import Kind, Task
+from emollm.scoring.heads.readout import (
+    Floats,
+    best_jaccard,
+    class_probabilities,
+    class_values,
+    given_classes,
+    given_labels,
+    label_probabilities,
+    numbers,
+)
+
+LEAST_TEXTS = 10
+"""Held-out texts that a calibration takes."""
+_TINY = 1e-9
+_LEAST_STD = 0.02
+"""A number's spread is never given smaller: fewer than a few hundred texts cannot show that it is."""
+
+
+def calibrated(task: Task, head: Head, scores_NK: Floats, golds_NK: Floats) -> Head:
+    """The head with its calibration filled in."""
+    match task.kind:
+        case Kind.REGRESSION:
+            return head.model_copy(update=_number(scores_NK[:, 0], golds_NK[:, 0]))
+        case Kind.ORDINAL:
+            return _ordinal(task, head, scores_NK[:, 0], golds_NK)
+        case Kind.SINGLE_LABEL:
+            return head.model_copy(update=_single_label(scores_NK, golds_NK))
+        case Kind.LABEL_SET:
+            return _label_set(head, scores_NK, golds_NK)
+
+
+def _number(score_N: Floats, gold_N: Floats) -> dict[str, Any]:
+    slope, offset = 1.0, 0.0
+    if np.ptp(score_N) > _TINY:
+        slope, offset = (float(v) for v in np.polyfit(score_N, gold_N, 1))
+    mean_N = score_N * slope + offset
+    return {"slope": (slope,), "offset": (offset,), "spread": _spread(mean_N, gold_N)}
+
+
+def _spread(mean_N: Floats, gold_N: Floats) -> tuple[tuple[float, float], ...]:
+    """The standard deviation of the residuals in up to five parts of equal size, from low predictions to high."""
+    parts = max(1, min(5, len(mean_N) // 100))
+    knots = []
+    for part in np.array_split(np.argsort(mean_N, kind="stable"), parts):
+        std = float(np.sqrt(np.mean((gold_N[part] - mean_N[part]) ** 2)))
+        knots.append((float(mean_N[part].mean()), max(std, _LEAST_STD)))
+    return tuple(knots)
+
+
+def _ordinal(task: Task, head: Head, score_N: Floats, golds_NK: Floats) -> Head:
+    """Maximum likelihood of the proportional-odds model with one score, then the better of two decisions."""
+    scale = float(score_N.std()) or 1.0
+    z_N = (score_N - score_N.mean()) / scale
+    share = np.clip(golds_NK.mean(axis=0).cumsum()[:-1], 0.01, 0.99)
+    first = np.log(share / (1 - share))
+    # Gaps as exponentials keep the cuts ascending, also where a class never occurs.
+    start = np.concatenate([[0.5, first[0]], np.log(np.maximum(np.diff(first), 1e-3))])
+
+    def unpack(x: Floats) -> tuple[float, Floats]:
+        return float(x[0]), np.concatenate([[x[1]], x[1] + np.cumsum(np.exp(x[2:]))])
+
+    def loss(x: Floats) -> float:
+        slope, cuts = unpack(x)
+        below = expit(cuts[None, :] - slope * z_N[:, None])
+        each = np.diff(below, axis=1, prepend=0.0, append=1.0)
+        return float(-(golds_NK * np.log(np.maximum(each, _TINY))).sum() / len(z_N) + 1e-4 * (x[0] ** 2))
+
+    slope, cuts = unpack(minimize(loss, start, method="L-BFGS-B").x)
+    # Back from the standardised score.
+    shift = slope * float(score_N.mean()) / scale
+    fitted = head.model_copy(update={"slope": (slope / scale,), "offset": tuple(float(c) + shift for c in cuts)})
+    each_NK = class_probabilities(fitted, score_N[:, None])
+    # By the task's own metric: one that is measured by correlation wants the class nearest to what is expected.
+    metric = "pearson" if task.metric == "pearson" else "accuracy"
+    likeliest, expected = (_class_metrics(task, each_NK, golds_NK, d)[metric] for d in ("likeliest", "expected"))
+    return fitted.model_copy(update={"decision": "expected" if expected > likeliest else "likeliest"})
+
+
+def _class_metrics(task: Task, each_NK: Floats, golds_NK: Floats, decision: str) -> dict[str, float]:
+    given_N, value_K = given_classes(task, each_NK, decision), class_values(task)
+    right = float((given_N == golds_NK.argmax(axis=1)).mean())
+    return {"pearson": correlation(value_K[given_N], golds_NK @ value_K), "accuracy": right}
+
+
+def _single_label(scores_NK: Floats, golds_NK: Floats) -> dict[str, Any]:
+    """Temperature and a bias a label, by maximum likelihood."""
+    count = scores_NK.shape[1]
+
+    def loss(x: Floats) -> float:
+        log_p = log_softmax(scores_NK * x[0] + x[1:], axis=1)
+        return float(-(golds_NK * log_p).sum() / len(scores_NK) + 1e-4 * (x**2).sum())
+
+    x = minimize(loss, np.concatenate([[1.0], np.zeros(count)]), method="L-BFGS-B").x
+    return {"slope": (float(x[0]),) * count, "offset": tuple(float(b) for b in x[1:])}
+
+
+def _label_set(head: Head, scores_NK: Floats, golds_NK: Floats) -> Head:
+    """A logistic curve a label (Platt 1999), then thresholds for the Jaccard index."""
+    slopes, offsets = zip(*(_platt(s, g) for s, g in zip(scores_NK.T, golds_NK.T, strict=True)), strict=True)
+    fitted = head.model_copy(update={"slope": slopes, "offset": offsets})
+    each_NK = label_probabilities(fitted, scores_NK, exclusive=False)
+    thresholds = jaccard_thresholds(each_NK, golds_NK)
+    by_threshold = soft_jaccard(each_NK >= np.array(thresholds), golds_NK)
+    better = soft_jaccard(best_jaccard(each_NK), golds_NK) >= by_threshold
+    return fitted.model_copy(update={"thresholds": thresholds, "decision": "jaccard" if better else "thresholds"})
+
+
+def _platt(score_N: Floats, gold_N: Floats) -> tuple[float, float]:
+    scale = float(score_N.std()) or 1.0
+    z_N = (score_N - score_N.mean()) / scale
+    share = float(np.clip(gold_N.mean(), 1e-3, 1 - 1e-3))
+
+    def loss(x: Floats) -> float:
+        logit = x[0] * z_N + x[1]
+        return float((np.logaddexp(0, logit) - gold_N * logit).mean() + 1e-4 * x[0] ** 2)
+
+    a, b = minimize(loss, np.array([0.5, np.log(share / (1 - share))]), method="L-BFGS-B").x
+    return float(a / scale), float(b - a * score_N.mean() / scale)
+
+
+def jaccard_thresholds(each_NK: Floats, golds_NK: Floats) -> tuple[float, ...]:
+    """One threshold for all labels: that with the largest mean Jaccard index, to .01."""
+    grid = np.arange(0.10, 0.61, 0.01)
+    best = max(grid.tolist(), key=lambda t: soft_jaccard(each_NK >= t, golds_NK))
+    return (round(best, 2),) * int(golds_NK.shape[1])
+
+
+def soft_jaccard(given_NK: Any, golds_NK: Floats) -> float:
+    """The mean Jaccard index of sets; of soft golds min over max, which is the same where they are 0 or 1."""
+    both = np.minimum(given_NK, golds_NK).sum(axis=1)
+    either = np.maximum(given_NK, golds_NK).sum(axis=1)
+    return float(np.where(either > 0, both / np.maximum(either, _TINY), 1.0).mean())
+
+
+def correlation(a_N: Any, b_N: Any) -> float:
+    return float(np.corrcoef(a_N, b_N)[0, 1]) if np.ptp(a_N) > 0 and np.ptp(b_N) > 0 else -1.0
+
+
+def held_out_metrics(task: Task, head: Head, scores_NK: Floats, golds_NK: Floats) -> dict[str, float]:
+    """The task's own metric on the texts behind these scores, and how often a number's 90% interval holds it."""
+    match task.kind:
+        case Kind.REGRESSION:
+            found = numbers(head, scores_NK)
+            unit_N, std_N = found.moments()
+            inside_N = np.abs(golds_NK[:, 0] - unit_N) <= 1.645 * std_N
+            return {"pearson": correlation(unit_N, golds_NK[:, 0]), "in_90": float(inside_N.mean())}
+        case Kind.ORDINAL:
+            return _class_metrics(task, class_probabilities(head, scores_NK), golds_NK, head.decision)
+        case Kind.SINGLE_LABEL:
+            each_NK = label_probabilities(head, scores_NK, exclusive=True)
+            return {"accuracy": float((each_NK.argmax(axis=1) == golds_NK.argmax(axis=1)).mean())}
+        case Kind.LABEL_SET:
+            each_NK = label_probabilities(head, scores_NK, exclusive=False)
+            return {"jaccard": soft_jaccard(given_labels(head, each_NK), golds_NK)}

@@ -1,0 +1,86 @@
+"""Texts to pooled hidden states, table in and table out: what runs in actors while heads are fitted."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from emollm.core.heads_card import FeatureSpec, Pooling, Prompt
+
+POOLINGS: dict[str, tuple[Pooling, ...]] = {
+    "decoder": ("last", "mean"),
+    "encoder-decoder": ("last", "mean"),
+    "encoder": ("first", "mean"),
+}
+"""What is tried of each architecture: where a decoder has read everything, and where BERT was trained to sum up."""
+
+PROMPTS = {
+    "decoder": Prompt(prefix="Tweet:", suffix="\nHow does the writer feel? The writer feels"),
+    "encoder-decoder": Prompt(prefix="Tweet:", suffix="\nHow does the writer feel? The writer feels"),
+    # An encoder reads to both sides and was not trained to go on with a sentence.
+    "encoder": Prompt(),
+}
+
+
+def candidate_layers(num_layers: int, *, most: int = 6) -> tuple[int, ...]:
+    """Layers to choose from, spread over the upper two thirds: below, a layer knows words and little more."""
+    low = max(1, num_layers // 3)
+    return tuple(sorted({round(layer) for layer in np.linspace(low, num_layers, most)}))
+
+
+def column(feature_spec: FeatureSpec) -> str:
+    return f"{feature_spec.pooling}_{feature_spec.layer}"
+
+
+class ReadPosts:
+    """Rows of `index` and `text` to rows of `index` and, a column a feature_spec, its state as a list of float32."""
+
+    def __init__(
+        self, *, base: str, prompt: Prompt, feature_specs: Sequence[FeatureSpec], max_post_tokens: int, device: str,
+        num_threads: int, reports: Any = None, batch_tokens: int | None = None,
+    ) -> None:  # fmt: skip
+        self._base, self._prompt, self._feature_specs = base, prompt, tuple(feature_specs)
+        self._max_post_tokens = max_post_tokens
+        self._device, self._num_threads, self._reports = device, num_threads, reports
+        self._batch_tokens = batch_tokens or (1024 if device == "cpu" else 16_384)
+
+    @functools.cached_property
+    def _parts(self) -> tuple[Any, Any]:
+        # At the first batch and not in the constructor: an actor that dies there does not say why.
+        import torch
+
+        from emollm.models.load import LoadedModel, load_base
+        from emollm.scoring.heads.backbone import Backbone, PostEncoder
+
+        if self._device == "cpu":
+            torch.set_num_threads(self._num_threads)
+        base = load_base(self._base, device=self._device)
+        card = base.card.model_copy(update={"max_post_tokens": self._max_post_tokens})
+        depth = max(feature_spec.layer for feature_spec in self._feature_specs)
+        backbone = Backbone(base.model, card.base.architecture, depth=depth)
+        return PostEncoder(LoadedModel(base.model, base.tokenizer, card), self._prompt), backbone
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        from emollm.models.batching import by_length
+        from emollm.scoring.heads.backbone import pooled_states
+
+        encode, backbone = self._parts
+        prompts = [encode(text) for text in table["text"].to_pylist()]
+        states = {r: np.zeros((len(prompts), backbone.hidden_size), np.float32) for r in self._feature_specs}
+        for batch in by_length([len(prompt.ids) for prompt in prompts], batch_tokens=self._batch_tokens):
+            found = pooled_states(
+                backbone, encode.batch([prompts[i] for i in batch], self._device), self._feature_specs
+            )
+            for feature_spec, pooled in found.items():
+                states[feature_spec][batch] = pooled
+        if self._reports is not None:
+            self._reports.put(len(prompts))
+        arrays = {
+            column(r): pa.FixedSizeListArray.from_arrays(pa.array(s.reshape(-1)), backbone.hidden_size)
+            for r, s in states.items()
+        }
+        return pa.table({"index": table["index"], **arrays})

@@ -1,0 +1,112 @@
+"""A data folder as a table: each text once, and for each question the golds it has. Gaps are NaN and teach nothing.
+
+Shapes: N texts, K classes or labels of a question (1 of a regression).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from emollm.core.answers import to_unit
+from emollm.core.errors import DataError
+from emollm.core.tasks import Kind, Task, Value
+from emollm.data.instructions import gold_value
+
+QuestionKey = tuple[str, str | None]
+"""Task and emotion."""
+Floats = NDArray[np.float64]
+
+FOLDS = 5
+_SPLITTER = re.compile(r"https?://\S+|@\w+|[\W_]+")
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledText:
+    """Texts with what is known of them."""
+
+    texts: list[str]
+    golds: dict[QuestionKey, Floats]
+    """[N, K]: of a number itself in 0..1; of classes and single labels a distribution; of a set each label's
+    probability. A gold is 0 or 1 there, a teacher says something between. NaN where nothing is known."""
+    fold_N: NDArray[np.int64]
+    """Which of `FOLDS` parts a text is held out with, the same one for all its questions."""
+    is_gold_N: NDArray[np.bool_]
+    """Whether people labelled it, and not a teacher."""
+
+    def known(self, key: QuestionKey) -> NDArray[np.intp]:
+        """Indices of the texts with a gold for this question."""
+        return np.flatnonzero(~np.isnan(self.golds[key]).any(axis=1))
+
+
+def read_labels(rows: pa.Table, tasks: Sequence[Task]) -> LabelledText:
+    """The rows of a data folder, however many wordings they stand in. Of two golds of a question the first counts."""
+    by_name = {task.name: task for task in tasks}
+    places: dict[str, int] = {}
+    found: dict[QuestionKey, dict[int, Floats]] = {(t.name, e): {} for t in tasks for e in t.emotions or (None,)}
+    columns = ["task", "emotion", "text", "value", "labels"]
+    for row in rows.select(columns).to_pylist():
+        task = by_name.get(row["task"])
+        if task is None or not row["text"].strip():
+            continue
+        place = places.setdefault(row["text"], len(places))
+        golds = found[row["task"], row["emotion"]]
+        if place not in golds:
+            golds[place] = as_target(task, gold_value(task, row))
+    if not places:
+        raise DataError(f"no row of {', '.join(by_name)} to fit heads on")
+    return LabelledText(
+        texts=list(places),
+        golds={key: _table(golds, len(places)) for key, golds in found.items() if golds},
+        fold_N=folds(list(places)),
+        is_gold_N=np.ones(len(places), dtype=bool),
+    )
+
+
+def as_target(task: Task, value: Value) -> Floats:
+    """[K], as in `LabelledText.golds`."""
+    match task.kind:
+        case Kind.REGRESSION:
+            assert isinstance(value, float | int)
+            return np.array([to_unit(task, value)])
+        case Kind.ORDINAL:
+            return np.array([float(c.value == value) for c in task.classes])
+        case Kind.SINGLE_LABEL:
+            return np.array([float(label == value) for label in task.labels])
+        case Kind.LABEL_SET:
+            assert isinstance(value, tuple)
+            return np.array([float(label in value) for label in task.labels])
+
+
+def _table(golds: Mapping[int, Floats], count: int) -> Floats:
+    table = np.full((count, len(next(iter(golds.values())))), np.nan)
+    for place, gold in golds.items():
+        table[place] = gold
+    return table
+
+
+def subset(labelled: LabelledText, index_N: NDArray[np.intp]) -> LabelledText:
+    """These texts alone, with the questions that still have a gold."""
+    golds = {key: gold[index_N] for key, gold in labelled.golds.items()}
+    return LabelledText(
+        texts=[labelled.texts[n] for n in index_N],
+        golds={key: gold for key, gold in golds.items() if not np.isnan(gold).all()},
+        fold_N=labelled.fold_N[index_N],
+        is_gold_N=labelled.is_gold_N[index_N],
+    )
+
+
+def folds(texts: Sequence[str], parts: int = FOLDS) -> NDArray[np.int64]:
+    """The part each text is held out with: by its words, so that copies with other links or names stay together."""
+    return np.array([_fold(text, parts) for text in texts], dtype=np.int64)
+
+
+def _fold(text: str, parts: int) -> int:
+    words = _SPLITTER.sub(" ", text.casefold()).strip() or text
+    return int.from_bytes(hashlib.sha256(words.encode("utf-8", "replace")).digest()[:8], "big") % parts

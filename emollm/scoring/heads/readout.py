@@ -1,0 +1,181 @@
+"""Scores of the heads to answers: each with its distribution, always in range.
+
+A number is taken as normal around its score and cut off at both ends of the range, where what lies beyond counts as
+the end itself; value, std, tenths and confidence are those of this one distribution. Ordered classes are cut out of
+a logistic distribution (McCullagh 1980, the proportional-odds model). Labels of a set are independent.
+
+Shapes: N posts, K classes or labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit, ndtr, softmax
+
+from emollm.core.answers import Answer, from_unit
+from emollm.core.heads_card import Head
+from emollm.core.tasks import Task
+
+Floats = NDArray[np.float64]
+
+_NEAR = 0.1
+"""The confidence in a number is the probability of one this near, as in the other engines."""
+
+
+class Numbers(NamedTuple):
+    """Numbers in 0..1 before they are cut off: normal, with these means and standard deviations."""
+
+    mean_N: Floats
+    std_N: Floats
+
+    def below(self, x: float | Floats) -> Floats:
+        """Probability of less than x, where -inf < x <= 1."""
+        below: Floats = ndtr((x - self.mean_N) / self.std_N)
+        return below
+
+    def bins(self, edges: Sequence[float]) -> Floats:
+        """[N, bins] probabilities of the bins between these inner edges."""
+        cumulative = np.stack([self.below(edge) for edge in edges], axis=1)
+        return np.diff(cumulative, axis=1, prepend=0.0, append=1.0)
+
+    def moments(self) -> tuple[Floats, Floats]:
+        """Expected value and standard deviation after the cut: those of a normal censored at 0 and 1."""
+        a, b = -self.mean_N / self.std_N, (1 - self.mean_N) / self.std_N
+        inside, above = ndtr(b) - ndtr(a), ndtr(-b)
+        phi_a, phi_b = np.exp(-(a**2) / 2) / np.sqrt(2 * np.pi), np.exp(-(b**2) / 2) / np.sqrt(2 * np.pi)
+        first = self.mean_N * inside + self.std_N * (phi_a - phi_b) + above
+        second = (
+            (self.mean_N**2 + self.std_N**2) * inside
+            + 2 * self.mean_N * self.std_N * (phi_a - phi_b)
+            + self.std_N**2 * (a * phi_a - b * phi_b)
+            + above
+        )
+        return np.clip(first, 0.0, 1.0), np.sqrt(np.maximum(second - first**2, 0.0))
+
+
+def numbers(head: Head, scores_N1: Floats) -> Numbers:
+    mean_N = scores_N1[:, 0] * head.slope[0] + head.offset[0]
+    at, std = np.array(head.spread).T
+    return Numbers(mean_N, np.interp(mean_N, at, std))
+
+
+def class_probabilities(head: Head, scores_N1: Floats) -> Floats:
+    """[N, K] of an ordinal: P(class <= k) = logistic(cut_k - slope * score)."""
+    below = expit(np.array(head.offset)[None, :] - head.slope[0] * scores_N1)
+    return np.diff(below, axis=1, prepend=0.0, append=1.0)
+
+
+def label_probabilities(head: Head, scores_NK: Floats, *, exclusive: bool) -> Floats:
+    """[N, K]: of a single label they sum to 1, of a set each stands for itself."""
+    logits = scores_NK * np.array(head.slope) + np.array(head.offset)
+    found: Floats = softmax(logits, axis=1) if exclusive else expit(logits)
+    return found
+
+
+def number_answers(task: Task, found: Numbers) -> list[Answer]:
+    assert task.low is not None and task.high is not None
+    unit_N, std_N = found.moments()
+    tenths = found.bins([i / 10 for i in range(1, 11)])
+    near_N = _mass_near(found, unit_N)
+    names = [*(f"0.{i}" for i in range(10)), "1"]
+    mode_N = np.clip(found.mean_N, 0.0, 1.0)
+    return [
+        Answer(
+            value=from_unit(task, float(unit)),
+            unit=float(unit),
+            mode=from_unit(task, float(mode)),
+            std=float(std) * (task.high - task.low),
+            confidence=float(near),
+            probabilities=dict(zip(names, row.tolist(), strict=True)),
+        )
+        for unit, mode, std, near, row in zip(unit_N, mode_N, std_N, near_N, tenths, strict=True)
+    ]
+
+
+def _mass_near(found: Numbers, unit_N: Floats) -> Floats:
+    # What lies beyond an end counts as the end.
+    low = np.where(unit_N - _NEAR <= 0, 0.0, found.below(unit_N - _NEAR))
+    high = np.where(unit_N + _NEAR >= 1, 1.0, found.below(unit_N + _NEAR))
+    return high - low
+
+
+def given_classes(task: Task, probabilities_NK: Floats, decision: str) -> NDArray[np.intp]:
+    """[N]: the place of the class or label given, the likeliest or the one whose value is nearest to the expected."""
+    apart_NK = -probabilities_NK
+    if decision == "expected":
+        value_K = class_values(task)
+        apart_NK = np.abs((probabilities_NK @ value_K)[:, None] - value_K)
+    nearest_N: NDArray[np.intp] = apart_NK.argmin(axis=1)
+    return nearest_N
+
+
+def class_values(task: Task) -> Floats:
+    """[K] of an ordinal; they need not be evenly spaced."""
+    return np.array([c.value for c in task.classes], dtype=float)
+
+
+def class_answers(task: Task, probabilities_NK: Floats, decision: str) -> list[Answer]:
+    """Ordinals and single labels."""
+    values: list[int] | list[str] = [c.value for c in task.classes] or list(task.labels)
+    likeliest_N = probabilities_NK.argmax(axis=1)
+    chosen_N = given_classes(task, probabilities_NK, decision)
+    return [
+        Answer(
+            value=values[chosen],
+            mode=values[likeliest],
+            confidence=float(row[chosen]),
+            probabilities={str(value): float(p) for value, p in zip(values, row, strict=True)},
+        )
+        for chosen, likeliest, row in zip(chosen_N, likeliest_N, probabilities_NK, strict=True)
+    ]
+
+
+def given_labels(head: Head, probabilities_NK: Floats) -> NDArray[np.bool_]:
+    """[N, K]: which labels the head's decision gives."""
+    if head.decision == "jaccard":
+        return best_jaccard(probabilities_NK)
+    return probabilities_NK >= np.array(head.thresholds)
+
+
+def best_jaccard(probabilities_NK: Floats) -> NDArray[np.bool_]:
+    """[N, K]: for each text the set S with the largest expected Jaccard index |S and Y| / |S or Y|.
+
+    Labels being independent, it is one of the likeliest k, and its expectation is exact: the sum of their probabilities
+    times E[1 / (k + B)], where B counts the labels outside of S that hold (a Poisson-binomial variable).
+    """
+    count, labels = probabilities_NK.shape
+    order_NK = np.argsort(-probabilities_NK, axis=1, kind="stable")
+    sorted_NK = np.take_along_axis(probabilities_NK, order_NK, axis=1)
+    # From the empty tail forward: the distribution of how many labels behind the first k hold.
+    behind_NB = np.zeros((count, labels + 1))
+    behind_NB[:, 0] = 1.0
+    expected_NK = np.zeros((count, labels + 1))
+    numbers_B = np.arange(labels + 1)
+    for k in range(labels, 0, -1):
+        expected_NK[:, k] = sorted_NK[:, :k].sum(axis=1) * (behind_NB / (k + numbers_B)).sum(axis=1)
+        p_N1 = sorted_NK[:, k - 1 : k]
+        shifted_NB = np.concatenate([np.zeros((count, 1)), behind_NB[:, :-1]], axis=1)
+        behind_NB = behind_NB * (1 - p_N1) + shifted_NB * p_N1
+    expected_NK[:, 0] = behind_NB[:, 0]  # none given, none held: counts 1
+    size_N1 = expected_NK.argmax(axis=1)[:, None]
+    given_NK = np.zeros(probabilities_NK.shape, dtype=bool)
+    np.put_along_axis(given_NK, order_NK, numbers_B[None, :-1] < size_N1, axis=1)
+    return given_NK
+
+
+def set_answers(task: Task, probabilities_NK: Floats, given_NK: NDArray[np.bool_]) -> list[Answer]:
+    """Sets of the labels given; the confidence is the probability of just this set."""
+    sure_N = np.where(given_NK, probabilities_NK, 1 - probabilities_NK).prod(axis=1)
+    return [
+        Answer(
+            value=tuple(label for label, g in zip(task.labels, given, strict=True) if g),
+            mode=tuple(label for label, p in zip(task.labels, row, strict=True) if p > 0.5),
+            confidence=float(sure),
+            probabilities=dict(zip(task.labels, row.tolist(), strict=True)),
+        )
+        for given, row, sure in zip(given_NK, probabilities_NK, sure_N, strict=True)
+    ]

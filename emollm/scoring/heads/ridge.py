@@ -1,0 +1,166 @@
+"""Ridge regression over folds, from moments: features are gone through in parts and never held at once.
+
+Shapes: N texts, F features, K outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
+
+from emollm.scoring.heads.labels import FOLDS, Floats
+
+_ROWS_AT_ONCE = 4096
+STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+"""Regularisation tried, in units of a feature's variance."""
+
+Features = Mapping[Any, NDArray[np.float32]]
+"""[N, D] of each thing that can be read, in memory or mapped from a file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Mean and standard deviation of each feature: regularisation shall weigh them alike."""
+
+    mean_F: Floats
+    std_F: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class SufficientStats:
+    """Sums over rows: all that a linear fit needs to know of them."""
+
+    n: float
+    x_F: Floats
+    y_K: Floats
+    xx_FF: Floats
+    xy_FK: Floats
+    yy_K: Floats
+
+    def __add__(self, other: SufficientStats) -> SufficientStats:
+        return SufficientStats(*(a + b for a, b in zip(self._parts(), other._parts(), strict=True)))
+
+    def __sub__(self, other: SufficientStats) -> SufficientStats:
+        return SufficientStats(*(a - b for a, b in zip(self._parts(), other._parts(), strict=True)))
+
+    def _parts(self) -> tuple[Any, ...]:
+        return self.n, self.x_F, self.y_K, self.xx_FF, self.xy_FK, self.yy_K
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """Scores of scaled features: x @ weight + bias."""
+
+    weight_FK: Floats
+    bias_K: Floats
+
+
+def scale_of(features: Features, feature_specs: Sequence[Any]) -> Scale:
+    means, stds = [], []
+    for feature_spec in feature_specs:
+        total: Any = 0.0
+        squares: Any = 0.0
+        for part in _parts(features, [feature_spec], None):
+            total, squares = total + part.sum(axis=0), squares + (part**2).sum(axis=0)
+        count = len(features[feature_spec])
+        mean = total / count
+        means.append(mean)
+        # A feature that never changes would be divided by nothing.
+        std = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
+        stds.append(np.where(std > 1e-6 * (1 + np.abs(mean)), std, np.inf))
+    return Scale(np.concatenate(means), np.concatenate(stds))
+
+
+def scaled_parts(
+    features: Features, feature_specs: Sequence[Any], scale: Scale, index_N: NDArray[np.intp] | None
+) -> Iterator[Floats]:
+    for part in _parts(features, feature_specs, index_N):
+        yield (part - scale.mean_F) / scale.std_F
+
+
+def _parts(features: Features, feature_specs: Sequence[Any], index_N: NDArray[np.intp] | None) -> Iterator[Floats]:
+    count = len(features[feature_specs[0]]) if index_N is None else len(index_N)
+    for start in range(0, count, _ROWS_AT_ONCE):
+        rows: Any = slice(start, start + _ROWS_AT_ONCE) if index_N is None else index_N[start : start + _ROWS_AT_ONCE]
+        yield np.concatenate([np.asarray(features[r][rows], dtype=np.float64) for r in feature_specs], axis=1)
+
+
+def fold_moments(
+    features: Features, feature_specs: Sequence[Any], scale: Scale, index_N: NDArray[np.intp], y_NK: Floats,
+    fold_N: NDArray[np.int64],
+) -> list[SufficientStats]:  # fmt: skip
+    """The moments of each fold's rows. `y_NK` and `fold_N` belong to the rows of `index_N`."""
+    size, outputs = len(scale.mean_F), y_NK.shape[1]
+    sums = [
+        SufficientStats(0.0, np.zeros(size), np.zeros(outputs), np.zeros((size, size)), np.zeros((size, outputs)),
+                np.zeros(outputs))
+        for _ in range(FOLDS)
+    ]  # fmt: skip
+    start = 0
+    for x_NF in scaled_parts(features, feature_specs, scale, index_N):
+        y, fold = y_NK[start : start + len(x_NF)], fold_N[start : start + len(x_NF)]
+        start += len(x_NF)
+        for f in range(FOLDS):
+            mine, gold = x_NF[fold == f], y[fold == f]
+            if len(mine):
+                sums[f] += SufficientStats(
+                    len(mine), mine.sum(axis=0), gold.sum(axis=0), mine.T @ mine, mine.T @ gold, (gold**2).sum(axis=0)
+                )
+    return sums
+
+
+def solve(moments: SufficientStats, strength: float) -> Linear:
+    """The weights with least mean squared error plus `strength` times their squared sum."""
+    mean_x, mean_y = moments.x_F / moments.n, moments.y_K / moments.n
+    covariance = moments.xx_FF / moments.n - np.outer(mean_x, mean_x)
+    covariance[np.diag_indices_from(covariance)] += strength
+    right = moments.xy_FK / moments.n - np.outer(mean_x, mean_y)
+    try:
+        weight = cho_solve(cho_factor(covariance, lower=True, overwrite_a=True), right)
+    except LinAlgError:  # rounding made it indefinite: few rows and a weak regularisation
+        weight = np.linalg.lstsq(covariance, right, rcond=None)[0]
+    return Linear(weight, mean_y - mean_x @ weight)
+
+
+def squared_errors(moments: SufficientStats, fit: Linear) -> Floats:
+    """[K] sums of squared errors over the rows behind `moments`, without going through them again."""
+    w, b = fit.weight_FK, fit.bias_K
+    predicted_squares = ((moments.xx_FF @ w) * w).sum(axis=0) + 2 * b * (w.T @ moments.x_F) + b**2 * moments.n
+    cross = (moments.xy_FK * w).sum(axis=0) + b * moments.y_K
+    errors_K: Floats = moments.yy_K - 2 * cross + predicted_squares
+    return errors_K
+
+
+def explained_variance(folds: Sequence[SufficientStats], strengths: Sequence[float] = STRENGTHS) -> Floats:
+    """[strengths, K]: 1 - squared error / variance of held-out golds; 1 is perfect, 0 no better than the mean."""
+    total = sum(folds[1:], start=folds[0])
+    variance_K = np.maximum(total.yy_K - total.y_K**2 / total.n, 1e-12)
+    # Where all texts are in one fold there is nothing left to learn from.
+    held_out = [fold for fold in folds if 0 < fold.n < total.n]
+    errors_SK = [sum(squared_errors(fold, solve(total - fold, s)) for fold in held_out) for s in strengths]
+    return 1 - np.array(errors_SK) / variance_K
+
+
+def held_out_scores(
+    features: Features,
+    feature_specs: Sequence[Any],
+    scale: Scale,
+    index_N: NDArray[np.intp],
+    fold_N: NDArray[np.int64],
+    fits: Sequence[Linear],
+) -> Floats:
+    """[N, K] scores of each row by the fit of its fold, which did not see it."""
+    parts, start = [], 0
+    for x_NF in scaled_parts(features, feature_specs, scale, index_N):
+        fold = fold_N[start : start + len(x_NF)]
+        start += len(x_NF)
+        scores = np.zeros((len(x_NF), len(fits[0].bias_K)))
+        for f, fit in enumerate(fits):
+            scores[fold == f] = x_NF[fold == f] @ fit.weight_FK + fit.bias_K
+        parts.append(scores)
+    return np.concatenate(parts)

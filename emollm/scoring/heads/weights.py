@@ -1,0 +1,97 @@
+"""The weights of all heads of a model: one matrix over the features of a post, kept in `heads.safetensors`.
+
+Shapes: N posts, F features, O outputs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from emollm.core.answers import Answer
+from emollm.core.errors import ModelError
+from emollm.core.heads_card import Head, HeadsCard
+from emollm.core.tasks import Kind, Task
+from emollm.scoring.heads import derive, readout
+from emollm.scoring.heads.readout import Floats
+
+HEADS_FILE = "heads.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class HeadWeights:
+    """Linear heads: scores = features @ weight.T + bias."""
+
+    weight_OF: NDArray[np.float32]
+    bias_O: NDArray[np.float32]
+
+    def scores(self, features_NF: NDArray[np.float32]) -> Floats:
+        """[N, O], summed in float64: a score differs by 1e-7 and not by 1e-4 with the batch it is in."""
+        # Row by row: a matrix product would sum in an order that depends on the number of rows.
+        weight, bias = self.weight_OF.astype(np.float64), self.bias_O.astype(np.float64)
+        return np.stack([weight @ row + bias for row in features_NF.astype(np.float64)])
+
+    def save(self, folder: Path) -> None:
+        # Not save_file, which makes a file that nobody else may read.
+        (folder / HEADS_FILE).write_bytes(save({"weight": self.weight_OF, "bias": self.bias_O}))
+
+
+def load_bank(folder: Path, card: HeadsCard) -> HeadWeights:
+    """The weights beside a card; raises ModelError if they are missing or of other shapes than the card says."""
+    path = folder / HEADS_FILE
+    try:
+        tensors = load_file(path)
+        head_weights = HeadWeights(tensors["weight"].astype(np.float32), tensors["bias"].astype(np.float32))
+    except (OSError, SafetensorError, KeyError) as error:
+        raise ModelError(f"the heads in {path} do not load: {str(error).splitlines()[0]}") from None
+    outputs = 1 + max((o for head in card.heads for o in head.outputs), default=-1)
+    if (
+        head_weights.weight_OF.ndim != 2
+        or head_weights.bias_O.shape != head_weights.weight_OF.shape[:1]
+        or len(head_weights.bias_O) != outputs
+    ):
+        raise ModelError(
+            f"{path} holds weights {head_weights.weight_OF.shape} and biases {head_weights.bias_O.shape}, but "
+            f"affect.json names {outputs} outputs; the two files belong to different models"
+        )
+    if not (np.isfinite(head_weights.weight_OF).all() and np.isfinite(head_weights.bias_O).all()):
+        raise ModelError(f"{path} holds weights that are not finite numbers; train the heads again")
+    return head_weights
+
+
+def answers(head: Head, heads: HeadsCard, tasks: dict[str, Task], scores_NO: Floats) -> list[Answer]:
+    """The answers of one head to N posts. `tasks` holds its task, and the source's if it is derived."""
+    task = tasks[head.task]
+    if head.derivation is None:
+        mine = scores_NO[:, list(head.outputs)]
+        match task.kind:
+            case Kind.REGRESSION:
+                return readout.number_answers(task, readout.numbers(head, mine))
+            case Kind.ORDINAL:
+                return readout.class_answers(task, readout.class_probabilities(head, mine), head.decision)
+            case Kind.SINGLE_LABEL:
+                return readout.class_answers(task, readout.label_probabilities(head, mine, exclusive=True), "likeliest")
+            case Kind.LABEL_SET:
+                found = readout.label_probabilities(head, mine, exclusive=False)
+                return readout.set_answers(task, found, readout.given_labels(head, found))
+    derivation = head.derivation
+    source = heads.head(derivation.source, None)
+    assert source is not None  # checked when the card was read
+    theirs, source_task = scores_NO[:, list(source.outputs)], tasks[derivation.source]
+    match derivation.rule:
+        case "scale":
+            return readout.number_answers(task, derive.scaled(derivation, readout.numbers(source, theirs)))
+        case "bins":
+            return readout.class_answers(task, derive.binned(task, readout.numbers(source, theirs)), head.decision)
+        case "classes":
+            summed = derive.grouped(task, derivation, source_task, readout.class_probabilities(source, theirs))
+            return readout.class_answers(task, summed, head.decision)
+        case "labels":
+            each = readout.label_probabilities(source, theirs, exclusive=False)
+            grouped = derive.grouped(task, derivation, source_task, each)
+            return readout.set_answers(task, grouped, readout.given_labels(head, grouped))

@@ -1,0 +1,70 @@
+"""FeatureSpec hidden states: early exit, padding and pooling, on every kind of backbone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from emollm.core.errors import ModelError
+from emollm.core.heads_card import FeatureSpec, Prompt
+from emollm.models.load import LoadedModel
+from emollm.scoring.heads.backbone import Backbone, PostEncoder
+from tests.scoring.heads.conftest import BACKBONES, Load
+
+POSTS = ("Glad.", "the train is late AGAIN and nobody says a word, I could scream", "so so", "what a day :)")
+PROMPT = Prompt(prefix="Tweet:", suffix="\nThe writer feels")
+READINGS = (
+    FeatureSpec(layer=1, pooling="last"),
+    FeatureSpec(layer=1, pooling="mean"),
+    FeatureSpec(layer=1, pooling="first"),
+)
+
+
+def features(loaded: LoadedModel, backbone: Backbone, posts: tuple[str, ...]) -> np.ndarray:
+    encode = PostEncoder(loaded, PROMPT)
+    with torch.inference_mode():
+        return backbone.features(encode.batch([encode(post) for post in posts], "cpu"), READINGS).numpy()
+
+
+@pytest.mark.parametrize("family", BACKBONES)
+def test_early_exit_gives_the_states_of_a_full_pass_at_that_layer(backbone: Load, family: str) -> None:
+    loaded = backbone(family)
+    whole = features(loaded, Backbone(loaded.model, loaded.card.base.architecture), POSTS)
+    cut = Backbone(loaded.model, loaded.card.base.architecture, depth=1)
+    assert len(cut.blocks) == 1
+    np.testing.assert_array_equal(features(loaded, cut, POSTS), whole)
+
+
+@pytest.mark.parametrize("family", BACKBONES)
+def test_the_states_are_those_that_transformers_reports(backbone: Load, family: str) -> None:
+    loaded = backbone(family)
+    encode, backbone = PostEncoder(loaded, PROMPT), Backbone(loaded.model, loaded.card.base.architecture)
+    prompt = encode(POSTS[1])
+    with torch.inference_mode():
+        theirs = backbone.module(input_ids=torch.tensor([prompt.ids]), output_hidden_states=True).hidden_states[1][0]
+        ours = backbone.features(encode.batch([prompt], "cpu"), READINGS)[0]
+    start = len(prompt.prefix)
+    expected = [theirs[-1], theirs[start : start + len(prompt.post)].mean(0), theirs[0]]
+    np.testing.assert_allclose(ours.numpy(), torch.cat(expected).numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("family", BACKBONES)
+def test_no_post_notices_the_posts_beside_it(backbone: Load, family: str) -> None:
+    loaded = backbone(family)
+    backbone = Backbone(loaded.model, loaded.card.base.architecture)
+    together = features(loaded, backbone, POSTS)
+    alone = np.concatenate([features(loaded, backbone, (post,)) for post in POSTS])
+    np.testing.assert_allclose(together, alone, atol=2e-5)
+
+
+def test_a_bert_reads_posts_between_its_own_tokens(backbone: Load) -> None:
+    loaded = backbone("bert")
+    ids = PostEncoder(loaded, Prompt())("so glad").ids
+    assert (ids[0], ids[-1]) == (loaded.tokenizer.cls_token_id, loaded.tokenizer.sep_token_id)
+    assert loaded.card.base.architecture == "encoder"
+
+
+def test_a_layer_that_is_not_there_is_refused(backbone: Load) -> None:
+    with pytest.raises(ModelError, match="read layer 3, but the backbone has 2 layers"):
+        Backbone(backbone("llama").model, "decoder", depth=3)
