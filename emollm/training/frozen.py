@@ -49,7 +49,7 @@ def fit_frozen(
     started = time.monotonic()
     with ray_session(config.cluster):
         labelled, tasks = labels_of(config, ask_teacher)
-        card, candidates = plan(config)
+        card, candidates = card_and_candidates(config)
         with new_folder(config.out, overwrite=config.overwrite) as folder:
             with features_of(config, labelled.texts, candidates, on_posts) as features:
                 fixed = candidates.feature_specs if config.heads.use_all_features else None
@@ -80,7 +80,7 @@ def starting_heads(
     labelled, tasks = labels_of(config, ask_teacher)
     held_out_N = calibration_tenth(labelled)
     known = subset(labelled, np.flatnonzero(~held_out_N))
-    _, candidates = plan(config)
+    _, candidates = card_and_candidates(config)
     with features_of(config, known.texts, candidates, lambda _new, _total: None, device=device) as features:
         fixed = candidates.feature_specs if config.heads.use_all_features else None
         fitted = fit_heads(features, known, tasks, feature_specs=fixed)
@@ -133,14 +133,14 @@ def labels_of(config: TrainConfig, ask_teacher: AskTeacher | None = None) -> tup
     return merged(golds, soft), (*tasks, *(task for task in their_tasks if task.name not in known))
 
 
-class Plan(NamedTuple):
-    """What may be read, and the words around the post."""
+class Candidates(NamedTuple):
+    """The features that heads may read, and the words around the post."""
 
     prompt: Prompt
     feature_specs: tuple[FeatureSpec, ...]
 
 
-def plan(config: TrainConfig) -> tuple[AffectCard, Plan]:
+def card_and_candidates(config: TrainConfig) -> tuple[AffectCard, Candidates]:
     """The card of the model to be, without heads yet, and what they may read. Raises ConfigError for a wrong layer."""
     from emollm.models.load import load_base
 
@@ -154,7 +154,7 @@ def plan(config: TrainConfig) -> tuple[AffectCard, Plan]:
         max_post_tokens=config.max_post_tokens,
         training=training_facts(config),
     )
-    return card, Plan(prompt_of(config, architecture), feature_specs_of(config, architecture, num_layers))
+    return card, Candidates(prompt_of(config, architecture), feature_specs_of(config, architecture, num_layers))
 
 
 def prompt_of(config: TrainConfig, architecture: Architecture) -> Prompt:
@@ -191,7 +191,7 @@ def with_heads(
 
 @contextmanager
 def features_of(
-    config: TrainConfig, texts: list[str], candidates: Plan, on_posts: Progress, *, device: str | None = None
+    config: TrainConfig, texts: list[str], candidates: Candidates, on_posts: Progress, *, device: str | None = None
 ) -> Iterator[dict[FeatureSpec, NDArray[np.float32]]]:
     """[N, D] of each feature_spec, mapped from files beside `out` that are gone at the end of the block.
 
