@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 from emollm.core.errors import ConfigError, EmollmError
-from emollm.core.options import read_config, run_job
+from emollm.core.options import read_config, run_job, with_values
 from emollm.training.options import TrainConfig
 
 
@@ -36,7 +36,8 @@ def main(argv: Sequence[str]) -> None:
     from emollm.training.worker import dispatch, run_worker
 
     config = prepared(config)
-    on_gpu = config.cluster.gpus_per_worker > 0
+    on_gpu = torch.cuda.is_available() if config.cluster.gpus_per_worker is None else config.cluster.gpus > 0
+    config = with_values(config, cluster=with_values(config.cluster, gpus_per_worker=float(on_gpu)))
     device = f"cuda:{os.environ['LOCAL_RANK']}" if on_gpu else "cpu"
     if on_gpu:
         torch.cuda.set_device(device)
