@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> None:
     backend = "nccl" if on_gpu else "gloo"
     if "MASTER_PORT" in os.environ:
         # The others wait while the first reads all texts for the heads; who waits for a dead one is ended by torchrun.
-        dist.init_process_group(backend, timeout=timedelta(days=1) if config.objective != "answers" else None)
+        dist.init_process_group(backend, timeout=timedelta(days=1) if config.objective != "generate" else None)
     else:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
     try:
@@ -78,7 +78,7 @@ def _shared_start(config: TrainConfig, rank: int, device: str) -> Any:
 
     An error of ours there is raised in all of them.
     """
-    if config.objective == "answers":
+    if config.objective == "generate":
         return None
     import torch.distributed as dist
 

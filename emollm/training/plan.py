@@ -156,7 +156,7 @@ def describe_model(config: TrainConfig) -> Model:
     parameters, linears = _count(model), _linears(model)
     multiplied, inner = _count_weights(linears), max(m.out_features for m in linears)
     trained, adapted, read, features = parameters, linears, 0, 0
-    if config.objective != "answers":
+    if config.objective != "generate":
         feature_specs = feature_specs_of(config, architecture, settings.num_hidden_layers)
         count = len(feature_specs) if config.heads.use_all_features else min(MAX_READINGS, len(feature_specs))
         features = count * settings.hidden_size
@@ -284,7 +284,7 @@ def _alternatives(config: TrainConfig) -> Iterator[tuple[str, TrainConfig]]:
     if config.freeze:
         return
     changes: list[dict[str, Any]] = []
-    most = 3 if config.objective == "answers" else 2
+    most = 3 if config.objective == "generate" else 2
     workers = config.cluster.num_workers
     if not config.gradient_checkpointing:
         changes.append({"gradient_checkpointing": True})
@@ -321,7 +321,7 @@ def plan_report(plan: Plan) -> RenderableType:
     workers = config.cluster.num_workers
     table = Table.grid(padding=(0, 2))
     table.add_row("base", f"{model.name}, {model.parameters:,} parameters")
-    most = "" if config.objective == "answers" else "at most "
+    most = "" if config.objective == "generate" else "at most "
     share = plan.trainable / model.parameters
     table.add_row("trained", f"{most}{plan.trainable:,} ({share:.1%}), {_way(config)}")
     about = "" if work.are_counted else "about "

@@ -66,16 +66,16 @@ def prepared(config: TrainConfig) -> TrainConfig:
     check_new(config.out.absolute(), overwrite=config.overwrite)
     if training_rows(config).num_rows == 0:
         raise DataError(f"{config.data}/train.parquet has no rows to train on")
-    if config.evaluations != 0:
+    if config.num_evaluations != 0:
         held_out = _validation_rows(config)
-        if not held_out and (config.evaluations or config.patience):
+        if not held_out and (config.num_evaluations or config.patience):
             raise DataError(
-                f"{config.data}/validation.parquet has no rows for --evaluations and --patience; build the data with "
-                "a validation part, or pass --evaluations 0 and no --patience"
+                f"{config.data}/validation.parquet has no rows for --num-evaluations and --patience; build the data "
+                "with a validation part, or pass --num-evaluations 0 and no --patience"
             )
-        config = with_values(config, evaluations=config.evaluations or (4 if held_out else 0))
+        config = with_values(config, num_evaluations=config.num_evaluations or (4 if held_out else 0))
     elif config.patience or config.metrics_every:
-        raise ConfigError("--patience and --metrics-every need evaluations, and --evaluations is 0")
+        raise ConfigError("--patience and --metrics-every need evaluations, and --num-evaluations is 0")
     # Workers may stand in another folder; and the embedded base is made here, once, with its errors in view.
     locate_base(config.base)
     return with_values(config, data=data.absolute(), out=config.out.absolute(), base=anywhere(config.base))
@@ -131,7 +131,7 @@ def data_manifest(folder: Path) -> dict[str, Any]:
 
 def _starting_heads(config: TrainConfig, ask_teacher: AskTeacher | None) -> Any:
     """Where training with heads begins; None for a run without."""
-    if config.objective == "answers":
+    if config.objective == "generate":
         return None
     from emollm.training.frozen import starting_heads
 
