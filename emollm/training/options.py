@@ -32,7 +32,7 @@ class HeadOptions(Config):
     poolings: tuple[Pooling, ...] | None = None
     """Candidate poolings over the tokens: last, mean, first. None: last and mean; for an encoder first and mean."""
     use_all_features: bool = False
-    """Skip feature selection: use every candidate layer and pooling instead of the best combination of at most three."""
+    """Skip feature selection: use every candidate layer and pooling, not the best combination of at most three."""
     loss_weight: float = Field(1.0, gt=0)
     """With --objective both: weight of the heads' loss relative to the instruction-tuning loss."""
 
@@ -59,7 +59,7 @@ class TrainConfig(Config):
     heads: HeadOptions = HeadOptions()
     """Features of the heads."""
     teacher: str | None = None
-    """Distillation: model whose probabilities on --unlabelled are the training targets. Needs --objective heads --freeze."""
+    """Distillation: model whose probabilities on --unlabelled are the targets. Needs --objective heads --freeze."""
     teacher_engine: Literal["auto", "constrained", "heads"] = "auto"
     """Inference engine of the teacher."""
     unlabelled: Path | None = None
@@ -109,8 +109,8 @@ class TrainConfig(Config):
     max_post_tokens: int = Field(512, ge=1)
     """Longer posts are truncated to this many tokens, in training and in every later use of the model."""
     num_evaluations: int | None = Field(None, ge=0)
-    """How often to compute the validation loss, spread evenly over training; the weights with the lowest loss are saved.
-    0: never. None: 4 if the data folder has validation rows."""
+    """How often to compute the validation loss, spread evenly over training; the weights with the lowest loss are
+    saved. 0: never. None: 4 if the data folder has validation rows."""
     validation_rows: int = Field(256, ge=1)
     """Validation rows for that loss, sampled once; with --objective heads, texts."""
     patience: int | None = Field(None, ge=1)
