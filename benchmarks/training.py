@@ -103,7 +103,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
         dist.init_process_group("nccl" if on_gpu else "gloo", store=dist.HashStore(), rank=0, world_size=1)
     config = TrainConfig.model_validate(
         {
-            "data": args.data, "out": "unused", "base": args.base, "method": args.method, "evaluations": 0,
+            "data": args.data, "out": "unused", "base": args.base, "method": args.method, "num_evaluations": 0,
             "max_rows": args.steps * args.batch, "global_batch_size": args.batch, "micro_batch_size": args.micro_batch,
             "learning_rate": 1e-4, "precision": "bf16" if on_gpu else "float32", "zero_stage": 0,
             "gradient_checkpointing": args.one == "trainer",

@@ -64,11 +64,11 @@ def examine(config: DoctorConfig) -> list[Finding]:
         checks.check_ports(
             nodes, dashboard_port=dashboard_port, kubernetes="KUBERNETES_SERVICE_HOST" in os.environ
         ),
-        checks.check_gpus(nodes, wanted=cluster.gpus_per_worker),
+        checks.check_gpus(nodes, wanted=cluster.gpus),
         checks.check_placement(
             nodes,
             cpus=cluster.cpus_per_worker,
-            gpus=cluster.gpus_per_worker,
+            gpus=cluster.gpus,
             workers=cluster.num_workers,
             spare_cpus=0 if config.job == "train" else LIGHT_TASK_CPUS,
             waits=cluster.wait_for_nodes_s > 0,

@@ -93,7 +93,7 @@ def main(argv: Sequence[str]) -> None:
             num_wordings=1,
             max_rows=config.train_rows,
             global_batch_size=8 * config.cluster.num_workers,
-            evaluations=0,  # the next step is one
+            num_evaluations=0,  # the next step is one
             overwrite=True,
             cluster=config.cluster,
         )

@@ -11,7 +11,7 @@ from typing import Any
 
 from emollm.core.card import card_tasks
 from emollm.core.errors import ResourceError
-from emollm.core.options import ClusterConfig, read_config, run_job
+from emollm.core.options import ClusterConfig, read_config, run_job, with_values
 from serve.auth import check_access
 from serve.config import ServeConfig
 
@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> None:
     import ray
     from ray import serve
 
-    from emollm.runtime.session import ray_session
+    from emollm.runtime.session import ray_session, with_gpus
     from serve.start import deploy
 
     cluster = ClusterConfig(
@@ -63,6 +63,8 @@ def main(argv: Sequence[str]) -> None:
     )
     print(f"loading {config.model} ...", flush=True)
     with ray_session(cluster):
+        cluster = with_gpus(cluster, device=config.device)
+        config = with_values(config, gpus_per_replica=cluster.gpus)
         check_room(cluster)
         serve.start(http_options={"host": config.host, "port": config.port})
         deploy(config)

@@ -18,8 +18,9 @@ from emollm.core.bases import model_folder
 from emollm.core.card import AffectCard
 from emollm.core.prompts import Question, questions_for
 from emollm.core.tasks import select_tasks
+from emollm.models.device import resolve_device
 from emollm.models.precision import resolve_precision
-from emollm.scoring.open import open_scorer
+from emollm.scoring.open import open_scorer, resolve_engine
 from serve.batching import FairGate, Piece
 from serve.config import ServeConfig
 from serve.metrics import ModelMetrics
@@ -48,12 +49,12 @@ class Annotator:
     def __init__(self, options: Mapping[str, Any]) -> None:
         config = ServeConfig.model_validate(dict(options))
         self._config = config
-        device = "cuda" if config.gpus_per_replica else "cpu"
-        self._precision = resolve_precision(config.precision, device)
+        device = resolve_device(config.device if config.gpus_per_replica else "cpu")
+        engine = resolve_engine(config.model, config.engine)
+        self._precision = resolve_precision(config.precision, device, engine=engine)
         self._scorer = open_scorer(
             config.model,
-            **{**config.scorer_options(), "precision": self._precision},
-            device=device,
+            **{**config.scorer_options(), "precision": self._precision, "device": device},
             num_threads=max(1, int(config.cpus_per_replica)),
         )
         # One batch in the model at a time: threads beside each other in PyTorch are slower than one after another.

@@ -175,7 +175,7 @@ def build(args: Mapping[str, Any]) -> Any:
     at_work = max(batch_budget(config), config.max_requests * PIECES_UNDER_WAY + 64)
     annotator = Annotator.options(  # type: ignore[attr-defined]
         **_replicas(config),
-        ray_actor_options={"num_cpus": config.cpus_per_replica, "num_gpus": config.gpus_per_replica},
+        ray_actor_options={"num_cpus": config.cpus_per_replica, "num_gpus": config.gpus_per_replica or 0.0},
         max_ongoing_requests=at_work,
         # A folder that does not load is reported after three tries, not tried for ever.
         max_constructor_retry_count=3,

@@ -26,8 +26,8 @@ class ServeConfig(ScorerConfig):
     """Scale up to so many copies under load, and back to `replicas`. None: always `replicas`."""
     cpus_per_replica: float = Field(1.0, gt=0)
     """CPU cores reserved for a copy. On CPU one thread a copy is fastest: add copies, not threads."""
-    gpus_per_replica: float = Field(0.0, ge=0)
-    """GPUs reserved for a copy."""
+    gpus_per_replica: float | None = Field(None, ge=0)
+    """GPUs reserved for each copy. None: 1 where there is a GPU for each, else 0."""
     batch_tokens: int | None = Field(None, ge=64)
     """Tokens of different requests that go through the model together. None: 1,024 on a CPU, 16,384 on a GPU."""
     batch_wait_ms: float = Field(5.0, ge=0)

@@ -52,11 +52,14 @@ def sample_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
-    """A private Ray: free ports, no dashboard, three logical CPUs on any machine."""
+    """A private Ray: free ports, no dashboard, three logical CPUs and one logical GPU on any machine.
+
+    So a job of one worker takes the road of GPUs, its device resolved by PyTorch, and one of two workers that of CPUs.
+    """
     import ray
 
     from emollm.runtime.session import start_ray
 
-    start_ray({"address": "local", "num_cpus": 3, "include_dashboard": False, "log_to_driver": False})
+    start_ray({"address": "local", "num_cpus": 3, "num_gpus": 1, "include_dashboard": False, "log_to_driver": False})
     yield
     ray.shutdown()

@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "annotation": _TOP,
     "training": _TOP,
     "api": {"core", "data", "scoring"},
-    "client": {"core"},
+    "client": set(),
     "commands": {*_TOP, "evaluation", "annotation", "training", "api"},
 }
 # Rooms that carry Ray. `scoring/rows.py` and `training/loop.py` do not: they run alone on any machine.

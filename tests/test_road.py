@@ -35,7 +35,7 @@ def test_road(local_ray: None, tmp_path: Path, sample_data: Path, family: Family
     summary = fit(
         TrainConfig(
             data=sample_data, out=model, base=str(base), method=method, max_rows=64, global_batch_size=16,
-            micro_batch_size=4, learning_rate=3e-3, evaluations=1, validation_rows=8, cluster=ONE,
+            micro_batch_size=4, learning_rate=3e-3, num_evaluations=1, validation_rows=8, cluster=ONE,
         ),
         on_step=steps.append,
     )  # fmt: skip

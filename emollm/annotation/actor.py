@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from emollm.annotation.ledger import Orders, Portion
+from emollm.annotation.ledger import Instructions, Portion
 from emollm.annotation.output import ROW
 from emollm.core.errors import DataError
 from emollm.models.batching import PASSES
@@ -51,17 +51,17 @@ class ScoreBlock:
         if self._metrics is None:
             self._get_ready()
         block = block_name(table)
-        orders: Orders = ray.get(self._ledger.begin.remote(block))
+        instructions: Instructions = ray.get(self._ledger.start_block.remote(block))
         distinct, which = distinct_posts(table)
         weights = np.bincount(which, minlength=distinct.num_rows)
         scored = []
-        for first, stop in self._portions(distinct.num_rows, orders):
-            self._tell(self._ledger.fly.remote(block, first, stop))
-            portion = _setting_aside(distinct.slice(first, stop - first), first, orders)
-            rows, told = self._score(portion, weights[first:stop])
+        for first, stop in self._portions(distinct.num_rows, instructions):
+            self._tell(self._ledger.start_portion.remote(block, first, stop))
+            portion = _setting_aside(distinct.slice(first, stop - first), first, instructions)
+            rows, report = self._score(portion, weights[first:stop])
             scored.append(rows)
-            self._tell(self._ledger.land.remote(block, told))
-        ray.get(self._ledger.end.remote(block))
+            self._tell(self._ledger.finish_portion.remote(block, report))
+        ray.get(self._ledger.finish_block.remote(block))
         return _joined(table, pa.concat_tables(scored).take(pa.array(which)))
 
     def _get_ready(self) -> None:
@@ -69,15 +69,15 @@ class ScoreBlock:
 
         from emollm.annotation.monitor import Metrics
 
-        self._tell(self._ledger.load.remote())
+        self._tell(self._ledger.loading.remote())
         _ = self._annotate.scorer
         ray.get(self._ledger.loaded.remote())
         self._metrics = Metrics()
 
-    def _portions(self, count: int, orders: Orders) -> Iterator[tuple[int, int]]:
-        """Neighbouring posts that are scored together; suspects go alone."""
+    def _portions(self, count: int, instructions: Instructions) -> Iterator[tuple[int, int]]:
+        """Neighbouring posts that are scored together; those of the suspect range go alone."""
         first = 0
-        low, high = orders.suspects or (count, count)
+        low, high = instructions.suspect_range or (count, count)
         while first < count:
             size = 1 if low <= first < high else min(self._size, (low if first < low else count) - first)
             yield first, first + size
@@ -162,12 +162,13 @@ def error_code(error: str) -> str:
     return error.partition(":")[0]
 
 
-def _setting_aside(table: pa.Table, first: int, orders: Orders) -> pa.Table:
-    if not any(first + i in orders.set_aside for i in range(table.num_rows)):
+def _setting_aside(table: pa.Table, first: int, instructions: Instructions) -> pa.Table:
+    if not any(first + i in instructions.set_aside for i in range(table.num_rows)):
         return table
-    why = f"{KILLED_WORKER}: {orders.attempt} actors died over this post or near it"
+    why = f"{KILLED_WORKER}: {instructions.attempt} actors died over this post or near it"
     problems = [
-        why if first + i in orders.set_aside else problem for i, problem in enumerate(table["problem"].to_pylist())
+        why if first + i in instructions.set_aside else problem
+        for i, problem in enumerate(table["problem"].to_pylist())
     ]
     return table.set_column(table.schema.get_field_index("problem"), "problem", pa.array(problems, pa.string()))
 

@@ -37,13 +37,14 @@ def dry_run(job: Job, run: Callable[[Job, Lock], dict[str, Any]]) -> dict[str, A
     finally:
         _remove(trial.output)
     total = _count(job)
+    config = trial.config
     workers = config.cluster.num_workers
     seconds = summary["actor_seconds"] / summary["posts"] * total / workers
     return {
         **summary,
         "total": total,
         "estimated_seconds": seconds,
-        "estimated_gpu_hours": seconds / 3600 * workers * config.cluster.gpus_per_worker,
+        "estimated_gpu_hours": seconds / 3600 * workers * config.cluster.gpus,
         "estimated_cpu_hours": seconds / 3600 * workers * config.cluster.cpus_per_worker,
         "estimated_bytes": summary["bytes"] / summary["posts"] * total,
         "block_posts": max(1, round(_BLOCK_SECONDS * summary["posts"] / summary["actor_seconds"])),

@@ -32,7 +32,7 @@ def identify(
         "tasks": [task.name for task in tasks],
         "wording": _digest([task.model_dump(mode="json") for task in tasks]),
         "engine": scorer or engine,
-        "precision": config.precision,
+        "precision": config.known_precision(engine),
         "exact": config.exact,
         "code": emollm.__version__,
         "input": input_digest(files),

@@ -13,13 +13,14 @@ from emollm.annotation.options import AnnotateConfig
 from emollm.annotation.output import OutputFolder
 from emollm.core.card import card_tasks
 from emollm.core.errors import DataError
+from emollm.core.options import ClusterConfig, with_values
 from emollm.core.tasks import Task, select_tasks
 from emollm.data.files.columns import Columns
 from emollm.data.files.inputs import InputFile, find_files
 from emollm.data.files.readers import column_names, first_with_columns
 from emollm.scoring.open import resolve_engine
 from emollm.scoring.rows import answer_fields
-from emollm.scoring.scorer import Scorer
+from emollm.scoring.scorer import UNDECIDED, Scorer
 
 
 @dataclass(slots=True)
@@ -39,6 +40,21 @@ class Job:
     on_progress: Callable[[Progress], None]
     totals: Totals = field(default_factory=Totals)
 
+    def settle(self, cluster: ClusterConfig) -> AnnotateConfig:
+        """Decide what was left open, once and for all actors: their GPUs and their arithmetic. Ray must be up."""
+        from emollm.models.precision import resolve_here
+        from emollm.runtime.session import on_a_worker
+
+        config = self.config = with_values(self.config, cluster=cluster)
+        if self.identity["precision"] == UNDECIDED:
+            device = config.device if cluster.gpus else "cpu"
+            # A stand-in for an engine has no arithmetic of its own.
+            asked = config.precision, device, self.engine
+            found = "float32" if self.opener else on_a_worker(cluster, resolve_here, *asked)
+            self.identity = {**self.identity, "precision": found}
+            self.output.keep_identity(self.identity)
+        return config
+
 
 def open_job(
     config: AnnotateConfig, *, on_progress: Callable[[Progress], None], opener: Callable[..., Scorer] | None
@@ -51,6 +67,11 @@ def open_job(
     name = f"{opener.__module__}.{getattr(opener, '__qualname__', type(opener).__qualname__)}" if opener else None
     identity = identify(config, files, tasks, engine=engine, scorer=name)
     output = OutputFolder(config.out)
+    if identity["precision"] == UNDECIDED:
+        # The same job goes on in the arithmetic that it was begun with, wherever that was.
+        begun = output.identity() or {}
+        if {**begun, "precision": UNDECIDED} == identity and not config.overwrite:
+            identity = begun
     return Job(config, tasks, engine, source, files, columns, output, identity, opener, on_progress)
 
 

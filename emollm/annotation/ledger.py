@@ -1,8 +1,8 @@
-"""Who scores which block, how far they are, and what went wrong: plain bookkeeping, no Ray in it.
+"""Which blocks are being scored, how far they are, and what went wrong: plain bookkeeping without Ray.
 
-Ray restarts an actor that died and gives its block to another, for ever. So a post that always kills its actor, by
-exhausting memory or crashing native code, would hold up the run for good. The ledger notes the posts that each actor
-is about to score. An attempt that never ended blames them: the next one takes those one at a time, and a post that
+Ray restarts a dead actor and retries its block without limit, so a post that always kills its actor, by exhausting
+memory or crashing native code, would block the run for good. The ledger records the posts that each actor is about to
+score. If the attempt never finishes, they are suspects: the next attempt scores them one at a time, and a post that
 was alone in flight at two deaths is set aside.
 """
 
@@ -12,29 +12,29 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 MAX_STRIKES = 2
-"""Deaths alone in flight after which a post is set aside. Not one: a machine that goes down blames the wrong post."""
+"""Deaths with this post alone in flight after which it is set aside. Not 1: a node failure blames an innocent post."""
 MAX_DEATHS = 12
-"""Deaths over one block after which the run stops: no post in particular is to blame."""
+"""Deaths per block after which the run stops: no single post is to blame."""
 MIN_POSTS = 200
-"""Posts from which on the share of errors is looked at."""
+"""Posts before the error rate is checked."""
 _EXAMPLES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Orders:
-    """How an attempt is to go about a block. Posts are counted from 0 in the block."""
+class Instructions:
+    """How an attempt at a block proceeds. Posts are numbered from 0 within the block."""
 
     attempt: int
     """0 for the first."""
-    suspects: tuple[int, int] | None = None
-    """From and up to which post they are taken one at a time."""
+    suspect_range: tuple[int, int] | None = None
+    """First and past-the-end post of those to score one at a time."""
     set_aside: frozenset[int] = frozenset()
-    """Posts that are not to be scored."""
+    """Posts not to score."""
 
 
 @dataclass(frozen=True, slots=True)
 class Portion:
-    """What an actor tells of posts that it has scored."""
+    """An actor's report of posts it has scored."""
 
     posts: int
     errors: dict[str, int] = field(default_factory=dict)
@@ -44,9 +44,9 @@ class Portion:
     padded: int = 0
     """Tokens with padding."""
     repeated: int = 0
-    """Posts answered by an equal text's answers."""
+    """Posts that share the answers of an equal text."""
     seconds: float = 0.0
-    """Of an actor's time."""
+    """Actor time."""
 
 
 @dataclass(slots=True)
@@ -56,18 +56,18 @@ class _Block:
     done: int = 0
     """Posts of the running attempt that are scored."""
     deaths: int = 0
-    suspects: tuple[int, int] | None = None
+    suspect_range: tuple[int, int] | None = None
     strikes: Counter[int] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """The run up to now."""
+    """The run so far."""
 
     posts: int = 0
-    """Scored and, as far as is known, not lost."""
+    """Scored and not known to be lost."""
     lost: int = 0
-    """Scored by attempts that died: their work is done again."""
+    """Scored by attempts that died, and therefore scored again."""
     deaths: int = 0
     set_aside: int = 0
     errors: int = 0
@@ -79,7 +79,7 @@ class Totals:
 
 class Ledger:
     def __init__(self, *, max_error_rate: float, num_workers: int, good_before: int = 0) -> None:
-        """`num_workers` are the actors there may be at once; `good_before` rows of earlier runs have no error."""
+        """`num_workers` is the largest number of actors; `good_before` rows of earlier runs have no error."""
         self._max_error_rate = max_error_rate
         self._max_loads = 3 * num_workers + 3
         self._good_before = good_before
@@ -90,14 +90,14 @@ class Ledger:
         self._errors: Counter[str] = Counter()
         self._examples: list[str] = []
         self.stop: str | None = None
-        """Why the run has to end, if it has to: every actor raises it."""
+        """Why the run must stop, or None: every actor raises it."""
 
-    def load(self) -> str | None:
-        """An actor is about to load the model. Returns why the run has to end, if it has to."""
+    def loading(self) -> str | None:
+        """An actor is about to load the model. Returns why the run must stop, or None."""
         if not self._loaded and self._loads >= self._max_loads:
             self.stop = (
                 f"{self._loads} actors died while loading the model, and none loaded it: they may lack memory; lower "
-                "--cluster.num-workers, or take a smaller model"
+                "--cluster.num-workers, or use a smaller model"
             )
         self._loads += 1
         return self.stop
@@ -105,14 +105,14 @@ class Ledger:
     def loaded(self) -> None:
         self._loaded += 1
 
-    def begin(self, block: str) -> Orders:
-        """An actor starts on a block; an attempt at it that is still open has died."""
+    def start_block(self, block: str) -> Instructions:
+        """An actor starts a block; an attempt at it that is still open has died."""
         state = self._blocks.setdefault(block, _Block())
         if state.running:
             self._died(block, state)
         state.running, state.flight, state.done = True, None, 0
         aside = frozenset(post for post, strikes in state.strikes.items() if strikes >= MAX_STRIKES)
-        return Orders(state.deaths, state.suspects, aside)
+        return Instructions(state.deaths, state.suspect_range, aside)
 
     def _died(self, block: str, state: _Block) -> None:
         state.deaths += 1
@@ -125,20 +125,20 @@ class Ledger:
                 state.strikes[first] += 1
                 self._sums["set_aside"] += state.strikes[first] == MAX_STRIKES
             else:
-                state.suspects = state.flight
+                state.suspect_range = state.flight
         if state.deaths >= MAX_DEATHS:
             self.stop = (
-                f"{state.deaths} actors died over the posts of {block}, at no post in particular: they may lack "
+                f"{state.deaths} actors died while scoring {block}, at no single post: they may lack "
                 "memory; lower --batch-size or --cluster.num-workers, or raise --cluster.cpus-per-worker, and run again"
             )
 
-    def fly(self, block: str, first: int, stop: int) -> str | None:
-        """These posts are scored next. Returns why the run has to end, if it has to."""
+    def start_portion(self, block: str, first: int, stop: int) -> str | None:
+        """These posts are scored next. Returns why the run must stop, or None."""
         self._blocks[block].flight = (first, stop)
         return self.stop
 
-    def land(self, block: str, portion: Portion) -> str | None:
-        """They were scored, and nothing died. Returns as `fly`."""
+    def finish_portion(self, block: str, portion: Portion) -> str | None:
+        """They were scored. Returns the same as `start_portion`."""
         state = self._blocks[block]
         state.flight = None
         state.done += portion.posts
@@ -149,18 +149,18 @@ class Ledger:
         self._seconds += portion.seconds
         self._errors.update(portion.errors)
         self._examples += portion.examples[: _EXAMPLES - len(self._examples)]
-        looked_at = self._good_before + self._sums["posts"] + self._sums["lost"]
-        if self.stop is None and looked_at >= MIN_POSTS and self._sums["errors"] > self._max_error_rate * looked_at:
+        checked = self._good_before + self._sums["posts"] + self._sums["lost"]
+        if self.stop is None and checked >= MIN_POSTS and self._sums["errors"] > self._max_error_rate * checked:
             codes = ", ".join(f"{count:,} {code}" for code, count in self._errors.most_common(3))
             self.stop = (
-                f"{self._sums['errors']:,} of the first {looked_at:,} posts have an error ({codes}), more than "
-                f"--max-error-rate {self._max_error_rate:g}; for example {'; '.join(self._examples)}. What was scored "
-                "is kept: mend the cause or raise --max-error-rate, and run again"
+                f"{self._sums['errors']:,} of the first {checked:,} posts have an error ({codes}), more than "
+                f"--max-error-rate {self._max_error_rate:g}; for example {'; '.join(self._examples)}. Scored "
+                "posts are kept: fix the cause or raise --max-error-rate, and run again"
             )
         return self.stop
 
-    def end(self, block: str) -> None:
-        """All of the block is scored. Should Ray lose its result and have it scored again, that is no death."""
+    def finish_block(self, block: str) -> None:
+        """The whole block is scored. If Ray loses its result and has it scored again, that is not a death."""
         self._blocks.pop(block, None)
 
     def totals(self) -> Totals:

@@ -110,7 +110,7 @@ class OutputFolder:
         `overwrite` removes another job's output, or this one's if it is finished. Raises DataError if the folder holds
         anything else, or another job's output and `overwrite` is off.
         """
-        before = self._identity()
+        before = self.identity()
         names = [info.base_name for info in self._list(self.root) if info.base_name != "_lock.json"]
         if names and before is None:
             why = "was not written by emollm, so --overwrite leaves it" if overwrite else "exists and holds other files"
@@ -125,9 +125,13 @@ class OutputFolder:
                 self._remove(name)
         for folder in (self.posts, self.blocks, self.commits):
             self.filesystem.create_dir(folder, recursive=True)
+        self.keep_identity(identity)
+
+    def keep_identity(self, identity: Identity) -> None:
         self.write_json(self._at(_WORK, "job.json"), {"identity": identity})
 
-    def _identity(self) -> Identity | None:
+    def identity(self) -> Identity | None:
+        """The job that this folder belongs to, if any."""
         for found in (self.finished(), self.read_json(self._at(_WORK, "job.json"))):
             if found and "identity" in found:
                 return found["identity"]  # type: ignore[no-any-return]

@@ -58,7 +58,7 @@ def annotate_corpus(
 def run(job: Job, lock: Lock) -> dict[str, Any]:
     """Stage, score what is not scored yet, finish."""
     from emollm.annotation.finish import finish, reopen
-    from emollm.runtime.session import check_resources, ray_session
+    from emollm.runtime.session import check_resources, ray_session, with_gpus
 
     config, output, started = job.config, job.output, time.monotonic()
     finished = output.finished() if config.retry_errors else None
@@ -69,6 +69,7 @@ def run(job: Job, lock: Lock) -> dict[str, Any]:
     output.open_job(job.identity, overwrite=config.overwrite)
     try:
         with ray_session(config.cluster):
+            config = job.settle(with_gpus(config.cluster, device=config.device))
             check_resources(config.cluster, what="scoring actors", reads_data=True)
             corpus = output.corpus() or _stage(job)
             if not retry:

@@ -64,7 +64,7 @@ def estimate_lines(summary: dict[str, Any], config: AnnotateConfig) -> list[str]
     workers = config.cluster.num_workers
     posts_per_second = summary["posts"] / summary["actor_seconds"]
     spent = f"{summary['estimated_cpu_hours']:,.2f} CPU-hours"
-    if config.cluster.gpus_per_worker:
+    if summary["estimated_gpu_hours"]:
         spent = f"{summary['estimated_gpu_hours']:,.2f} GPU-hours, {spent}"
     return [
         f"{summary['posts']:,} posts scored, {posts_per_second:,.2f} a second and actor, {summary['failed']:,} with an "

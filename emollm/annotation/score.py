@@ -46,7 +46,7 @@ def score(job: Job, corpus: Corpus, done: NDArray[np.bool_], *, good_before: int
     job.on_progress(pace.first())
     if not left:
         return
-    size = block_size(left, asked=config.block_posts, workers=cluster.num_workers, on_gpu=cluster.gpus_per_worker > 0)
+    size = block_size(left, asked=config.block_posts, workers=cluster.num_workers, on_gpu=cluster.gpus > 0)
     blocks = pending_blocks(corpus, done, size)
     before, kept_at = job.output.scored_before(), time.monotonic()
 
@@ -87,6 +87,7 @@ def _score_blocks(job: Job, corpus: Corpus, blocks: Sequence[Block], ledger: Any
         "model": anywhere(config.model),
         **job.config.scorer_options(),
         "engine": job.engine,
+        "precision": job.identity["precision"],
         "tasks": tuple(task.name for task in job.tasks),
         **({"opener": job.opener} if job.opener else {}),
     }

@@ -43,10 +43,15 @@ class ClusterConfig(Config):
     """Training workers, or scoring actors: one process each."""
     cpus_per_worker: float = Field(1.0, gt=0)
     """CPU cores reserved for a worker. On CPU one thread a worker is fastest; add workers, not threads."""
-    gpus_per_worker: float = Field(0.0, ge=0)
-    """GPUs reserved for a worker."""
+    gpus_per_worker: float | None = Field(None, ge=0)
+    """GPUs reserved for each worker; 0.25 lets four share one. None: 1 where Ray has a GPU for each worker, else 0."""
     wait_for_nodes_s: float = Field(0.0, ge=0)
     """Seconds to wait for nodes that an autoscaler brings. 0: they must be there."""
+
+    @property
+    def gpus(self) -> float:
+        """GPUs reserved for each worker, as far as that is decided: `runtime.session.with_gpus` decides it."""
+        return self.gpus_per_worker or 0.0
 
     @field_validator("profile")
     @classmethod

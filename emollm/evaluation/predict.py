@@ -58,6 +58,7 @@ def predict(
         quiet_ray_data,
         ray_session,
         reports_to,
+        with_gpus,
         worker_error,
     )
     from emollm.scoring.rows import ScoreQuestions
@@ -74,6 +75,7 @@ def predict(
     with ray_session(cluster):
         import ray.data
 
+        cluster = with_gpus(cluster, device=options.get("device", "auto"))
         check_resources(cluster, what="scoring actors", reads_data=True)
         quiet_ray_data()
         batch_size = max(1, min(256, math.ceil(len(order) / cluster.num_workers / 4)))

@@ -1,4 +1,4 @@
-"""The arithmetic of a model: which is fastest here, and what it means for the weights."""
+"""The arithmetic of a model: a rule that gives the same answers on every machine, or what is asked for."""
 
 from __future__ import annotations
 
@@ -7,22 +7,47 @@ from typing import Literal
 
 import torch
 
-Resolved = Literal["float32", "bf16"]
-DTYPES: dict[Resolved, torch.dtype] = {"float32": torch.float32, "bf16": torch.bfloat16}
+from emollm.models.device import resolve_device
+
+Resolved = Literal["float32", "tf32", "bf16", "fp16"]
+DTYPES: dict[Resolved, torch.dtype] = {
+    "float32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16,
+}  # fmt: skip
 """What weights are loaded as."""
 
 
-def resolve_precision(precision: str, device: str) -> Resolved:
-    """`float32` and `bf16` as asked; `auto`: bf16 where it is faster than float32.
+def resolve_precision(precision: str, device: str, *, engine: str = "constrained") -> Resolved:
+    """The arithmetic that `auto` and `fastest` stand for on a device; any other is returned as it is.
 
-    On a CPU that is measured (20 ms): some announce avx512_bf16 and multiply half as fast with it, others twice.
-    In a process group rank 0 decides for all.
+    `auto` is float32 on CPUs, and float32 for `heads` everywhere: they were fitted on float32 states, and bf16 changes
+    2.5% of their classes and sets (measured on one GPU). Else it is bf16 on GPUs that have it in hardware, fp16 on
+    older ones. `fastest` takes bf16 where it multiplies faster than float32, measured on the spot (20 ms on a CPU): the
+    same command may give other answers elsewhere. In a process group rank 0 decides for all.
     """
     if precision == "auto":
-        faster = torch.cuda.is_bf16_supported() if device != "cpu" else _bf16_is_faster_on_cpu()
-        return "bf16" if _from_rank_0(faster, device) else "float32"
+        return "float32" if device == "cpu" or engine == "heads" else _half(device)
+    if precision == "fastest":
+        faster = _bf16_is_faster_on_cpu() if device == "cpu" else True
+        return _half(device) if _from_rank_0(faster, device) else "float32"
     assert precision in DTYPES  # the options allow no other
     return precision
+
+
+def resolve_here(precision: str, device: str, engine: str) -> Resolved:
+    """As `resolve_precision`, with the device that `auto` is in this process."""
+    return resolve_precision(precision, resolve_device(device), engine=engine)
+
+
+def set_matmul_precision(precision: Resolved) -> None:
+    """TF32 where it was asked for, and nowhere else; for this whole process."""
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+
+
+def _half(device: str) -> Resolved:
+    if device == "cpu":
+        return "bf16"
+    # Older cards emulate bf16, at a fraction of the speed of float32.
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
 
 def _bf16_is_faster_on_cpu() -> bool:

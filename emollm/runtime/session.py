@@ -14,11 +14,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from emollm.core import errors
 from emollm.core.errors import EmollmError, ResourceError
-from emollm.core.options import ClusterConfig
+from emollm.core.options import ClusterConfig, with_values
+
+T = TypeVar("T")
 
 LIGHT_TASK_CPUS = 1
 """CPUs left for the tasks that read, split and write: actors on every CPU would wait for them for ever."""
@@ -125,7 +127,7 @@ def _lacking(cluster: ClusterConfig, what: str, *, reads_data: bool) -> str | No
 
     have = ray.cluster_resources()
     need_cpus = cluster.num_workers * cluster.cpus_per_worker + (LIGHT_TASK_CPUS if reads_data else 0)
-    need_gpus = cluster.num_workers * cluster.gpus_per_worker
+    need_gpus = cluster.num_workers * cluster.gpus
     for name, need, option in (("CPU", need_cpus, "cpus"), ("GPU", need_gpus, "gpus")):
         and_feeders = " and what feeds them" if reads_data and name == "CPU" else ""
         if need > have.get(name, 0):
@@ -141,7 +143,7 @@ def _wait_for_nodes(cluster: ClusterConfig, what: str, *, reads_data: bool) -> s
     """Ask the autoscaler for the workers' resources and wait; what is still lacking at the end, if anything."""
     from ray.autoscaler.sdk import request_resources
 
-    worker = {"CPU": cluster.cpus_per_worker, "GPU": cluster.gpus_per_worker}
+    worker = {"CPU": cluster.cpus_per_worker, "GPU": cluster.gpus}
     bundles = [{name: amount for name, amount in worker.items() if amount}] * cluster.num_workers
     request_resources(bundles=bundles + ([{"CPU": LIGHT_TASK_CPUS}] if reads_data else []))
     print(f"waiting up to {cluster.wait_for_nodes_s:g} s for nodes", file=sys.stderr, flush=True)
@@ -155,6 +157,38 @@ def _wait_for_nodes(cluster: ClusterConfig, what: str, *, reads_data: bool) -> s
     finally:
         # A request stands until the next one: left, it would keep idle nodes, and their bill, for ever.
         request_resources(bundles=[])
+
+
+def with_gpus(cluster: ClusterConfig, *, device: str = "auto") -> ClusterConfig:
+    """The same with `gpus_per_worker` decided: 1 where Ray has a GPU for each worker, else 0. Ray must be up.
+
+    `device` is what the job asks for: "cpu" takes no GPU, "cuda" takes one per worker, there or not.
+
+    Where there are GPUs, one line on stderr says what is used of them.
+    """
+    import ray
+
+    have = ray.cluster_resources().get("GPU", 0.0)
+    if device == "cpu":
+        return with_values(cluster, gpus_per_worker=0.0)
+    if cluster.gpus_per_worker is None:
+        enough = have >= cluster.num_workers or device == "cuda"
+        if have:
+            used = "one for each worker" if enough else f"none: there are {cluster.num_workers} workers"
+            print(f"Ray has {have:g} GPUs, used: {used} (--cluster.gpus-per-worker)", file=sys.stderr, flush=True)
+        return with_values(cluster, gpus_per_worker=1.0 if enough else 0.0)
+    if have and not cluster.gpus:
+        print(f"Ray has {have:g} GPUs, used: none (--cluster.gpus-per-worker 0)", file=sys.stderr, flush=True)
+    return cluster
+
+
+def on_a_worker(cluster: ClusterConfig, ask: Callable[..., T], *args: Any) -> T:
+    """What `ask(*args)` returns in a process with the CPUs and GPUs of a worker. Ray must be up."""
+    import ray
+
+    task = ray.remote(num_cpus=cluster.cpus_per_worker, num_gpus=cluster.gpus)(ask)
+    found: T = ray.get(task.remote(*args))
+    return found
 
 
 def on_this_node() -> Any:
@@ -216,16 +250,19 @@ def map_on_actors(
 ) -> Any:
     """The dataset mapped by a pool of `cluster.num_workers` actors, each holding one `callable_class(**options)`.
 
-    The class is also told the `device` and `num_threads` that the cluster gives each actor. `batch_size` None gives it
-    whole blocks. With `max_workers` the pool grows while more than it can do is waiting and there is room.
+    The class is also told the `device` and `num_threads` that the cluster gives each actor; "auto" is the GPU that
+    PyTorch sees, so that a GPU that Ray was only told of works as a CPU. `batch_size` None gives it whole blocks. With
+    `max_workers` the pool grows while more than it can do is waiting and there is room.
     """
     from ray.data import ActorPoolStrategy
 
-    return dataset.map_batches(
+    # Not `map_batches`: for GPUs it demands a `batch_size`, and with one it joins and cuts blocks.
+    return dataset.map_batches_internal(
         callable_class,
         fn_constructor_kwargs={
             **options,
-            "device": "cuda" if cluster.gpus_per_worker else "cpu",
+            # Told "cpu" where none is reserved: such an actor may see a GPU that is another's.
+            "device": options.get("device", "auto") if cluster.gpus else "cpu",
             "num_threads": max(1, int(cluster.cpus_per_worker)),
         },
         compute=ActorPoolStrategy(
@@ -235,7 +272,7 @@ def map_on_actors(
             max_tasks_in_flight_per_actor=2,
         ),
         num_cpus=cluster.cpus_per_worker,
-        num_gpus=cluster.gpus_per_worker,
+        num_gpus=cluster.gpus,
         batch_size=batch_size,
         batch_format="pyarrow",
     )

@@ -17,7 +17,7 @@ def open_scorer(
     model: str,
     *,
     engine: str = "auto",
-    device: str = "cpu",
+    device: str = "auto",
     precision: str = "auto",
     batch_tokens: int | None = None,
     search: SearchOptions | None = None,
@@ -26,8 +26,9 @@ def open_scorer(
 ) -> Scorer:
     """Load a model directory (or a base by name) behind an engine; `auto` is as for `resolve_engine`.
 
-    `batch_tokens` bounds the tokens, padding included, that go through the model at once; None: 1,024 on a CPU (2,048
-    took a tenth longer: it leaves the caches), 16,384 elsewhere. `search` says how far the constrained engine reads
+    `device` is "cpu" or "cuda"; "auto" takes a GPU that is visible, and says so on stderr. `precision` is as for
+    `resolve_precision`. `batch_tokens` bounds the tokens, padding included, that go through the model at once; None: as
+    `default_batch_tokens` has it for the device. `search` says how far the constrained engine reads
     answers; None: its defaults. `num_threads` is set for this whole process where the device is a CPU: beside other
     busy processes, two threads made one 15 times slower; None leaves torch's own number. `calibrated` puts the answers
     through the maps that the card has for this engine, if any. Raises ModelError or ConfigError, before any weight is
@@ -36,17 +37,23 @@ def open_scorer(
     engine = resolve_engine(model, engine)
     if engine != "constrained" and search is not None:
         raise ConfigError(f"search options are for --engine constrained; {engine} has none")
-    if batch_tokens is None:
-        batch_tokens = 1024 if device == "cpu" else 16_384
     import torch
 
+    from emollm.models.device import activation_bytes, default_batch_tokens, resolve_device, say_device
     from emollm.models.load import load_model
-    from emollm.models.precision import DTYPES, resolve_precision
+    from emollm.models.precision import DTYPES, resolve_precision, set_matmul_precision
 
+    if device == "auto":
+        device = resolve_device()
+        say_device(device)
     if num_threads is not None and device == "cpu":
         torch.set_num_threads(num_threads)
-    resolved = resolve_precision(precision, device)
+    resolved = resolve_precision(precision, device, engine=engine)
+    if device != "cpu":
+        set_matmul_precision(resolved)
     loaded = load_model(model, dtype=DTYPES[resolved], device=device)
+    if batch_tokens is None:
+        batch_tokens = default_batch_tokens(device, bytes_per_token=activation_bytes(loaded.model))
     scorer = _behind(engine, loaded, device=device, batch_tokens=batch_tokens, search=search)
     maps = loaded.card.calibration.get(engine) if calibrated else None
     if maps is None:

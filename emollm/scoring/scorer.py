@@ -10,7 +10,10 @@ from emollm.core.card import AffectCard
 from emollm.core.prompts import Question
 
 Engine = Literal["auto", "constrained", "generate", "heads"]
-Precision = Literal["auto", "float32", "bf16"]
+Precision = Literal["auto", "fastest", "float32", "tf32", "bf16", "fp16"]
+Device = Literal["auto", "cpu", "cuda"]
+UNDECIDED = "undecided"
+"""The precision of a job before a worker was asked what its device can do."""
 ENGINES: tuple[str, ...] = get_args(Engine)
 
 

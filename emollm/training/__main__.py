@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 from emollm.core.errors import ConfigError, EmollmError
-from emollm.core.options import read_config, run_job
+from emollm.core.options import read_config, run_job, with_values
 from emollm.training.options import TrainConfig
 
 
@@ -36,7 +36,8 @@ def main(argv: Sequence[str]) -> None:
     from emollm.training.worker import dispatch, run_worker
 
     config = prepared(config)
-    on_gpu = config.cluster.gpus_per_worker > 0
+    on_gpu = torch.cuda.is_available() if config.cluster.gpus_per_worker is None else config.cluster.gpus > 0
+    config = with_values(config, cluster=with_values(config.cluster, gpus_per_worker=float(on_gpu)))
     device = f"cuda:{os.environ['LOCAL_RANK']}" if on_gpu else "cpu"
     if on_gpu:
         torch.cuda.set_device(device)
@@ -45,7 +46,7 @@ def main(argv: Sequence[str]) -> None:
     backend = "nccl" if on_gpu else "gloo"
     if "MASTER_PORT" in os.environ:
         # The others wait while the first reads all texts for the heads; who waits for a dead one is ended by torchrun.
-        dist.init_process_group(backend, timeout=timedelta(days=1) if config.objective != "answers" else None)
+        dist.init_process_group(backend, timeout=timedelta(days=1) if config.objective != "generate" else None)
     else:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
     try:
@@ -77,7 +78,7 @@ def _shared_start(config: TrainConfig, rank: int, device: str) -> Any:
 
     An error of ours there is raised in all of them.
     """
-    if config.objective == "answers":
+    if config.objective == "generate":
         return None
     import torch.distributed as dist
 

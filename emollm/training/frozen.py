@@ -18,8 +18,17 @@ from emollm.core.card import AffectCard, write_card
 from emollm.core.errors import ConfigError
 from emollm.core.folders import check_new, new_folder, write_run
 from emollm.core.heads_card import FeatureSpec, HeadsCard, Prompt
+from emollm.core.options import with_values
 from emollm.core.tasks import Task
-from emollm.runtime.session import check_resources, map_on_actors, quiet_ray_data, ray_session, reports_to, worker_error
+from emollm.runtime.session import (
+    check_resources,
+    map_on_actors,
+    quiet_ray_data,
+    ray_session,
+    reports_to,
+    with_gpus,
+    worker_error,
+)
 from emollm.scoring.heads.derive import derived_heads, with_derived
 from emollm.scoring.heads.extract import POOLINGS, PROMPTS, ReadPosts, candidate_layers, column
 from emollm.scoring.heads.fit import FittedHeads, fit_heads
@@ -48,6 +57,7 @@ def fit_frozen(
     check_new(config.out.absolute(), overwrite=config.overwrite)
     started = time.monotonic()
     with ray_session(config.cluster):
+        config = with_values(config, cluster=with_gpus(config.cluster))
         labelled, tasks = labels_of(config, ask_teacher)
         card, candidates = card_and_candidates(config)
         with new_folder(config.out, overwrite=config.overwrite) as folder:

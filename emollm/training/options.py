@@ -20,50 +20,52 @@ ZeroStage = Annotated[
 
 
 class HeadOptions(Config):
-    """What heads read of the backbone. All but the prompt is chosen by cross-validation unless it is given."""
+    """Which hidden layers are pooled into features for the heads. All but the prompt is chosen by cross-validation
+    unless it is given."""
 
     prefix: str | None = None
-    """Words before the post. None: "Tweet:", and nothing for an encoder such as BERT."""
+    """Prompt text before the post. None: "Tweet:", and nothing for an encoder such as BERT."""
     suffix: str | None = None
-    """Words behind the post. None: "How does the writer feel? The writer feels", and nothing for an encoder."""
+    """Prompt text after the post. None: "How does the writer feel? The writer feels", and nothing for an encoder."""
     layers: tuple[int, ...] | None = None
-    """Layers that may be read, counted from 1. None: six of the upper two thirds."""
+    """Candidate hidden layers, counted from 1. None: six of the upper two thirds."""
     poolings: tuple[Pooling, ...] | None = None
-    """How a layer may be pooled: last, mean, first. None: last and mean; of an encoder first and mean."""
+    """Candidate poolings over the tokens: last, mean, first. None: last and mean; for an encoder first and mean."""
     use_all_features: bool = False
-    """Read every one of these layers and poolings, instead of the up to three that explain most together."""
+    """Skip feature selection: use every candidate layer and pooling, not the best combination of at most three."""
     loss_weight: float = Field(1.0, gt=0)
-    """With --objective both: what the heads' loss counts beside that of the answers."""
+    """With --objective both: weight of the heads' loss relative to the instruction-tuning loss."""
 
 
 class TrainConfig(Config):
-    """Fine-tune a base model with Ray Train and DeepSpeed: on instruction data, or heads that read a hidden layer."""
+    """Fine-tune a base model with Ray Train and DeepSpeed, by instruction tuning or with heads on hidden states."""
 
     data: Path | None = None
-    """Data folder that jobs/build_data.py wrote. It may be left out only where a teacher labels the texts."""
+    """Data folder that jobs/build_data.py wrote. Optional only with --teacher."""
     out: Path
     """Model directory to write. On a cluster: a folder that all nodes share."""
     recipe: str | None = None
-    """Settings to start from: those of a published model, or smollm2-lora; see emollm/training/recipes.py. Options
-    given beside it override it."""
+    """Named set of defaults, such as emollama-7b or smollm2-lora; see docs/training.md. Options given explicitly
+    override it."""
     plan: bool = False
-    """Only print what the run would take: parameters, steps, memory a worker, hours. Nothing is started."""
+    """Print parameters, steps, memory per worker and hours, and exit without training."""
     base: str = DEFAULT_BASE
-    """Base model: a name of the registry, a local folder, or a hub id."""
-    objective: Literal["answers", "heads", "both"] = "answers"
-    """What is learnt: to write answers, heads that give all answers in one pass of a post, or both in one model."""
+    """Base model: a name from the registry, a local folder, or a Hugging Face hub id."""
+    objective: Literal["generate", "heads", "both"] = "generate"
+    """Training objective. generate: instruction tuning (next-token loss on the answer). heads: regression and
+    classification heads on hidden states. both: both losses in one model."""
     freeze: bool = False
-    """With --objective heads: leave the base as it is and fit the heads alone, in closed form. Minutes on a CPU."""
+    """With --objective heads: keep the base model frozen and fit the heads in closed form. Minutes on a CPU."""
     heads: HeadOptions = HeadOptions()
-    """What the heads read."""
+    """Features of the heads."""
     teacher: str | None = None
-    """Model whose probabilities are learnt on the texts of --unlabelled, with --objective heads --freeze."""
+    """Distillation: model whose probabilities on --unlabelled are the targets. Needs --objective heads --freeze."""
     teacher_engine: Literal["auto", "constrained", "heads"] = "auto"
-    """How the teacher is asked."""
+    """Inference engine of the teacher."""
     unlabelled: Path | None = None
-    """Posts for the teacher to label: Parquet, JSON lines, CSV or text, as for jobs/annotate.py."""
+    """Posts for the teacher to label, in any format that jobs/annotate.py reads."""
     max_unlabelled: int | None = Field(None, ge=1)
-    """Label only the first so many of them. None: all."""
+    """Label at most this many of them, from the start. None: all."""
     method: Literal["lora", "full"] = "lora"
     """Train low-rank adapters, or all weights."""
     lora_rank: int = Field(16, ge=1)
@@ -73,67 +75,67 @@ class TrainConfig(Config):
     lora_dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout before the adapters."""
     merge: bool = False
-    """Write the adapters merged into full weights, for programs that know no adapters."""
+    """Merge the adapters into the base weights when saving, for programs that cannot load adapters."""
     epochs: float = Field(1.0, gt=0)
     """Passes over the training rows."""
     tasks: tuple[str, ...] | None = None
-    """Train on these tasks of the data folder only, and let the model be asked no others. None: all it has."""
+    """Train on these tasks only; the model can be asked no others. None: all tasks of the data folder."""
     max_rows: int | None = Field(None, ge=1)
-    """Train on the first so many of these rows. None: all of them."""
+    """Train on at most this many rows, from the start. None: all."""
     num_wordings: int | None = Field(None, ge=1)
-    """Train only on the first so many wordings of each task. None: all that the data folder has."""
+    """Use at most this many prompt wordings per task. None: all in the data folder."""
     global_batch_size: int = Field(32, ge=1)
-    """Rows an optimizer step, summed over workers and accumulation."""
+    """Rows per optimizer step, summed over workers and gradient accumulation."""
     micro_batch_size: int = Field(8, ge=1)
-    """Rows a worker passes through the model at once."""
+    """Rows per worker in one forward and backward pass."""
     learning_rate: float = Field(1e-3, gt=0)
     """Peak learning rate. About 1e-3 suits LoRA, 1e-4 a full fine-tune of a small model."""
     weight_decay: float = Field(1e-5, ge=0)
     """AdamW weight decay."""
     warmup_fraction: float = Field(0.05, ge=0, lt=1)
-    """Share of the steps during which the learning rate rises from 0."""
+    """Share of steps over which the learning rate rises linearly from 0."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the learning rate falls to 0 after the warm-up, if it does."""
+    """Learning rate schedule after the warm-up; cosine and linear decay to 0."""
     max_gradient_norm: float = Field(1.0, gt=0)
     """Gradients are clipped to this norm."""
     zero_stage: ZeroStage = 2
-    """DeepSpeed ZeRO stage. 0: all on each worker; 2: gradients and optimizer state sharded; 3: the weights, too."""
+    """DeepSpeed ZeRO stage. 0: all on each worker; 2: gradients and optimizer state sharded; 3: weights too."""
     offload: Literal["none", "optimizer", "all"] = "none"
-    """Keep the optimizer state, or with ZeRO-3 the weights too, in the memory of the host instead of the GPU."""
+    """Keep the optimizer state, or with ZeRO-3 the weights too, in host memory instead of GPU memory."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """Arithmetic of the forward pass. auto: bf16 where the hardware has it."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     max_post_tokens: int = Field(512, ge=1)
-    """Longer posts are cut here, in training and in every later use of the model."""
-    evaluations: int | None = Field(None, ge=0)
-    """Times the loss on validation rows is taken, evenly over the run; the best weights seen are the ones written.
-    0: never. None: 4 where the data folder has validation rows."""
+    """Longer posts are truncated to this many tokens, in training and in every later use of the model."""
+    num_evaluations: int | None = Field(None, ge=0)
+    """How often to compute the validation loss, spread evenly over training; the weights with the lowest loss are
+    saved. 0: never. None: 4 if the data folder has validation rows."""
     validation_rows: int = Field(256, ge=1)
-    """Validation rows for that loss, drawn once; where heads alone are learnt, texts."""
+    """Validation rows for that loss, sampled once; with --objective heads, texts."""
     patience: int | None = Field(None, ge=1)
-    """Stop after so many evaluations without a lower loss. None: never."""
+    """Early stopping: evaluations without a lower validation loss before training stops. None: never."""
     metrics_every: int = Field(0, ge=0)
-    """At every so many evaluations ask the model questions and report its task metrics too. 0: never."""
+    """Compute task metrics at every N-th evaluation. 0: never."""
     metric_rows: int = Field(32, ge=2)
-    """Questions a task and emotion for these metrics."""
+    """Questions per task and emotion for these metrics."""
     checkpoint_minutes: float = Field(10.0, gt=0)
-    """Save what is needed to continue a stopped run at least this often."""
+    """Minutes between checkpoints, at most."""
     checkpoint_steps: int | None = Field(None, ge=1)
-    """Save it every so many steps, too. None: by time alone."""
+    """Also save a checkpoint every N steps. None: by time alone."""
     keep_checkpoints: int = Field(2, ge=1)
-    """Saved states kept beside the best one."""
+    """Latest checkpoints to keep, in addition to the best one."""
     max_failures: int = Field(3, ge=0)
-    """Times that workers which died (a lost node, a killed process) are started again, from the last saved state."""
+    """How often workers that died (a lost node, a killed process) are restarted from the last checkpoint."""
     gpu_memory_gib: float = Field(80.0, gt=0)
-    """Memory of a GPU, for --plan."""
+    """Memory per GPU in GiB, for --plan."""
     mlflow: str | None = None
-    """MLflow server to log the run on too, such as http://127.0.0.1:5000. Needs the extra `mlflow`."""
+    """Also log the run to this MLflow server, such as http://127.0.0.1:5000. Needs the extra `mlflow`."""
     seed: int = 123
-    """Seed of row order, adapters and dropout."""
+    """Seed of row order, adapter initialisation and dropout."""
     overwrite: bool = False
-    """Replace a model directory that is already there. A run that was stopped with other options is forgotten; one with
-    the same options is continued all the same."""
+    """Replace an existing model directory. An interrupted run with other options is discarded; one with the same
+    options is continued."""
     cluster: ClusterConfig = ClusterConfig()
     """Workers, their CPUs and GPUs."""
 
@@ -145,15 +147,13 @@ class TrainConfig(Config):
     @model_validator(mode="after")
     def _objective_fits(self) -> Self:
         if self.freeze and self.objective != "heads":
-            raise ValueError(
-                f"--freeze leaves nothing to learn for --objective {self.objective}; add --objective heads"
-            )
-        if self.objective != "answers" and self.zero_stage == 3:
-            raise ValueError("heads are read off whole weights; with --objective heads or both use --zero-stage 2")
+            raise ValueError(f"--freeze trains heads only, and --objective is {self.objective}; add --objective heads")
+        if self.objective != "generate" and self.zero_stage == 3:
+            raise ValueError("heads cannot be trained with ZeRO-3; with --objective heads or both use --zero-stage 2")
         if (self.teacher is None) != (self.unlabelled is None):
-            raise ValueError("--teacher and --unlabelled belong together: the model that labels, and what it labels")
+            raise ValueError("--teacher and --unlabelled go together: the model that labels, and the posts it labels")
         if self.teacher is not None and not self.freeze:
-            raise ValueError("a teacher's labels are learnt by heads on a frozen base; add --objective heads --freeze")
+            raise ValueError("--teacher needs heads on a frozen base; add --objective heads --freeze")
         if self.data is None and self.teacher is None:
             raise ValueError("--data is required; build it: python jobs/build_data.py aaid --out DIR")
         return self
@@ -174,20 +174,24 @@ class TrainConfig(Config):
         needed = {"none": 0, "optimizer": 2, "all": 3}[self.offload]
         if self.zero_stage < needed:
             raise ValueError(f"--offload {self.offload} needs --zero-stage {needed}; it is {self.zero_stage}")
-        for option in ("evaluations", "patience", "metrics_every"):
+        for option in ("num_evaluations", "patience", "metrics_every"):
             if self.freeze and getattr(self, option):
-                raise ValueError(f"--{option.replace('_', '-')} is for training in steps; --freeze fits heads in one")
+                raise ValueError(
+                    f"--{option.replace('_', '-')} needs training steps; --freeze fits the heads in closed form"
+                )
         if self.plan and self.teacher is not None:
-            raise ValueError("--plan cannot know what a teacher takes; ask: python jobs/annotate.py --dry-run 100 ...")
-        if self.merge and self.objective != "answers":
-            raise ValueError("--merge is for --objective answers; heads are read beside an adapter as it is")
+            raise ValueError(
+                "--plan does not estimate a teacher's time; use: python jobs/annotate.py --dry-run 100 ..."
+            )
+        if self.merge and self.objective != "generate":
+            raise ValueError("--merge is for --objective generate; heads use the base model with its adapter as saved")
         if self.merge and self.method != "lora":
             raise ValueError("--merge is for --method lora; a full fine-tune has nothing to merge")
         return self
 
     @property
     def accumulation_steps(self) -> int:
-        """Micro-batches a worker goes through for one optimizer step."""
+        """Micro-batches per worker and optimizer step."""
         return self.global_batch_size // (self.micro_batch_size * self.cluster.num_workers)
 
 
@@ -196,4 +200,4 @@ FREE_TO_CHANGE = frozenset(
      "checkpoint_steps", "keep_checkpoints", "max_failures", "merge", "plan", "gpu_memory_gib", "overwrite",
      "cluster", "out", "recipe", "mlflow")
 )  # fmt: skip
-"""Options that a stopped run may be continued with in another way: they change where and how fast, not what."""
+"""Options that may differ when an interrupted run is continued: they change where and how fast, not the result."""

@@ -156,7 +156,7 @@ def describe_model(config: TrainConfig) -> Model:
     parameters, linears = _count(model), _linears(model)
     multiplied, inner = _count_weights(linears), max(m.out_features for m in linears)
     trained, adapted, read, features = parameters, linears, 0, 0
-    if config.objective != "answers":
+    if config.objective != "generate":
         feature_specs = feature_specs_of(config, architecture, settings.num_hidden_layers)
         count = len(feature_specs) if config.heads.use_all_features else min(MAX_READINGS, len(feature_specs))
         features = count * settings.hidden_size
@@ -210,7 +210,7 @@ def settings_of(base: str) -> Any:
 
 def _reading_memory(config: TrainConfig, model: Model) -> dict[str, float]:
     """GiB of one worker that reads texts and learns nothing, by part."""
-    where = "gpu" if config.cluster.gpus_per_worker > 0 else "cpu"
+    where = "gpu" if config.cluster.gpus > 0 else "cpu"
     size = _weight_bytes(config)
     parts = {
         "weights": size * model.parameters,
@@ -225,7 +225,7 @@ def _memory(
 ) -> tuple[dict[str, float], float]:
     """GiB of one worker by part; and of the host for all workers."""
     workers = config.cluster.num_workers
-    on_gpu = config.cluster.gpus_per_worker > 0
+    on_gpu = config.cluster.gpus > 0
     size = _weight_bytes(config)
     sharded = {stage: workers if config.zero_stage >= stage else 1 for stage in (2, 3)}
     states = 12 if size == 2 or config.zero_stage else 8  # float32 master where there is one, and two moments
@@ -252,7 +252,7 @@ def _memory(
 
 def _weight_bytes(config: TrainConfig) -> int:
     # A frozen base is read in float32: heads are fitted to what it gives.
-    is_half = config.cluster.gpus_per_worker > 0 and config.precision != "float32" and not config.freeze
+    is_half = config.cluster.gpus > 0 and config.precision != "float32" and not config.freeze
     return 2 if is_half else 4
 
 
@@ -265,7 +265,7 @@ def _offloaded(config: TrainConfig) -> int:
 
 
 def _limit_gib(config: TrainConfig) -> float:
-    if config.cluster.gpus_per_worker > 0:
+    if config.cluster.gpus > 0:
         return config.gpu_memory_gib
     import psutil  # comes with deepspeed
 
@@ -274,8 +274,8 @@ def _limit_gib(config: TrainConfig) -> float:
 
 def _speed(config: TrainConfig) -> float:
     """FLOP/s of a worker: what such runs usually reach, not what was measured on this one."""
-    if config.cluster.gpus_per_worker > 0:
-        return _A100_FLOPS_S * config.cluster.gpus_per_worker * (0.4 if config.offload == "none" else 0.25)
+    if config.cluster.gpus > 0:
+        return _A100_FLOPS_S * config.cluster.gpus * (0.4 if config.offload == "none" else 0.25)
     return _CORE_FLOPS_S * max(1.0, config.cluster.cpus_per_worker)
 
 
@@ -284,13 +284,13 @@ def _alternatives(config: TrainConfig) -> Iterator[tuple[str, TrainConfig]]:
     if config.freeze:
         return
     changes: list[dict[str, Any]] = []
-    most = 3 if config.objective == "answers" else 2
+    most = 3 if config.objective == "generate" else 2
     workers = config.cluster.num_workers
     if not config.gradient_checkpointing:
         changes.append({"gradient_checkpointing": True})
     if config.zero_stage < most and workers > 1:
         changes.append({"zero_stage": most})
-    if config.cluster.gpus_per_worker > 0 and config.offload != "all":
+    if config.cluster.gpus > 0 and config.offload != "all":
         changes.append({"zero_stage": max(2, config.zero_stage), "offload": "optimizer"})
         if most == 3:
             changes.append({"zero_stage": 3, "offload": "all"})
@@ -321,7 +321,7 @@ def plan_report(plan: Plan) -> RenderableType:
     workers = config.cluster.num_workers
     table = Table.grid(padding=(0, 2))
     table.add_row("base", f"{model.name}, {model.parameters:,} parameters")
-    most = "" if config.objective == "answers" else "at most "
+    most = "" if config.objective == "generate" else "at most "
     share = plan.trainable / model.parameters
     table.add_row("trained", f"{most}{plan.trainable:,} ({share:.1%}), {_way(config)}")
     about = "" if work.are_counted else "about "
@@ -340,14 +340,14 @@ def plan_report(plan: Plan) -> RenderableType:
         tokens = plan.steps * config.global_batch_size * plan.tokens_a_row
         length = f"{about}{plan.tokens_a_row:.0f} a row, {plan.longest_row} the longest seen"
         table.add_row("tokens", f"{tokens / 1e6:,.1f} million, {length}")
-    what = "GPU" if config.cluster.gpus_per_worker > 0 else "worker"
+    what = "GPU" if config.cluster.gpus > 0 else "worker"
     table.add_row(f"memory a {what}", f"{plan.total_gib:.1f} of {plan.limit_gib:.0f} GiB")
     for name, gib in plan.memory_gib.items():
         table.add_row(f"  {name}", f"{gib:.2f}")
     if plan.host_gib:
         table.add_row("memory of the host", f"{plan.host_gib:.0f} GiB for all workers")
     table.add_row("work", f"{plan.flops / 1e15:,.1f} PFLOP")
-    unit = "GPU-hours" if config.cluster.gpus_per_worker > 0 else "worker-hours"
+    unit = "GPU-hours" if config.cluster.gpus > 0 else "worker-hours"
     table.add_row(
         unit,
         f"about {plan.hours * workers:,.1f}, {plan.hours:,.1f} h, at {_speed(config) / 1e12:,.2f} TFLOP/s a worker",

@@ -14,7 +14,7 @@ from emollm.core.bases import anywhere
 from emollm.core.errors import ConfigError, DataError, EmollmError, TrainingError
 from emollm.core.folders import check_new, new_folder, write_run
 from emollm.core.options import with_values
-from emollm.runtime.session import check_resources, ray_session, reports_to
+from emollm.runtime.session import check_resources, on_a_worker, ray_session, reports_to, with_gpus
 from emollm.training.distil import AskTeacher
 from emollm.training.options import TrainConfig
 from emollm.training.rows import training_rows
@@ -40,6 +40,7 @@ def fit(
     from emollm.training.tracking import tracked
 
     with run_folder(config) as run, tracked(config, run, on_note) as tracker, ray_session(config.cluster):
+        config = with_values(config, cluster=with_gpus(config.cluster))
         check_resources(config.cluster, what="training workers")
         from emollm.training.worker import dispatch, raise_written_error
 
@@ -65,16 +66,16 @@ def prepared(config: TrainConfig) -> TrainConfig:
     check_new(config.out.absolute(), overwrite=config.overwrite)
     if training_rows(config).num_rows == 0:
         raise DataError(f"{config.data}/train.parquet has no rows to train on")
-    if config.evaluations != 0:
+    if config.num_evaluations != 0:
         held_out = _validation_rows(config)
-        if not held_out and (config.evaluations or config.patience):
+        if not held_out and (config.num_evaluations or config.patience):
             raise DataError(
-                f"{config.data}/validation.parquet has no rows for --evaluations and --patience; build the data with "
-                "a validation part, or pass --evaluations 0 and no --patience"
+                f"{config.data}/validation.parquet has no rows for --num-evaluations and --patience; build the data "
+                "with a validation part, or pass --num-evaluations 0 and no --patience"
             )
-        config = with_values(config, evaluations=config.evaluations or (4 if held_out else 0))
+        config = with_values(config, num_evaluations=config.num_evaluations or (4 if held_out else 0))
     elif config.patience or config.metrics_every:
-        raise ConfigError("--patience and --metrics-every need evaluations, and --evaluations is 0")
+        raise ConfigError("--patience and --metrics-every need evaluations, and --num-evaluations is 0")
     # Workers may stand in another folder; and the embedded base is made here, once, with its errors in view.
     locate_base(config.base)
     return with_values(config, data=data.absolute(), out=config.out.absolute(), base=anywhere(config.base))
@@ -130,7 +131,7 @@ def data_manifest(folder: Path) -> dict[str, Any]:
 
 def _starting_heads(config: TrainConfig, ask_teacher: AskTeacher | None) -> Any:
     """Where training with heads begins; None for a run without."""
-    if config.objective == "answers":
+    if config.objective == "generate":
         return None
     from emollm.training.frozen import starting_heads
 
@@ -144,8 +145,12 @@ def _run_trainer(config: TrainConfig, run: RunFolder, storage: str, queue: Any, 
     from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
     cluster = config.cluster
-    use_gpu = cluster.gpus_per_worker > 0
-    resources = {"CPU": cluster.cpus_per_worker, "GPU": cluster.gpus_per_worker}
+    from emollm.models.device import resolve_device
+
+    use_gpu = cluster.gpus > 0
+    # A GPU that Ray was only told of, as on a machine without any, trains on the CPU.
+    device = on_a_worker(cluster, resolve_device) if use_gpu else "cpu"
+    resources = {"CPU": cluster.cpus_per_worker, "GPU": cluster.gpus}
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={
@@ -162,7 +167,7 @@ def _run_trainer(config: TrainConfig, run: RunFolder, storage: str, queue: Any, 
         run_config=RunConfig(
             name="run", storage_path=storage, failure_config=FailureConfig(max_failures=config.max_failures)
         ),
-        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        torch_config=TorchConfig(backend="gloo" if device == "cpu" else "nccl"),
     )
     try:
         trainer.fit()
@@ -187,7 +192,7 @@ def train_worker(worker_config: dict[str, Any]) -> None:
 
     config = TrainConfig.model_validate(worker_config["config"])
     context = ray.train.get_context()
-    device = "cpu" if config.cluster.gpus_per_worker == 0 else str(ray.train.torch.get_device())
+    device = "cpu" if config.cluster.gpus == 0 else str(ray.train.torch.get_device())
     if device == "cpu":
         torch.set_num_threads(max(1, int(config.cluster.cpus_per_worker)))
     run_worker(

@@ -15,7 +15,7 @@ _PUBLISHED: dict[str, Any] = {
     "global_batch_size": 256,
     "micro_batch_size": 8,
     "epochs": 3.0,
-    "evaluations": 12,
+    "num_evaluations": 12,
     "patience": 5,
     "warmup_fraction": 0.05,
     "precision": "bf16",
@@ -41,7 +41,7 @@ _SMALL: dict[str, Any] = {
     "base": DEFAULT_BASE,
     "global_batch_size": 32,
     "micro_batch_size": 8,
-    "evaluations": 12,
+    "num_evaluations": 12,
     "metrics_every": 4,
     "patience": 5,
     "cluster": {"num_workers": 2},
@@ -55,7 +55,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
-_EVALUATION = ("evaluations", "metrics_every", "patience")
+_EVALUATION = ("num_evaluations", "metrics_every", "patience")
 
 
 def with_recipe(values: Mapping[str, Any]) -> Mapping[str, Any]:

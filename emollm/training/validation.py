@@ -37,7 +37,7 @@ class EvaluationReport:
 
 def evaluation_steps(config: TrainConfig, num_steps: int) -> list[int]:
     """The steps after which the model is evaluated: evenly over the run, the last among them."""
-    count = config.evaluations or 0
+    count = config.num_evaluations or 0
     return sorted({max(1, round(num_steps * (i + 1) / count)) for i in range(count)})
 
 

@@ -184,7 +184,7 @@ def validator_of(
     config: TrainConfig, loaded: LoadedModel, joint: Joint | None, *, rank: int, world_size: int, device: str
 ) -> Validator | None:
     """Validation on rows that are drawn once; None for a run without."""
-    if not config.evaluations:
+    if not config.num_evaluations:
         return None
     if joint is None:  # drawn before they are encoded: there may be tens of thousands
         table = training_rows(config, "validation")

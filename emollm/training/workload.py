@@ -58,7 +58,7 @@ def workload(config: TrainConfig, architecture: Architecture) -> Workload:
     """Raises DataError where there is nothing to learn."""
     table = training_rows(config)
     measure = _Measure(config, architecture)
-    if config.objective == "answers":
+    if config.objective == "generate":
         lengths_N, answers_N = measure.rows(table)
         return Workload(
             rows=table.num_rows, lengths_N=lengths_N, answers_N=answers_N, text_lengths_N=np.zeros(1),

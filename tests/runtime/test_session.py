@@ -36,16 +36,44 @@ def test_actors_are_told_the_device_and_threads_they_have(local_ray: None, cpus:
     assert told == [{"model": "m", "device": "cpu", "num_threads": num_threads}] * 2
 
 
-def test_actors_with_a_gpu_are_told_cuda() -> None:
+@pytest.mark.ray
+@pytest.mark.parametrize(("asked", "told"), [({}, "auto"), ({"device": "cuda"}, "cuda")])
+def test_actors_with_a_gpu_get_whole_blocks_and_the_device_that_was_asked_for(
+    local_ray: None, asked: dict[str, str], told: str
+) -> None:
+    import ray.data
+
     from emollm.runtime.session import map_on_actors
 
-    class Recorder:
-        def map_batches(self, _cls: type, **options: object) -> dict[str, object]:
-            return options
+    class Sizes(Told):
+        def __call__(self, table: pa.Table) -> pa.Table:
+            return pa.table({"rows": [table.num_rows], "device": [self._told["device"]]})
 
-    options = map_on_actors(Recorder(), Told, {"model": "m"}, ClusterConfig(gpus_per_worker=0.5), batch_size=2)
-    assert options["fn_constructor_kwargs"] == {"model": "m", "device": "cuda", "num_threads": 1}
-    assert options["num_gpus"] == 0.5
+    blocks = ray.data.from_arrow([pa.table({"x": [0] * size}) for size in (1, 3, 2)])
+    cluster = ClusterConfig(num_workers=1, gpus_per_worker=0.5)
+    found = map_on_actors(blocks, Sizes, {"model": "m", **asked}, cluster, batch_size=None).take_all()
+    assert sorted(row["rows"] for row in found) == [1, 2, 3] and {row["device"] for row in found} == {told}
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    ("asked", "device", "gpus", "said"),
+    [
+        ({"num_workers": 1}, "auto", 1.0, "used: one for each worker"),
+        ({"num_workers": 2}, "auto", 0.0, "used: none: there are 2 workers"),
+        ({"num_workers": 1, "gpus_per_worker": 0}, "auto", 0.0, "used: none (--cluster.gpus-per-worker 0)"),
+        ({"num_workers": 2, "gpus_per_worker": 0.5}, "auto", 0.5, ""),
+        ({"num_workers": 1}, "cpu", 0.0, ""),
+        ({"num_workers": 2}, "cuda", 1.0, "used: one for each worker"),
+    ],
+)
+def test_a_gpu_for_each_worker_is_used_and_said(
+    local_ray: None, asked: dict[str, float], device: str, gpus: float, said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from emollm.runtime.session import with_gpus
+
+    assert with_gpus(ClusterConfig.model_validate(asked), device=device).gpus_per_worker == gpus
+    assert said in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("failures", [2, 3])
@@ -74,7 +102,7 @@ def test_a_ray_that_is_slow_to_start_is_started_again(failures: int, monkeypatch
 def test_what_can_never_be_placed_is_refused_with_numbers(local_ray: None) -> None:
     from emollm.runtime.session import check_resources
 
-    with pytest.raises(ResourceError, match=r"2 training workers need 2 GPUs; Ray has 0; lower"):
+    with pytest.raises(ResourceError, match=r"2 training workers need 2 GPUs; Ray has 1; lower"):
         check_resources(ClusterConfig(num_workers=2, gpus_per_worker=1), what="training workers")
 
 
@@ -83,7 +111,7 @@ def test_nodes_that_do_not_come_in_time_are_told(local_ray: None, capfd: pytest.
     from emollm.runtime.session import check_resources
 
     cluster = ClusterConfig(num_workers=2, gpus_per_worker=1, wait_for_nodes_s=1)
-    with pytest.raises(ResourceError, match=r"2 scoring actors need 2 GPUs; Ray has 0.*no more nodes came in 1 s"):
+    with pytest.raises(ResourceError, match=r"2 scoring actors need 2 GPUs; Ray has 1.*no more nodes came in 1 s"):
         check_resources(cluster, what="scoring actors", reads_data=True)
     assert "waiting up to 1 s for nodes" in capfd.readouterr().err
 

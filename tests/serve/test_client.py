@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import ClassVar
 
 import httpx
 import pytest
 
-from emollm.client import Client
-from emollm.core.errors import ConfigError, ResourceError
+from emollm.client import Client, EndpointError, _pause_s
 from tests.conftest import ROOT
 from tests.serve.conftest import Deploy, free_port
 
@@ -39,15 +42,16 @@ def test_it_asks_and_streams(client: Client) -> None:
 
 
 @pytest.mark.ray
-def test_what_the_endpoint_refuses_is_a_config_error(client: Client) -> None:
-    with pytest.raises(ConfigError, match="unknown task 'nope'; choose from: EI-reg"):
+def test_what_the_endpoint_refuses_is_an_error_with_its_status(client: Client) -> None:
+    with pytest.raises(EndpointError, match="unknown task 'nope'; choose from: EI-reg") as refused:
         client.annotate(["a"], tasks=["nope"])
-    with pytest.raises(ConfigError, match=r"for one text: \[text\]"):
+    assert pickle.loads(pickle.dumps(refused.value)).status == 422
+    with pytest.raises(ValueError, match=r"for one text: \[text\]"):
         client.annotate("a")
 
 
 def test_where_nobody_answers_it_says_so() -> None:
-    with pytest.raises(ResourceError, match=r"cannot be reached: .*refused"):
+    with pytest.raises(EndpointError, match=r"cannot be reached: .*refused"):
         Client(f"http://127.0.0.1:{free_port()}").model()
 
 
@@ -62,7 +66,8 @@ class _Busy(BaseHTTPRequestHandler):
         full = len(self.seen) <= 2
         self.send_response(429 if full else 200)
         if full:
-            self.send_header("retry-after", "0")
+            # As proxies send it, too: a date that has passed.
+            self.send_header("retry-after", "0" if len(self.seen) == 1 else formatdate(0, usegmt=True))
         self.end_headers()
         self.wfile.write(b'{"error": {"message": "full"}}' if full else b'{"truncated": false, "answers": []}\n')
 
@@ -104,11 +109,11 @@ def test_a_full_queue_is_tried_again_and_a_broken_stream_is_not_taken_for_whole(
 ) -> None:
     monkeypatch.setenv("EMOLLM_API_KEY", "emollm_x")
     with serving(_Busy) as busy:
-        with pytest.raises(ResourceError, match="answered 429: full"):
+        with pytest.raises(EndpointError, match="answered 429: full"):
             Client(busy, tries=1).annotate(["a"])
         results = Client(busy).stream(["a", "b"])
         assert next(results)["index"] == 0
-        with pytest.raises(ResourceError, match="broke off at text 1"):
+        with pytest.raises(EndpointError, match="broke off at text 1"):
             next(results)
     assert _Busy.seen == ["Bearer emollm_x"] * 3
 
@@ -126,13 +131,62 @@ def test_a_request_of_a_stream_stays_below_what_the_endpoint_takes(letter: str) 
 def test_small_texts_share_requests_and_one_text_is_no_list() -> None:
     with serving(_Reader) as url:
         assert len(list(Client(url).stream(str(n) for n in range(2500)))) == 2500
-        with pytest.raises(ConfigError, match="list of strings"):
+        with pytest.raises(ValueError, match="list of strings"):
             next(Client(url).stream("posts.txt"))
     assert len(_Reader.bodies) == 3
     _Reader.bodies.clear()
 
 
-def test_it_needs_nothing_but_the_standard_library() -> None:
-    code = "import sys, emollm.client; print({'torch', 'ray', 'pydantic', 'numpy', 'httpx'} & set(sys.modules))"
-    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert ran.stdout.strip() == "set()"
+class _Cut(BaseHTTPRequestHandler):
+    """An endpoint that is lost in the middle of an answer whose length it has announced."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        if "stream" in self.path:
+            self.protocol_version = "HTTP/1.1"
+            self.send_header("transfer-encoding", "chunked")
+        else:
+            self.send_header("content-length", "1000")
+        self.end_headers()
+        self.wfile.write(b'c\r\n{"text": 1}\n\r\nff\r\n{"te' if "stream" in self.path else b'{"results": [')
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_lost_connection_is_an_endpoint_error() -> None:
+    with serving(_Cut) as url:
+        with pytest.raises(EndpointError, match="/v1/annotate: the answer broke off"):
+            Client(url).annotate(["a"])
+        results = Client(url).stream(["a", "b"])
+        assert next(results) == {"text": 1, "index": 0}
+        with pytest.raises(EndpointError, match="broke off at text 1: IncompleteRead"):
+            next(results)
+
+
+@pytest.mark.parametrize(
+    ("header", "pause_s"),
+    [
+        ("7", 7.0),
+        ("99999", 300.0),
+        (None, 1.0),
+        ("soon", 1.0),
+        ("nan", 1.0),
+        (formatdate(0, usegmt=True), 0.0),
+        (formatdate(4e9, usegmt=True), 300.0),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(header: str | None, pause_s: float) -> None:
+    assert _pause_s(header) == pause_s
+
+
+def test_the_file_alone_is_the_client(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "emollm" / "client.py", tmp_path / "copied.py")
+    with serving(_Reader) as url:
+        code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import copied; "
+        code += f"print([r['text'] for r in copied.Client({url!r}).stream(['hey', 'you'])], 'emollm' in sys.modules)"
+        command = [sys.executable, "-I", "-S", "-c", code]  # neither this folder nor installed packages
+        ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "['hey', 'you'] False"
+    _Reader.bodies.clear()

@@ -24,7 +24,7 @@ from emollm.training.worker import joint_of, rows_of, validator_of
 def options(base: Path, data: Path, **changes: Any) -> TrainConfig:
     settings = {
         "data": data, "out": "unused", "base": str(base), "method": "full", "max_rows": 64, "global_batch_size": 16,
-        "micro_batch_size": 4, "learning_rate": 3e-3, "precision": "float32", "evaluations": 0,
+        "micro_batch_size": 4, "learning_rate": 3e-3, "precision": "float32", "num_evaluations": 0,
         "cluster": {"num_workers": 1},
     }  # fmt: skip
     return TrainConfig.model_validate({**settings, **changes})

@@ -55,7 +55,7 @@ def test_the_best_weights_are_kept_and_patience_ends_the_run(
 ) -> None:
     # Far too high a rate: the loss on held-out rows rises, and the first evaluation stays the best.
     config = options(
-        tiny_base, sample_data, learning_rate=10.0, max_gradient_norm=100.0, evaluations=8, validation_rows=8,
+        tiny_base, sample_data, learning_rate=10.0, max_gradient_norm=100.0, num_evaluations=8, validation_rows=8,
         patience=2, max_rows=128, keep_checkpoints=1, schedule="constant",
     )  # fmt: skip
     run = run_training(config, tmp_path)
@@ -105,6 +105,6 @@ def test_the_position_counts_what_patience_needs() -> None:
 
 
 def test_evaluations_are_spread_over_the_run(tiny_base: Path, sample_data: Path) -> None:
-    config = options(tiny_base, sample_data, evaluations=4)
+    config = options(tiny_base, sample_data, num_evaluations=4)
     assert evaluation_steps(config, 100) == [25, 50, 75, 100]
     assert evaluation_steps(config, 2) == [1, 2]

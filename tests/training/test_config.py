@@ -19,8 +19,8 @@ NEEDED = ["--data", "d", "--out", "o"]
         (["--epochs", "0"], "--epochs '0'.*greater than 0"),
         (["--zero-stage", "1"], "--zero-stage '1'"),
         (["--method", "qlora"], "'lora' or 'full'"),
-        (["--objective", "heads", "--freeze", "--patience", "2"], "--patience is for training in steps; --freeze"),
-        (["--objective", "both", "--merge"], "--merge is for --objective answers"),
+        (["--objective", "heads", "--freeze", "--patience", "2"], "--patience needs training steps; --freeze"),
+        (["--objective", "both", "--merge"], "--merge is for --objective generate"),
     ],
 )
 def test_refused(argv: list[str], message: str) -> None:

@@ -135,7 +135,7 @@ def test_a_layer_that_is_not_there_is_refused_and_nothing_is_left(
     ("options", "message"),
     [
         ({"freeze": True}, "add --objective heads"),
-        ({"teacher": "t", "objective": "heads", "freeze": True}, "--teacher and --unlabelled belong together"),
+        ({"teacher": "t", "objective": "heads", "freeze": True}, "--teacher and --unlabelled go together"),
         ({"teacher": "t", "unlabelled": "u"}, "add --objective heads --freeze"),
         ({"data": None}, "--data is required"),
         ({"objective": "heads", "zero_stage": 3}, "use --zero-stage 2"),

@@ -52,7 +52,7 @@ def test_a_run_is_evaluated_as_it_goes_and_goes_on_exactly(
     tiny_base: Path, sample_data: Path, tmp_path: Path, start: StartingHeads, objective: str
 ) -> None:
     config = heads_options(
-        tiny_base, sample_data, objective=objective, evaluations=2, metrics_every=2, checkpoint_steps=2,
+        tiny_base, sample_data, objective=objective, num_evaluations=2, metrics_every=2, checkpoint_steps=2,
         keep_checkpoints=9, lora_dropout=0.2,
     )  # fmt: skip
     whole = run_training(config, tmp_path, start=start)
@@ -75,7 +75,7 @@ def test_a_run_is_evaluated_as_it_goes_and_goes_on_exactly(
 def test_the_validation_loss_is_the_mean_over_the_questions_of_the_texts(
     tiny_base: Path, sample_data: Path, start: StartingHeads
 ) -> None:
-    config = heads_options(tiny_base, sample_data, evaluations=1, validation_rows=9999)
+    config = heads_options(tiny_base, sample_data, num_evaluations=1, validation_rows=9999)
     run = run_training(config, None, start=start)
     assert run.joint is not None
     rows = rows_of(config, run.loaded, run.joint, "validation")
@@ -93,8 +93,8 @@ def test_the_best_heads_are_kept_and_patience_ends_the_run(
 ) -> None:
     # Far too high a rate: the loss on held-out texts rises.
     config = heads_options(
-        tiny_base, sample_data, method="full", learning_rate=3.0, max_gradient_norm=100.0, evaluations=8, epochs=0.4,
-        patience=2, keep_checkpoints=1, schedule="constant",
+        tiny_base, sample_data, method="full", learning_rate=3.0, max_gradient_norm=100.0, num_evaluations=8,
+        epochs=0.4, patience=2, keep_checkpoints=1, schedule="constant",
     )  # fmt: skip
     run = run_training(config, tmp_path, start=start)
     best = run.position.best_step
@@ -116,7 +116,7 @@ def test_two_processes_under_torchrun_learn_what_one_does(
     tiny_base: Path, sample_data: Path, tmp_path: Path, start: StartingHeads
 ) -> None:
     config = heads_options(
-        tiny_base, sample_data, out=tmp_path / "model", objective="both", method="full", epochs=0.1, evaluations=2,
+        tiny_base, sample_data, out=tmp_path / "model", objective="both", method="full", epochs=0.1, num_evaluations=2,
         metrics_every=2,
     )  # fmt: skip
     file = tmp_path / "options.json"

@@ -32,7 +32,7 @@ def test_every_recipe_is_a_valid_run(name: str) -> None:
     assert config.base in BASES
     if name in SERIES:
         assert config.global_batch_size == 256 == config.micro_batch_size * 2 * config.accumulation_steps
-        assert (config.zero_stage, config.offload, config.evaluations, config.patience) == (3, "optimizer", 12, 5)
+        assert (config.zero_stage, config.offload, config.num_evaluations, config.patience) == (3, "optimizer", 12, 5)
 
 
 def test_an_unknown_recipe_lists_them() -> None:

@@ -21,7 +21,7 @@ CASES = {
     for method in ("full", "lora")
     for stage, offload in ((0, "none"), (2, "none"), (3, "none"), (2, "optimizer"), (3, "all"))
 }
-SAVED = {"checkpoint_steps": 2, "evaluations": 1, "validation_rows": 10, "metrics_every": 1, "metric_rows": 2}
+SAVED = {"checkpoint_steps": 2, "num_evaluations": 1, "validation_rows": 10, "metrics_every": 1, "metric_rows": 2}
 
 
 @pytest.fixture(scope="module")

@@ -46,32 +46,35 @@ class ReadPosts:
         self._base, self._prompt, self._feature_specs = base, prompt, tuple(feature_specs)
         self._max_post_tokens = max_post_tokens
         self._device, self._num_threads, self._reports = device, num_threads, reports
-        self._batch_tokens = batch_tokens or (1024 if device == "cpu" else 16_384)
+        self._batch_tokens = batch_tokens
 
     @functools.cached_property
-    def _parts(self) -> tuple[Any, Any]:
+    def _parts(self) -> tuple[Any, Any, int]:
         # At the first batch and not in the constructor: an actor that dies there does not say why.
         import torch
 
+        from emollm.models.device import activation_bytes, default_batch_tokens, resolve_device
         from emollm.models.load import LoadedModel, load_base
         from emollm.scoring.heads.backbone import Backbone, PostEncoder
 
+        self._device = resolve_device(self._device)
         if self._device == "cpu":
             torch.set_num_threads(self._num_threads)
         base = load_base(self._base, device=self._device)
         card = base.card.model_copy(update={"max_post_tokens": self._max_post_tokens})
         depth = max(feature_spec.layer for feature_spec in self._feature_specs)
         backbone = Backbone(base.model, card.base.architecture, depth=depth)
-        return PostEncoder(LoadedModel(base.model, base.tokenizer, card), self._prompt), backbone
+        size = self._batch_tokens or default_batch_tokens(self._device, bytes_per_token=activation_bytes(base.model))
+        return PostEncoder(LoadedModel(base.model, base.tokenizer, card), self._prompt), backbone, size
 
     def __call__(self, table: pa.Table) -> pa.Table:
         from emollm.models.batching import by_length
         from emollm.scoring.heads.backbone import pooled_states
 
-        encode, backbone = self._parts
+        encode, backbone, batch_tokens = self._parts
         prompts = [encode(text) for text in table["text"].to_pylist()]
         states = {r: np.zeros((len(prompts), backbone.hidden_size), np.float32) for r in self._feature_specs}
-        for batch in by_length([len(prompt.ids) for prompt in prompts], batch_tokens=self._batch_tokens):
+        for batch in by_length([len(prompt.ids) for prompt in prompts], batch_tokens=batch_tokens):
             found = pooled_states(
                 backbone, encode.batch([prompts[i] for i in batch], self._device), self._feature_specs
             )
