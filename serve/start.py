@@ -8,7 +8,7 @@ from emollm.core import errors
 from emollm.core.errors import EmollmError, ResourceError
 from serve.config import ServeConfig
 
-_OWN_ERROR = re.compile(r"emollm\.errors\.(\w+): (.*)")
+_OWN_ERROR = re.compile(r"emollm\.core\.errors\.(\w+): (.*)")
 
 
 def deploy(config: ServeConfig, *, name: str = "emollm", route_prefix: str = "/") -> None:

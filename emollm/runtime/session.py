@@ -269,4 +269,4 @@ def worker_error(error: BaseException, *, doing: str) -> EmollmError:
     return ResourceError(f"{doing} failed: {lines[-1] if lines else type(error).__name__}")
 
 
-_OWN_ERROR = re.compile(r"^emollm\.errors\.(\w+): (.*)$", re.MULTILINE)
+_OWN_ERROR = re.compile(r"^emollm\.core\.errors\.(\w+): (.*)$", re.MULTILINE)
