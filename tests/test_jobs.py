@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import runpy
-import signal
 import subprocess
-import sys
+from importlib import import_module
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from emollm.data.aaid import SAMPLES
-from tests.conftest import ROOT
-from tests.ray_cluster import BIN, ENV, RayCluster
+from tests.commands import help_and_modules, refused, run
+from tests.ray_cluster import BIN, RayCluster
 
 JOBS = ("build_data", "train", "evaluate", "annotate")
-
-
-def run(*command: str, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *command], cwd=ROOT, env=ENV | env, capture_output=True, text=True, timeout=900
-    )
 
 
 @pytest.mark.ray
@@ -73,15 +65,9 @@ def test_a_cluster_that_asks_for_a_token_refuses_a_job_without(ray_head: RayClus
 @pytest.mark.slow
 @pytest.mark.parametrize("job", JOBS)
 def test_help_knows_the_options_and_loads_no_torch(job: str) -> None:
-    argv = ["aaid", "--help"] if job == "build_data" else ["--help"]
-    code = (
-        f"import sys, runpy; sys.argv[1:] = {argv!r}\n"
-        f"try: runpy.run_module('jobs.{job}', run_name='__main__')\n"
-        "finally: print('LOADED', sorted({'torch', 'ray', 'transformers'} & set(sys.modules)))"
-    )
-    ran = run("-c", code)
-    assert "--overwrite" in ran.stdout
-    assert "LOADED []" in ran.stdout
+    told, loaded = help_and_modules(job, *(["aaid"] if job == "build_data" else []))
+    assert "--overwrite" in told
+    assert loaded == set()
 
 
 @pytest.mark.slow
@@ -93,7 +79,6 @@ def test_as_a_module_a_job_reports_a_mistake_as_the_script_does() -> None:
     assert script.stderr.splitlines()[-1].startswith("error: ") and "Traceback" not in script.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("job", "argv", "message"),
     [
@@ -110,18 +95,11 @@ def test_as_a_module_a_job_reports_a_mistake_as_the_script_does() -> None:
     ],
 )
 def test_a_mistake_is_one_line_and_exit_status_2(
-    job: str, argv: list[str], message: str, tmp_path: Path, tiny_base: Path, model_directory: Path, sample_data: Path,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    job: str, argv: list[str], message: str, tmp_path: Path, tiny_base: Path, model_directory: Path, sample_data: Path
+) -> None:
     places = {"OUT": tmp_path / "out", "DATA": sample_data, "BASE": tiny_base, "MODEL": model_directory}
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "argv", [job, *(str(places.get(word, word)) for word in argv)])
-    monkeypatch.setattr(signal, "signal", lambda *_: None)  # of a process of its own
-    with pytest.raises(SystemExit) as end:
-        runpy.run_module(f"jobs.{job}", run_name="__main__")
-    assert end.value.code == 2
-    *_, last = capsys.readouterr().err.splitlines()
-    assert last.startswith("error: ") and message in last
+    said = refused(import_module(f"jobs.{job}").main, *(str(places.get(word, word)) for word in argv))
+    assert message in said
     assert list(tmp_path.iterdir()) == []
 
 
