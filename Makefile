@@ -6,6 +6,8 @@ VENV   ?= $(CACHE)/venv-$(shell pwd | cksum | cut -d' ' -f1)
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 STAMP  := $(VENV)/.installed
+# Two processes, each with a Ray of its own; tests/conftest.py says which tests stay together.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 MODEL  ?= smollm2-135m-heads
 DATA   ?= runs/quickstart/data
@@ -16,7 +18,7 @@ PROFILE ?= a100x2
 SUBMIT  := RAY_AUTH_MODE=token $(BIN)/ray job submit --address $(ADDRESS) --working-dir . --
 
 .DEFAULT_GOAL := help
-.PHONY: help install venv quickstart test test-fast check format serve train evaluate annotate \
+.PHONY: help install venv quickstart test test-fast chromium check format serve train evaluate annotate \
         doctor submit-train submit-annotate submit-serve
 
 help:  ## this list
@@ -40,11 +42,24 @@ $(STAMP): pyproject.toml constraints.txt
 quickstart: $(STAMP)  ## build data, fine-tune, evaluate, annotate: the whole road in minutes
 	@$(BIN)/python jobs/quickstart.py
 
-test: $(STAMP)  ## all tests, on a real local Ray
-	@$(BIN)/python -m pytest
+test: $(STAMP) chromium  ## all tests, on a real local Ray
+	@$(PYTEST)
 
 test-fast: $(STAMP)  ## the tests that need no Ray
-	@$(BIN)/python -m pytest -m "not ray and not slow" -q
+	@$(PYTEST) -m "not ray and not slow" -q
+
+# The page's tests run in a real browser. EMOLLM_SKIP_BROWSER=1 leaves them out, EMOLLM_CHROMIUM names another binary.
+chromium:
+	@test -z "$$EMOLLM_SKIP_BROWSER" || exit 0; \
+	for name in "$${EMOLLM_CHROMIUM:-chromium}" chromium-browser google-chrome; do \
+	  command -v "$$name" >/dev/null && exit 0; \
+	done; \
+	if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
+	  echo "error: the tests of the page need Chromium: apt-get install chromium, or name one in EMOLLM_CHROMIUM, or" \
+	    "leave them out with EMOLLM_SKIP_BROWSER=1" >&2; exit 2; \
+	fi; \
+	echo "installing chromium for the tests of the page (once)"; \
+	apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium >/dev/null
 
 check: $(STAMP)  ## format, lint and types, as pre-commit does
 	@$(BIN)/ruff format --check .

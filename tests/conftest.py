@@ -1,24 +1,61 @@
-"""What tests share: tiny models, a data folder, and one private Ray for the whole session."""
+"""What tests share: tiny models, a data folder, one private Ray and one cluster of several nodes for each process."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-# Before anything imports them: no hub, no usage report, one thread a process.
-os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-# Ray's workers run at nice 15: beside any other busy process a two-minute test takes ten.
-os.environ |= {"RAY_worker_niceness": "0"}
-# An actor beside each training that asks whether a cloud takes the node back: two seconds of CPU, and none does here.
-os.environ |= {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+if TYPE_CHECKING:
+    from tests.ray_cluster import RayCluster
+
+RAY = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray's workers run at nice 15: beside any other busy process a two-minute test takes ten.
+    "RAY_worker_niceness": "0",
+    # An actor beside each training that asks whether a cloud takes the node back: two seconds of CPU, and none does.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    # The head asks a node whether it lives twice a second, not every three: a killed one is noticed after 3 s, not 16.
+    # A node that is slow to answer still has ten seconds for each of the five questions.
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_initial_delay_ms": "500",
+}
+# Before anything imports Ray or torch: no hub, one thread per process.
+os.environ |= RAY | {"HF_HUB_OFFLINE": "1"}
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.pop("RAY_ADDRESS", None)
 
 ROOT = Path(__file__).resolve().parents[1]
+
+CLUSTERS = ("cluster/test_nodes.py", "test_jobs.py", "cluster/test_deaths.py")
+"""The tests that share a cluster of several nodes, in this order."""
+SERVE = tuple(f"serve/test_{name}.py" for name in ("app", "client", "page", "life", "load"))
+"""Those that share a Ray Serve; the first three ask one deployment, the others replace it."""
+
+
+def pytest_configure() -> None:
+    """No Ray but the tests' own."""
+    for name in [name for name in os.environ if name.startswith("RAY_") and name not in RAY]:
+        del os.environ[name]
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep tests that share something in one process, and begin with those that take longest."""
+    file_of = {item: str(item.path.relative_to(ROOT / "tests")) for item in items}
+    on_ray = {file_of[item] for item in items if item.get_closest_marker("ray")}
+    order = (*CLUSTERS, *SERVE)
+
+    def place(item: pytest.Item) -> int:
+        file = file_of[item]
+        return order.index(file) if file in order else len(order) + (file not in on_ray)
+
+    items.sort(key=place)
+    for item, file in file_of.items():
+        group = "clusters" if file in CLUSTERS else "serve" if file in SERVE else file
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
@@ -63,3 +100,24 @@ def local_ray() -> Iterator[None]:
     start_ray({"address": "local", "num_cpus": 3, "num_gpus": 1, "include_dashboard": False, "log_to_driver": False})
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def ray_head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
+    """A cluster that asks for a token: a head of one CPU, and the nodes that tests have added so far."""
+    from tests.ray_cluster import ray_cluster
+
+    with ray_cluster(tmp_path_factory.mktemp("cluster"), num_cpus=1) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def alone() -> Iterator[None]:
+    """A process group of one. One for all tests: DeepSpeed keeps the first it meets, whoever destroys it."""
+    import torch.distributed as dist
+
+    os.environ["LOCAL_RANK"] = "0"
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
+    yield
+    dist.destroy_process_group()
+    del os.environ["LOCAL_RANK"]

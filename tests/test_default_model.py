@@ -48,7 +48,6 @@ def test_its_card_tells_the_metrics_that_were_measured() -> None:
 
 @pytest.mark.slow
 def test_asked_without_a_name_it_tells_joy_from_anger(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("gguf")
     monkeypatch.delenv("EMOLLM_MODEL", raising=False)
     texts = ["I am so happy today, best day of my life!", "I am furious, this is disgusting", "so sad, I miss her"]
     frame = emollm.annotate(texts, progress=False)

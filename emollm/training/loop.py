@@ -1,6 +1,6 @@
 """The training loop: reads top to bottom, knows DeepSpeed and no Ray.
 
-Run it under Ray Train (`fit.py`), under torchrun or alone (`python -m emollm.training`).
+It runs in the process group there is: `ray_train.py` starts one on a cluster.
 """
 
 from __future__ import annotations

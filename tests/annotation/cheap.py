@@ -1,12 +1,11 @@
 """A scorer without a model, for what is around a scorer: `annotate_corpus(..., opener=CheapOpener(...))`.
 
-Its answers depend on the text alone. It raises over posts that hold RAISE, kills its process over those that hold
-KILL, and comes to no end over those that hold HANG.
+Its answers depend on the text alone. It raises over posts that hold RAISE, and kills its process over those that hold
+KILL.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import time
@@ -43,8 +42,6 @@ class CheapScorer:
             raise RuntimeError("told to raise")
         if any("KILL" in text for text in posts):
             os.kill(os.getpid(), signal.SIGKILL)
-        if any("HANG" in text for text in posts):
-            ctypes.PyDLL(None).sleep(600)  # as native code may: without giving the interpreter back
         while self._is_held():
             time.sleep(0.05)
         time.sleep(self.seconds * len(posts))

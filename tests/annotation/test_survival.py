@@ -22,11 +22,11 @@ from emollm.core.options import ClusterConfig
 from tests.annotation.cheap import CheapOpener
 from tests.annotation.drive import commits, committed_posts
 from tests.conftest import ROOT
+from tests.ray_cluster import ENV
 from tests.waiting import released_after, wait_for
 
 pytestmark = pytest.mark.ray
 POSTS, BLOCK = 400, 40
-ENV = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {"RAY_worker_niceness": "0"}
 
 
 def job(tmp_path: Path, *, out: Path | None = None, **options: object) -> AnnotateConfig:

@@ -9,7 +9,6 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,25 +16,19 @@ import pytest
 from emollm.data.aaid import SAMPLES
 from emollm.training.run_folder import read_lines
 from tests.conftest import ROOT
-from tests.ray_cluster import BIN, HEAD, Node, RayCluster, free_ports, ray_cluster
-from tests.training.ranks import options
+from tests.ray_cluster import BIN, HEAD, Node, RayCluster, free_ports
+from tests.training.ranks import options, run_training
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.ray
 
 
-@pytest.fixture(scope="module")
-def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
-    with ray_cluster(tmp_path_factory.mktemp("cluster"), num_cpus=1) as running:
-        yield running
-
-
 @pytest.fixture
-def cluster(head: RayCluster) -> RayCluster:
+def cluster(ray_head: RayCluster) -> RayCluster:
     """A head and two nodes of one CPU each, also after a test that killed some."""
-    while len(head.alive()) < 3:
-        head.add_node(num_cpus=1)
-    return head
+    while len(ray_head.alive()) < 3:
+        ray_head.add_node(num_cpus=1)
+    return ray_head
 
 
 def node_with(cluster: RayCluster, name: str) -> Node:
@@ -83,15 +76,14 @@ def test_an_annotation_whose_node_dies_ends_whole_and_verifies(
 
 
 def test_a_training_whose_node_dies_ends_with_the_losses_of_one_undisturbed(
-    cluster: RayCluster, tiny_base: Path, sample_data: Path, tmp_path: Path
+    cluster: RayCluster, tiny_base: Path, sample_data: Path, tmp_path: Path, alone: None
 ) -> None:
-    alone, out = tmp_path / "alone", tmp_path / "model"
-    two, settings = {"num_workers": 2, "ray_address": cluster.address}, {"max_rows": 192, "checkpoint_steps": 2}
-    on_two, on_one, hold = tmp_path / "two.json", tmp_path / "one.json", tmp_path / "hold"
-    on_two.write_text(options(tiny_base, sample_data, **settings, out=out, cluster=two).model_dump_json())
-    on_one.write_text(options(tiny_base, sample_data, **settings, out=alone).model_dump_json())
+    out, file, hold = tmp_path / "model", tmp_path / "options.json", tmp_path / "hold"
+    two = {"num_workers": 2, "ray_address": cluster.address}
+    config = options(tiny_base, sample_data, out=out, max_rows=192, checkpoint_steps=2, cluster=two)
+    file.write_text(config.model_dump_json())
     hold.touch()
-    job = start_job(cluster, "-m", "tests.training.drive", on_two, hold)
+    job = start_job(cluster, "-m", "tests.training.drive", file, hold)
     victim = node_with(cluster, "RayTrainWorker")
     while not list((tmp_path / ".model.training" / "checkpoints").glob("step-*")):
         assert job.poll() is None, job.communicate()[0]
@@ -100,14 +92,11 @@ def test_a_training_whose_node_dies_ends_with_the_losses_of_one_undisturbed(
     assert not out.exists()
     hold.unlink()
     cluster.add_node(num_cpus=1)
-    # Without Ray, on one worker: what the two on the cluster must come to.
-    one = start_job(cluster, "-m", "emollm.training", "--config", on_one)
+    # What two workers on the cluster must come to: one, without Ray.
+    expected = run_training(options(tiny_base, sample_data, max_rows=192), None).losses
     said, _ = job.communicate(timeout=1200)
     assert job.returncode == 0, said
     assert "continuing after step" in said
-    said, _ = one.communicate(timeout=1200)
-    assert one.returncode == 0, said
-    expected = [line["loss"] for line in read_lines(alone / "metrics.jsonl")]
     assert len(expected) == 12
     assert [line["loss"] for line in read_lines(out / "metrics.jsonl")] == pytest.approx(expected, rel=1e-4)
 

@@ -1,14 +1,10 @@
-"""Several nodes: who may join, who is waited for, what the doctor says, what goes on when a node dies.
-
-One cluster for the file, as a day of its life: the tests follow each other.
-"""
+"""Several nodes: who may join, who is waited for, what the doctor says. The tests follow each other."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -16,16 +12,14 @@ import pytest
 
 from emollm.data.aaid import SAMPLES
 from tests.conftest import ROOT
-from tests.ray_cluster import BIN, ENV, RayCluster, ray_cluster
+from tests.ray_cluster import BIN, ENV, RayCluster
 
 pytestmark = pytest.mark.ray
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
-    """At first a head of one CPU, alone."""
-    with ray_cluster(tmp_path_factory.mktemp("cluster"), num_cpus=1) as running:
-        yield running
+def cluster(ray_head: RayCluster) -> RayCluster:
+    return ray_head
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +55,9 @@ def test_nodes_that_join_later_are_waited_for_and_used(
     (storage / "models" / "tiny").symlink_to(model_directory)
     (storage / "posts.jsonl").write_bytes((SAMPLES / "posts.jsonl").read_bytes())
     profile = storage / "three.yaml"
-    profile.write_text(f"storage: {storage}\nnum_workers: 2\nwait_for_nodes_s: 480\n")
+    # A CPU on each node, and one more for what feeds the workers.
+    workers = len(cluster.alive()) + 1
+    profile.write_text(f"storage: {storage}\nnum_workers: {workers}\nwait_for_nodes_s: 480\n")
     stamp = storage / "stamp"  # newer than the pins: make installs nothing
     stamp.touch()
     command = [

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import time
 from collections import Counter
 from pathlib import Path
@@ -21,14 +20,7 @@ from emollm.data.corpora.sst import brackets, read_sst
 from emollm.data.corpora.tdt import read_tdt
 from emollm.data.corpora.vader import FILES as VADER_FILES
 from emollm.data.corpora.vader import read_vader
-
-CORPORA = Path(os.environ.get("EMOLLM_CORPORA", Path(__file__).parents[3] / "shared" / "data"))
-
-
-def corpus(name: str) -> Path:
-    if not (CORPORA / name).is_dir():
-        pytest.skip(f"no {name} in {CORPORA}; set EMOLLM_CORPORA to the folder of the official corpora (docs/data.md)")
-    return CORPORA / name
+from tests.official import corpus
 
 
 @pytest.fixture(scope="module")

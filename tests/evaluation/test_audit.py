@@ -17,9 +17,8 @@ from emollm.evaluation.disparities import disparities, gender_pairs, race_pairs,
 from emollm.evaluation.options import AuditConfig
 from emollm.evaluation.report.audit import audit_page, audit_table
 from emollm.metrics.multiplicity import benjamini_hochberg, holm
-from tests.conftest import ROOT
+from tests import official
 
-CORPORA = ROOT.parent / "shared" / "data"
 NAMES = {
     ("female", "African-American"): ("Ana", "Bea"),
     ("male", "African-American"): ("Cal", "Dov"),
@@ -155,10 +154,7 @@ def test_a_model_is_audited(local_ray: None, tmp_path: Path, model_directory: Pa
 
 
 def test_the_official_corpus_has_the_pairs_of_its_paper() -> None:
-    folder = CORPORA / "eec"
-    if not folder.is_dir():
-        pytest.skip(f"not run: no Equity Evaluation Corpus at {folder}")
-    sentences = read_eec(folder)
+    sentences = read_eec(official.corpus("eec"))
     scores = dict.fromkeys((s.id for s in sentences), 0.5)
     assert len(sentences) == 8640
     assert len(gender_pairs(sentences, scores)) == 1584

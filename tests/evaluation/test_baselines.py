@@ -20,9 +20,7 @@ from emollm.evaluation.published import COLUMNS, quoted_systems
 from emollm.evaluation.systems import spread
 from emollm.metrics.questions import GoldQuestion, load_questions
 from emollm.metrics.scores import score_task
-from tests.conftest import ROOT
-
-CORPORA = ROOT.parent / "shared" / "data"
+from tests.official import corpus
 
 
 def question(task: str, text: str, gold: Value, emotion: str | None = None) -> GoldQuestion:
@@ -145,10 +143,8 @@ def test_published_figures_are_where_they_belong() -> None:
 
 @pytest.mark.slow
 def test_vader_gives_its_published_row_on_the_published_texts() -> None:
-    folder = CORPORA / "aeb_release"
-    if not folder.is_dir():
-        pytest.skip(f"not run: no published benchmark at {folder}")
-    texts = {name: {e.text for e in read_vader(CORPORA / "vader", name, bad=[])} for name in FILES}
+    folder = corpus("aeb_release")
+    texts = {name: {e.text for e in read_vader(corpus("vader"), name, bad=[])} for name in FILES}
     examples = [e for path in published_files(folder) for e in read_published(path, "test", vader_texts=texts, bad=[])]
     published = next(system.scores for system in quoted_systems() if system.name == "VADER")
     for column in ("V-A", "V-M", "V-NYT", "V-T", "SST"):

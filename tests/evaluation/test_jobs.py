@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
-
-
-def run(*argv: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *argv], cwd=ROOT, capture_output=True, text=True, timeout=120)
+from tests.commands import help_and_modules, refused, run
 
 
 def predictions(path: Path, shift: int) -> str:
@@ -38,16 +33,11 @@ def test_two_files_are_evaluated_and_compared_from_the_command_line(tmp_path: Pa
 
 @pytest.mark.parametrize("job", ["compare", "calibrate", "audit"])
 def test_help_knows_the_options_and_loads_no_torch(job: str) -> None:
-    code = (
-        f"import sys, runpy; sys.argv[1:] = ['--help']\ntry: runpy.run_path('jobs/{job}.py', run_name='__main__')\n"
-        "finally: print('LOADED', sorted({'torch', 'ray', 'transformers', 'sklearn'} & set(sys.modules)))"
-    )
-    ran = run("-c", code)
-    assert "--config" in ran.stdout
-    assert "LOADED []" in ran.stdout
+    told, loaded = help_and_modules(job)
+    assert "--config" in told
+    assert loaded == set()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
@@ -61,7 +51,5 @@ def test_help_knows_the_options_and_loads_no_torch(job: str) -> None:
     ],
 )
 def test_a_mistake_is_one_line_and_exit_status_2(argv: list[str], message: str) -> None:
-    ran = run(f"jobs/{argv[0]}.py", *argv[1:])
-    assert ran.returncode == 2, ran.stderr
-    assert "Traceback" not in ran.stderr
-    assert message in ran.stderr.strip().splitlines()[-1]
+    job, *options = argv
+    assert message in refused(import_module(f"jobs.{job}").main, *options)

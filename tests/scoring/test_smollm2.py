@@ -21,7 +21,6 @@ POST = "so that is what a quiet evening feels like 🙂"
 
 @pytest.fixture(scope="module")
 def smollm2() -> LoadedModel:
-    pytest.importorskip("gguf")
     torch.set_num_threads(1)
     return load_base("smollm2-135m-instruct")
 

@@ -1,4 +1,4 @@
-"""An endpoint on a real Ray Serve, shared by the tests of a module."""
+"""An endpoint on a real Ray Serve, shared by all tests that ask it with the same options."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from tests.waiting import wait_for
 
 Deploy = Callable[..., httpx.Client]
-"""Options of the endpoint to a client of it; deploying again replaces it."""
+"""Options of the endpoint to a client of it; other options than those it is deployed with replace it."""
 
 
 def free_port() -> int:
@@ -32,18 +32,22 @@ def serve_url(local_ray: None) -> Iterator[str]:
     serve.shutdown()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def deploy(serve_url: str, model_directory: Path) -> Iterator[Deploy]:
     from ray import serve
 
     from serve.app import build
 
     clients: list[httpx.Client] = []
+    deployed: dict[str, Any] = {}
 
     def deploy_with(**options: Any) -> httpx.Client:
         # Five minutes, unless a test is about the deadline: no answer is late because this machine is slow.
         settings = {"model": str(model_directory), "precision": "float32", "deadline_s": 300.0, **options}
-        serve.run(build(settings), name="emollm", route_prefix="/")
+        if settings != deployed:
+            serve.run(build(settings), name="emollm", route_prefix="/")
+            deployed.clear()
+            deployed.update(settings)
         client = httpx.Client(base_url=serve_url, timeout=settings["deadline_s"] + 60)
         clients.append(client)
         wait_for(lambda: client.get("/readyz").status_code == 200)

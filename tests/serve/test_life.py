@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -19,6 +18,7 @@ import pytest
 
 from serve.config import ServeConfig
 from tests.serve.conftest import Deploy
+from tests.serve.test_app import log_folder
 from tests.waiting import wait_for
 
 
@@ -152,9 +152,9 @@ def test_a_model_that_does_not_load_says_why_and_is_not_tried_for_ever(
 
     assert serve.status().applications["broken"].status == "DEPLOY_FAILED"
     assert "cannot load" in deployment().message
-    time.sleep(5)
-    assert serve.status().applications["broken"].status == "DEPLOY_FAILED"
-    assert not deployment().replica_states.get("STARTING")
+    wait_for(lambda: not deployment().replica_states.get("STARTING"), saying=deployment)
+    # Each replica that was started has a log of its own.
+    assert 1 <= len([*log_folder().glob("replica_broken_Annotator_*.log")]) <= 3
     ready = httpx.get(f"{serve_url}/broken/readyz", timeout=60)
     assert (ready.status_code, ready.json()["error"]["code"]) == (503, "not_ready")
     assert httpx.get(f"{serve_url}/broken/healthz", timeout=60).status_code == 200

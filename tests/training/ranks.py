@@ -16,15 +16,18 @@ from emollm.training.checkpoints import Checkpoints, Position
 from emollm.training.joint import Joint, StartingHeads
 from emollm.training.loop import StepReport, train
 from emollm.training.options import TrainConfig
+from emollm.training.ray_train import finished, prepared
 from emollm.training.rows import training_tasks
+from emollm.training.run_folder import run_folder
 from emollm.training.validation import EvaluationReport
-from emollm.training.worker import joint_of, rows_of, validator_of
+from emollm.training.worker import joint_of, rows_of, run_worker, validator_of
 
 
 def options(base: Path, data: Path, **changes: Any) -> TrainConfig:
     settings = {
         "data": data, "out": "unused", "base": str(base), "method": "full", "max_rows": 64, "global_batch_size": 16,
         "micro_batch_size": 4, "learning_rate": 3e-3, "precision": "float32", "num_evaluations": 0,
+        "lora_rank": 3, "lora_alpha": 8,
         "cluster": {"num_workers": 1},
     }  # fmt: skip
     return TrainConfig.model_validate({**settings, **changes})
@@ -76,13 +79,26 @@ def run_training(
     return run
 
 
+def train_here(config: TrainConfig, *, start: StartingHeads | None = None) -> list[float]:
+    """The whole of `ray_train.fit` but Ray, in the process group of one there is; returns the losses of the steps.
+
+    The model directory is in its place, loaded again and compared.
+    """
+    config, reports = prepared(config), list[object]()
+    with run_folder(config) as run:
+        run_worker(config, run, rank=0, world_size=1, device="cpu", send=reports.append, start=start)
+        summary = finished(config, run)
+    assert summary["reload_difference"] < 1e-2
+    return [report.loss for report in reports if isinstance(report, StepReport)]
+
+
 def _load(config: TrainConfig) -> LoadedModel:
     torch.manual_seed(config.seed)
     loaded = load_base(config.base)
     loaded = replace(loaded, card=loaded.card.model_copy(update={"tasks": training_tasks(config)}))
     if config.method == "full":
         return loaded
-    model = attach_lora(loaded.model, rank=3, alpha=8, dropout=config.lora_dropout)
+    model = attach_lora(loaded.model, rank=config.lora_rank, alpha=config.lora_alpha, dropout=config.lora_dropout)
     return LoadedModel(model, loaded.tokenizer, loaded.card)
 
 

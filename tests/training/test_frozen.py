@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -144,7 +143,3 @@ def test_a_layer_that_is_not_there_is_refused_and_nothing_is_left(
 def test_options_that_do_not_go_together_are_one_line(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TrainConfig.model_validate({"data": "d", "out": "o", **options})
-
-
-def test_json_is_plain(model: Path) -> None:
-    assert json.loads((model / "affect.json").read_text())["heads"]["feature_specs"]

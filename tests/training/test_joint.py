@@ -1,4 +1,4 @@
-"""Heads trained with their backbone: the loss and its masks, and whole runs on two real workers."""
+"""Heads trained with their backbone: the loss and its masks, and whole runs, on two real workers and in one process."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 from emollm.core.card import read_card
 from emollm.core.errors import ModelError
 from emollm.core.heads_card import FeatureSpec
-from emollm.core.options import ClusterConfig
-from emollm.core.prompts import questions_for
+from emollm.core.options import with_values
+from emollm.core.prompts import Question, questions_for
 from emollm.core.tasks import PROFILE, select_tasks
 from emollm.data.aaid import SAMPLES
 from emollm.data.files.posts import read_table
@@ -21,13 +21,15 @@ from emollm.scoring.heads.labels import LabelledText, folds
 from emollm.scoring.heads.ridge import scale_of
 from emollm.scoring.open import open_scorer
 from emollm.training.batches import EncodedRow
+from emollm.training.frozen import starting_heads
 from emollm.training.joint import Joint, StartingHeads
 from emollm.training.loop import StepReport
-from emollm.training.options import TrainConfig
 from emollm.training.ray_train import fit
+from emollm.training.validation import EvaluationReport
 from tests.scoring.heads.conftest import Load, random_heads
 from tests.scoring.heads.conftest import backbone as backbone
-from tests.tiny import Encoder, Family, tiny_model
+from tests.tiny import tiny_model
+from tests.training.ranks import options, run_training, train_here
 
 READINGS = (FeatureSpec(layer=1, pooling="last"), FeatureSpec(layer=2, pooling="mean"))
 TEXTS = ["What a day!", "the train is late AGAIN", "so so", "I love this :)", "no", "my cat is ill and I fear for her"]
@@ -113,36 +115,57 @@ def test_heads_start_where_they_were_and_gradient_steps_lower_the_loss(backbone:
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize(("family", "method", "objective"), [("llama", "lora", "both"), ("roberta", "full", "heads")])
-def test_a_run_on_two_workers(
-    local_ray: None, tmp_path: Path, sample_data: Path, family: Family | Encoder, method: str, objective: str
+def test_two_workers_on_ray_learn_what_one_process_does(
+    local_ray: None, alone: None, tmp_path: Path, sample_data: Path, tiny_base: Path
 ) -> None:
-    base, model = tiny_model(family, tmp_path / "base"), tmp_path / "model"
+    model = tmp_path / "model"
+    config = options(
+        tiny_base, sample_data, out=model, method="lora", objective="both", tasks=("V-reg", "E-c"), num_wordings=1,
+        max_rows=None, global_batch_size=32, micro_batch_size=16, epochs=0.2, num_evaluations=2, metrics_every=2,
+        validation_rows=24, metric_rows=8, cluster={"num_workers": 2},
+        heads={"layers": [2], "poolings": ["mean"], "use_all_features": True},
+    )  # fmt: skip
     steps: list[StepReport] = []
-    options = {
-        "data": sample_data, "out": model, "base": str(base), "method": method, "objective": objective,
-        "num_wordings": 1, "global_batch_size": 32, "micro_batch_size": 16, "learning_rate": 3e-3, "epochs": 0.2,
-        "tasks": ("V-reg", "E-c"), "heads": {"layers": [2], "poolings": ["mean"], "use_all_features": True},
-        "cluster": {"num_workers": 2},
-    }  # fmt: skip
-    summary = fit(TrainConfig.model_validate(options), on_step=steps.append)
-    assert len(steps) >= 3 and summary["reload_difference"] < 1e-2
-    card = read_card(model)
-    assert card.heads is not None and card.heads.writes_answers == (objective == "both")
-    assert card.adapter == ("lora" if method == "lora" else None)
-    texts = read_table(SAMPLES / "posts.jsonl")["text"].to_pylist()[:5]
-    questions = [q for text in texts for q in questions_for(text, select_tasks(["V-reg", "E-c"]))]
-    for engine in ("auto", "constrained") if objective == "both" else ("heads",):
-        answers = open_scorer(str(model), engine=engine).score(questions)
-        assert [a.error for a in answers] == [None] * 10
+    evaluations: list[EvaluationReport] = []
+    summary = fit(config, on_step=steps.append, on_evaluation=evaluations.append)
+    one = run_training(
+        with_values(config, cluster={"num_workers": 1}), None, start=starting_heads(config, device="cpu")
+    )
     # Every task has a gap somewhere, and none of them reached a weight.
-    assert all(np.isfinite(step.loss) for step in steps)
+    assert len(steps) >= 3 and [step.loss for step in steps] == pytest.approx(one.losses, rel=1e-4)
+    assert [e.loss for e in evaluations] == pytest.approx([e.loss for e in one.evaluations], rel=1e-4)
+    assert set(evaluations[-1].scores) == {"V-reg", "E-c"}
+    card = read_card(model)
+    assert card.adapter == "lora" and card.heads is not None and card.heads.writes_answers
+    assert summary["reload_difference"] < 1e-2
+    for engine in ("auto", "constrained"):
+        answers = open_scorer(str(model), engine=engine).score(five_posts())
+        assert [a.error for a in answers] == [None] * 10
 
 
-@pytest.mark.ray
-def test_an_encoder_is_not_taught_to_write(local_ray: None, tmp_path: Path, sample_data: Path) -> None:
-    base = tiny_model("bert", tmp_path / "base")
-    one = ClusterConfig(num_workers=1)
-    config = TrainConfig(data=sample_data, out=tmp_path / "m", base=str(base), max_rows=64, cluster=one)
+@pytest.mark.slow
+def test_an_encoder_learns_heads_and_its_model_directory_answers(
+    alone: None, tmp_path: Path, sample_data: Path
+) -> None:
+    base, model = tiny_model("roberta", tmp_path / "base"), tmp_path / "model"
+    config = options(
+        base, sample_data, out=model, objective="heads", tasks=("V-reg", "E-c"), num_wordings=1, max_rows=96,
+        micro_batch_size=16, epochs=10.0, heads={"layers": [2], "poolings": ["mean"]},
+    )  # fmt: skip
+    losses = train_here(config, start=starting_heads(config, device="cpu"))
+    assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
+    card = read_card(model)
+    assert card.adapter is None and card.heads is not None and not card.heads.writes_answers
+    assert [a.error for a in open_scorer(str(model)).score(five_posts())] == [None] * 10
+
+
+def five_posts() -> list[Question]:
+    texts = read_table(SAMPLES / "posts.jsonl")["text"].to_pylist()[:5]
+    return [q for text in texts for q in questions_for(text, select_tasks(["V-reg", "E-c"]))]
+
+
+@pytest.mark.slow
+def test_an_encoder_is_not_taught_to_write(alone: None, tmp_path: Path, sample_data: Path) -> None:
+    config = options(tiny_model("bert", tmp_path / "base"), sample_data, out=tmp_path / "m")
     with pytest.raises(ModelError, match="writes no answers; train it with --objective heads"):
-        fit(config)
+        train_here(config)

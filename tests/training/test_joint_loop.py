@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from emollm.core.card import read_card
 from emollm.training.checkpoints import finished_folders
 from emollm.training.frozen import starting_heads
 from emollm.training.joint import StartingHeads
 from emollm.training.loop import num_steps
 from emollm.training.options import TrainConfig
-from emollm.training.run_folder import read_lines
 from emollm.training.worker import rows_of
-from tests.conftest import ROOT
 from tests.training.ranks import Run, options, run_training
 
 pytestmark = [pytest.mark.usefixtures("alone"), pytest.mark.slow]
@@ -110,30 +104,6 @@ def test_the_best_heads_are_kept_and_patience_ends_the_run(
         rtol=0,
         atol=0,
     )
-
-
-def test_two_processes_under_torchrun_learn_what_one_does(
-    tiny_base: Path, sample_data: Path, tmp_path: Path, start: StartingHeads
-) -> None:
-    config = heads_options(
-        tiny_base, sample_data, out=tmp_path / "model", objective="both", method="full", epochs=0.1, num_evaluations=2,
-        metrics_every=2,
-    )  # fmt: skip
-    file = tmp_path / "options.json"
-    file.write_text(config.model_dump_json(exclude={"cluster"}))
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    ran = subprocess.run(
-        [*torchrun, "-m", "emollm.training", "--config", str(file)],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=480,
-    )  # fmt: skip
-    assert ran.returncode == 0, ran.stderr
-    alone = run_training(config, None, start=start)
-    steps, evaluations = (read_lines(config.out / name) for name in ("metrics.jsonl", "evaluations.jsonl"))
-    assert [step["loss"] for step in steps] == pytest.approx(alone.losses, rel=1e-4)
-    assert [e["loss"] for e in evaluations] == pytest.approx([e.loss for e in alone.evaluations], rel=1e-4)
-    assert set(evaluations[-1]["scores"]) == set(TASKS)
-    card = read_card(config.out)
-    assert card.heads is not None and card.heads.writes_answers
 
 
 def state(run: Run) -> dict[str, torch.Tensor]:

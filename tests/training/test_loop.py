@@ -5,33 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 
 from emollm.core.errors import TrainingError
-from emollm.core.options import ClusterConfig
+from emollm.core.prompts import questions_for
+from emollm.core.tasks import select_tasks
 from emollm.data.instructions import read_rows
-from emollm.models.load import LoadedModel, attach_lora, load_base, prompt_encoder
+from emollm.models.load import load_base, prompt_encoder
+from emollm.scoring.open import open_scorer
 from emollm.training.batches import encode_rows
 from emollm.training.loop import StepReport, num_steps, rate_factor, train
 from emollm.training.options import TrainConfig
 from tests.tiny import Family, tiny_model
+from tests.training.ranks import options, train_here
 
 GOLDEN = Path(__file__).parent / "golden_losses.txt"
 
 pytestmark = pytest.mark.usefixtures("alone")
 
 
-def run(base: Path, data: Path, **options: object) -> list[StepReport]:
-    settings = {
-        "data": data, "out": "unused", "base": str(base), "method": "full", "max_rows": 64, "global_batch_size": 16,
-        "micro_batch_size": 4, "learning_rate": 3e-3, "precision": "float32", "epochs": 2.0,
-        "cluster": ClusterConfig(num_workers=1),
-    }  # fmt: skip
-    config = TrainConfig.model_validate({**settings, **options})
+def run(base: Path, data: Path, **changes: object) -> list[StepReport]:
+    config = options(base, data, epochs=2.0, **changes)
     loaded = load_base(config.base)
-    if config.method == "lora":
-        torch.manual_seed(config.seed)
-        loaded = LoadedModel(attach_lora(loaded.model, rank=4, alpha=8, dropout=0.0), loaded.tokenizer, loaded.card)
     rows = encode_rows(read_rows(data, "train").slice(0, config.max_rows), prompt_encoder(loaded))
     reports: list[StepReport] = []
     train(loaded, rows, config, rank=0, world_size=1, device="cpu", on_step=reports.append)
@@ -48,28 +42,34 @@ def test_golden_run(tiny_base: Path, sample_data: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{"micro_batch_size": 16}, {"micro_batch_size": 2}, {"zero_stage": 0}])
+@pytest.mark.parametrize("changes", [{"micro_batch_size": 16}, {"micro_batch_size": 2, "zero_stage": 0}])
 def test_losses_do_not_depend_on_how_a_step_is_cut(
-    tiny_base: Path, sample_data: Path, options: dict[str, object]
+    tiny_base: Path, sample_data: Path, changes: dict[str, object]
 ) -> None:
     golden = [float(line) for line in GOLDEN.read_text().splitlines()]
-    assert [report.loss for report in run(tiny_base, sample_data, **options)] == pytest.approx(golden, rel=1e-3)
+    assert [report.loss for report in run(tiny_base, sample_data, **changes)] == pytest.approx(golden, rel=1e-3)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["opt", "bloom", "t5", "bart"])
-@pytest.mark.parametrize("method", ["lora", "full"])
-def test_every_architecture_learns(tmp_path: Path, sample_data: Path, family: Family, method: str) -> None:
-    base = tiny_model(family, tmp_path)
-    rate = 1e-2 if method == "lora" else 3e-3
-    checkpointing = family == "opt"
-    reports = run(
-        base, sample_data, method=method, learning_rate=rate, epochs=8.0, gradient_checkpointing=checkpointing
-    )
-    # An epoch is four steps: the first against the last, on the same rows.
-    assert sum(r.loss for r in reports[-4:]) < 0.9 * sum(r.loss for r in reports[:4])
-    assert [report.step for report in reports] == list(range(1, 33))
-    assert all(report.rows == 16 and report.tokens > 16 for report in reports)
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("opt", {"gradient_checkpointing": True}),
+        ("bloom", {"method": "lora", "learning_rate": 1e-2}),
+        ("t5", {}),
+        ("bart", {"method": "lora", "learning_rate": 1e-2}),
+    ],
+)
+def test_every_architecture_learns_and_its_model_directory_answers(
+    tmp_path: Path, sample_data: Path, family: Family, changes: dict[str, object]
+) -> None:
+    base = tiny_model(family, tmp_path / "base")
+    losses = train_here(options(base, sample_data, out=tmp_path / "model", epochs=6.0, **changes))
+    assert len(losses) == 24
+    # An epoch is four steps: the last against the first, on the same rows.
+    assert sum(losses[-4:]) < 0.9 * sum(losses[:4])
+    asked = questions_for("what a day :)", select_tasks(["V-oc", "E-c"]))
+    assert [answer.error for answer in open_scorer(str(tmp_path / "model")).score(asked)] == [None, None]
 
 
 @pytest.mark.slow

@@ -33,7 +33,8 @@ def test_early_exit_gives_the_states_of_a_full_pass_at_that_layer(backbone: Load
     whole = features(loaded, Backbone(loaded.model, loaded.card.base.architecture), POSTS)
     cut = Backbone(loaded.model, loaded.card.base.architecture, depth=1)
     assert len(cut.blocks) == 1
-    np.testing.assert_array_equal(features(loaded, cut, POSTS), whole)
+    # Not to the bit: a BLAS may sum in another order where its buffers lie differently.
+    np.testing.assert_allclose(features(loaded, cut, POSTS), whole, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("family", BACKBONES)
