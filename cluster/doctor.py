@@ -161,7 +161,7 @@ def _model(config: DoctorConfig, nodes: Sequence[NodeFacts]) -> Finding:
     if _is_path(name):
         return checks.check_model(nodes, model=name)
     base = BASES.get(name)
-    if base is not None and base.embedded:
+    if base is not None and base.package:
         return Finding(check="model", status="ok", says=f"{name} comes with a Python package")
     return _on_hub(base.hub_id if base else name)
 

