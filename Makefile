@@ -56,7 +56,7 @@ format: $(STAMP)  ## put the code in the house's format
 	@$(BIN)/ruff check --fix .
 
 serve: $(STAMP)  ## the endpoint and its page on 127.0.0.1 (MODEL=, PORT=, ARGS=)
-	@$(BIN)/python -m serve --model $(MODEL) --port $(PORT) $(ARGS)
+	@$(BIN)/emollm serve --model $(MODEL) --port $(PORT) $(ARGS)
 
 train: $(STAMP)  ## fine-tune (DATA=, OUT=, ARGS="--epochs 2")
 	@$(BIN)/python jobs/train.py --data $(DATA) --out $(OUT) $(ARGS)
@@ -68,7 +68,7 @@ annotate: $(STAMP)  ## annotate (MODEL=, INPUT=, OUT=, ARGS=)
 	@$(BIN)/python jobs/annotate.py --model $(MODEL) --input $(INPUT) --out $(OUT) $(ARGS)
 
 doctor: $(STAMP)  ## check a cluster before a long run (PROFILE=, ARGS="--model ...")
-	@$(SUBMIT) python -m cluster.doctor --cluster.profile $(PROFILE) $(ARGS)
+	@$(SUBMIT) emollm doctor --cluster.profile $(PROFILE) $(ARGS)
 
 submit-train: $(STAMP)  ## fine-tune on a cluster (ADDRESS=, PROFILE=, DATA=, OUT=, ARGS=)
 	@$(SUBMIT) python jobs/train.py --cluster.profile $(PROFILE) --data $(DATA) --out $(OUT) $(ARGS)
@@ -77,4 +77,4 @@ submit-annotate: $(STAMP)  ## annotate on a cluster (ADDRESS=, PROFILE=, MODEL=,
 	@$(SUBMIT) python jobs/annotate.py --cluster.profile $(PROFILE) --model $(MODEL) --input $(INPUT) --out $(OUT) $(ARGS)
 
 submit-serve: $(STAMP)  ## the endpoint on a cluster, on its head's loopback (ADDRESS=, MODEL=, ARGS="replicas=8")
-	@$(SUBMIT) serve run serve.app:build model=$(MODEL) $(ARGS)
+	@$(SUBMIT) serve run emollm.serve.app:build model=$(MODEL) $(ARGS)

@@ -1,4 +1,4 @@
-"""Audit a model for fairness: python jobs/audit.py --model DIR --eec FILE"""
+"""Audit a model for fairness: emollm audit --model DIR --eec FILE"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Build instruction data from corpora: python jobs/build_data.py aaid --semeval DIR --out DIR"""
+"""Build instruction data from corpora: emollm build-data aaid --semeval DIR --out DIR"""
 
 from __future__ import annotations
 

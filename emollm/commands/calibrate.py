@@ -1,4 +1,4 @@
-"""Calibrate a model: python jobs/calibrate.py --model DIR --data DIR"""
+"""Calibrate a model: emollm calibrate --model DIR --data DIR"""
 
 from __future__ import annotations
 

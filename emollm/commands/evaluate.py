@@ -1,4 +1,4 @@
-"""Evaluate a model: python jobs/evaluate.py --model DIR --aeb DIR"""
+"""Evaluate a model: emollm evaluate --model DIR --aeb DIR"""
 
 from __future__ import annotations
 

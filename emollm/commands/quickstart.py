@@ -1,4 +1,4 @@
-"""The whole road on this machine, in minutes: python jobs/quickstart.py"""
+"""The whole road on this machine, in minutes: emollm quickstart"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fine-tune a base model: python jobs/train.py --data DIR --out DIR [--recipe NAME] [--plan]"""
+"""Fine-tune a base model: emollm train --data DIR --out DIR [--recipe NAME] [--plan]"""
 
 from __future__ import annotations
 

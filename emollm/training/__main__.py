@@ -1,6 +1,6 @@
 """Train without Ray, alone or under torchrun: torchrun --nproc-per-node 2 -m emollm.training --data DIR --out DIR
 
-The options are those of jobs/train.py; the workers are the processes there are.
+The options are those of `emollm train`; the workers are the processes there are.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ def main(argv: Sequence[str]) -> None:
     for name, value in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1"), ("MASTER_ADDR", "127.0.0.1")):
         os.environ.setdefault(name, value)
     if config.freeze:
-        raise ConfigError("a frozen base is read with Ray: python jobs/train.py --objective heads --freeze ...")
+        raise ConfigError("a frozen base is read with Ray: emollm train --objective heads --freeze ...")
     if config.plan:
-        raise ConfigError("--plan needs no processes: python jobs/train.py --plan ...")
+        raise ConfigError("--plan needs no processes: emollm train --plan ...")
 
     import torch
     import torch.distributed as dist

@@ -40,7 +40,7 @@ class TrainConfig(Config):
     """Fine-tune a base model with Ray Train and DeepSpeed: on instruction data, or heads that read a hidden layer."""
 
     data: Path | None = None
-    """Data folder that jobs/build_data.py wrote. It may be left out only where a teacher labels the texts."""
+    """Data folder that `emollm build-data` wrote. It may be left out only where a teacher labels the texts."""
     out: Path
     """Model directory to write. On a cluster: a folder that all nodes share."""
     recipe: str | None = None
@@ -61,7 +61,7 @@ class TrainConfig(Config):
     teacher_engine: Literal["auto", "constrained", "heads"] = "auto"
     """How the teacher is asked."""
     unlabelled: Path | None = None
-    """Posts for the teacher to label: Parquet, JSON lines, CSV or text, as for jobs/annotate.py."""
+    """Posts for the teacher to label: Parquet, JSON lines, CSV or text, as for `emollm annotate`."""
     max_unlabelled: int | None = Field(None, ge=1)
     """Label only the first so many of them. None: all."""
     method: Literal["lora", "full"] = "lora"
@@ -155,7 +155,7 @@ class TrainConfig(Config):
         if self.teacher is not None and not self.freeze:
             raise ValueError("a teacher's labels are learnt by heads on a frozen base; add --objective heads --freeze")
         if self.data is None and self.teacher is None:
-            raise ValueError("--data is required; build it: python jobs/build_data.py aaid --out DIR")
+            raise ValueError("--data is required; build it: emollm build-data aaid --out DIR")
         return self
 
     @model_validator(mode="after")
@@ -178,7 +178,7 @@ class TrainConfig(Config):
             if self.freeze and getattr(self, option):
                 raise ValueError(f"--{option.replace('_', '-')} is for training in steps; --freeze fits heads in one")
         if self.plan and self.teacher is not None:
-            raise ValueError("--plan cannot know what a teacher takes; ask: python jobs/annotate.py --dry-run 100 ...")
+            raise ValueError("--plan cannot know what a teacher takes; ask: emollm annotate --dry-run 100 ...")
         if self.merge and self.objective != "answers":
             raise ValueError("--merge is for --objective answers; heads are read beside an adapter as it is")
         if self.merge and self.method != "lora":

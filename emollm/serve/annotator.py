@@ -20,10 +20,10 @@ from emollm.core.prompts import Question, questions_for
 from emollm.core.tasks import select_tasks
 from emollm.models.precision import resolve_precision
 from emollm.scoring.open import open_scorer
-from serve.batching import FairGate, Piece
-from serve.config import ServeConfig
-from serve.metrics import ModelMetrics
-from serve.problems import report
+from emollm.serve.batching import FairGate, Piece
+from emollm.serve.config import ServeConfig
+from emollm.serve.metrics import ModelMetrics
+from emollm.serve.problems import report
 
 
 class Description(NamedTuple):
