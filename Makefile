@@ -68,7 +68,7 @@ annotate: $(STAMP)  ## annotate (MODEL=, INPUT=, OUT=, ARGS=)
 	@$(BIN)/python jobs/annotate.py --model $(MODEL) --input $(INPUT) --out $(OUT) $(ARGS)
 
 doctor: $(STAMP)  ## check a cluster before a long run (PROFILE=, ARGS="--model ...")
-	@$(SUBMIT) emollm doctor --cluster.profile $(PROFILE) $(ARGS)
+	@$(SUBMIT) python -m emollm doctor --cluster.profile $(PROFILE) $(ARGS)
 
 submit-train: $(STAMP)  ## fine-tune on a cluster (ADDRESS=, PROFILE=, DATA=, OUT=, ARGS=)
 	@$(SUBMIT) python jobs/train.py --cluster.profile $(PROFILE) --data $(DATA) --out $(OUT) $(ARGS)

@@ -29,6 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "training": _TOP,
     "api": {"core", "data", "scoring"},
     "client": {"core"},
+    "notebook": {"core"},
     "serve": {"core", "models", "runtime", "scoring"},
     "doctor": {"core", "runtime"},
     "__main__": {"commands"},
