@@ -137,7 +137,7 @@ def _times(frame: pd.DataFrame, time: str | None) -> str | None:
 def _plot_valence_over_time(axes: Any, frame: pd.DataFrame, time: str) -> None:
     import pandas as pd
 
-    times = pd.to_datetime(frame[time], errors="coerce", utc=True)
+    times = pd.to_datetime(frame[time], errors="coerce", utc=True, format="mixed")
     if times.isna().all():
         raise DataError(
             f"column {time!r} holds no dates or times, such as {frame[time].iloc[0]!r}; name another as time"
