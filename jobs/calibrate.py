@@ -1,31 +1,7 @@
-"""Calibrate a model: python jobs/calibrate.py --model DIR --data DIR"""
+"""`emollm calibrate` as a script for `ray job submit`: python jobs/calibrate.py --help"""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-
-from emollm.core.options import read_config, run_job
-
-
-def main(argv: Sequence[str]) -> None:
-    from emollm.evaluation.options import CalibrateConfig
-
-    config = read_config(CalibrateConfig, argv, prog="calibrate")
-
-    from emollm.core.progress import progress_bar, table_console
-    from emollm.evaluation.calibrate import calibrate_model
-    from emollm.evaluation.fit_calibration import LEAST_ROWS
-    from emollm.evaluation.report.terminal import gains_table
-
-    with progress_bar("calibrating", None, "questions") as advance:
-        done = calibrate_model(config, on_rows=lambda new, total: advance(new, total=total))
-    table_console().print(gains_table(done.gains, right_share=config.right_share))
-    if done.left:
-        print(
-            f"left as they are, with fewer than {LEAST_ROWS} answers in each half of the texts: {', '.join(done.left)}"
-        )
-    print(f"{config.model}/affect.json now holds the calibration; every engine run that it was fitted for applies it")
-
+from emollm.commands.calibrate import main
+from emollm.core.options import run_job
 
 if __name__ == "__main__":
     run_job(main)

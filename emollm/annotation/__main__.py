@@ -13,7 +13,7 @@ def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m emollm.annotation", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="verify")
     command = commands.add_parser("verify", help="hold an annotated corpus against its manifest, tasks and input")
-    command.add_argument("output", help="folder that jobs/annotate.py finished, local, s3:// or gs://")
+    command.add_argument("output", help="folder that `emollm annotate` finished, local, s3:// or gs://")
     command.add_argument("--no-input", action="store_true", help="do not read the input again")
     chosen = parser.parse_args(argv)
 

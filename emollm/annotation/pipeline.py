@@ -1,4 +1,4 @@
-"""Annotate a corpus with Ray Data: what `jobs/annotate.py` runs."""
+"""Annotate a corpus with Ray Data: what `emollm annotate` runs."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pyarrow as pa
@@ -11,18 +12,28 @@ from rich.text import Text
 from emollm.annotation.monitor import left_in_words
 from emollm.annotation.options import AnnotateConfig
 
+_STRONG = 0.4
+"""Emotions are named with their intensity from here on."""
+
 
 def posts_table(posts: pa.Table, *, title: str) -> Table:
-    """One line a post: its valence (0..1), its emotions and how sure they are; a dash where there is an error."""
+    """One line per post: its valence (0..1), its strongest emotion with the intensity, and its set of emotions.
+
+    A dash stands where there is an error.
+    """
     table = Table(title=title, title_justify="left", expand=True)
-    table.add_column("post", no_wrap=True, overflow="ellipsis", ratio=3)
+    table.add_column("post", overflow="fold", ratio=3)
     table.add_column("valence", justify="right", no_wrap=True)
-    table.add_column("emotions", no_wrap=True, overflow="ellipsis", ratio=1)
-    table.add_column("sure", justify="right", no_wrap=True)
+    table.add_column("strongest", no_wrap=True)
+    table.add_column("emotions", ratio=1)
+    intensities = [name for name in posts.column_names if re.fullmatch(r"ei_reg_[a-z]+", name)]
     for row in posts.to_pylist():
         emotions = "–" if row["e_c"] is None else ", ".join(row["e_c"]) or "none"
+        known = {name.removeprefix("ei_reg_"): row[name] for name in intensities if row[name] is not None}
+        emotion = max(known, key=lambda name: known[name], default="")
+        strongest = f"{emotion} {known[emotion]:.2f}" if emotion and known[emotion] >= _STRONG else "–"
         # Text: a post is data, and "[bold]" in it no markup.
-        table.add_row(Text(row["text"] or ""), _number(row["v_reg"]), emotions, _number(row["e_c_confidence"]))
+        table.add_row(Text(row["text"] or ""), _number(row["v_reg"]), strongest, emotions)
     return table
 
 

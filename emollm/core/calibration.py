@@ -1,6 +1,6 @@
 """Calibration: maps that make a model's probabilities mean what they say, kept in `affect.json`.
 
-Fitted on validation rows by `jobs/calibrate.py`, one set for each engine, since engines give different distributions of
+Fitted on validation rows by `emollm calibrate`, one set for each engine, since engines give different distributions of
 the same model; applied by `scoring/calibrated.py` to whatever engine answers. No map changes which class or labels are
 answered, and none the order of numbers.
 """

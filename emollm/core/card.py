@@ -46,7 +46,7 @@ class AffectCard(_Part):
     heads: HeadsCard | None = None
     """Heads on a hidden layer, if it has any: what `--engine heads` reads."""
     calibration: dict[str, Calibration] = Field(default_factory=dict)
-    """By engine: maps that `jobs/calibrate.py` fitted on validation rows; `open_scorer` applies them."""
+    """By engine: maps that `emollm calibrate` fitted on validation rows; `open_scorer` applies them."""
     training: dict[str, Any] = Field(default_factory=dict)
     """Where it came from: rows of each split, options of the run. Empty for an untrained base."""
 
@@ -70,7 +70,7 @@ def read_card(folder: Path) -> AffectCard:
     except FileNotFoundError:
         raise ModelError(
             f"{folder} has no {CARD_FILE}, so it is not a model directory of emollm; "
-            f"make one: python jobs/train.py --base {folder} --data DATA --out DIR"
+            f"make one: emollm train --base {folder} --data DATA --out DIR"
         ) from None
     except (ValidationError, UnicodeDecodeError) as error:
         first = str(error).replace("\n", " ")[:300]

@@ -81,7 +81,19 @@ def _profiles() -> dict[str, dict[str, Any]]:
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse, but a wrong option is a ConfigError that lists the right ones."""
+    """argparse, but a wrong option is a ConfigError that lists the right ones; options may be given without a name."""
+
+    bare: tuple[str, ...] = ()
+    """Options that words without a name stand for, in this order: `posts.csv` for `--input posts.csv`."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        words, free = list(args or ()), list(self.bare)
+        _, left = self.parse_known_args(words)
+        while free and (word := next((w for w in left if not w.startswith("-")), None)) is not None:
+            at = words.index(word)
+            words[at : at + 1] = [f"{free.pop(0)}={word}"]
+            _, left = self.parse_known_args(words)
+        return super().parse_args(words, namespace)
 
     def error(self, message: str) -> Any:
         options = sorted(o for action in self._actions for o in action.option_strings if o.startswith("--"))
@@ -94,12 +106,16 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}; {hint}options: {', '.join(known)}")
 
 
-def read_config(cls: type[C], argv: Sequence[str], *, prog: str) -> C:
+def read_config(cls: type[C], argv: Sequence[str], *, prog: str, bare: Sequence[str] = ()) -> C:
     """The options of a job: defaults, then `--config FILE` (YAML, TOML or JSON), then the command line.
+
+    `bare` names the fields that words without an option's name stand for, in order.
 
     Raises ConfigError, one line a problem, naming the option, its value and what is allowed.
     """
-    parser = _Parser(prog=prog, description=(cls.__doc__ or "").strip(), allow_abbrev=False)
+    usage = " ".join([f"emollm {prog}", *(f"[{name.upper()}]" for name in bare), "[OPTIONS]"])
+    parser = _Parser(prog=prog, usage=usage, description=(cls.__doc__ or "").strip(), allow_abbrev=False)
+    parser.bare = tuple(f"--{name.replace('_', '-')}" for name in bare)
     parser.add_argument("--config", metavar="FILE", help="YAML, TOML or JSON file with any of these options")
     # CliSettingsSource reads the whole line; --config is taken out of it first.
     only_config = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -121,7 +137,9 @@ def read_config(cls: type[C], argv: Sequence[str], *, prog: str) -> C:
         def settings_customise_sources(  # type: ignore[override]
             cls, settings_cls: Any, init_settings: Any, **_: Any
         ) -> tuple[Any, ...]:
-            line: CliSettingsSource[Any] = CliSettingsSource(settings_cls, root_parser=parser, cli_parse_args=rest)
+            line: CliSettingsSource[Any] = CliSettingsSource(
+                settings_cls, root_parser=parser, cli_parse_args=rest, parse_args_method=_Parser.parse_args
+            )
             return (line, init_settings)
 
     try:
@@ -170,6 +188,19 @@ def _placed(name: str, value: Any, storage: Path) -> Any:
         folder = storage / value.removeprefix(prefix)
         return f"{prefix}{folder}" if folder.is_dir() else value
     return value
+
+
+def option_names(cls: type[BaseModel], prefix: str = "--") -> list[str]:
+    """The options of a command as they are written on its line, those of its sections included."""
+    names = []
+    for name, field in cls.model_fields.items():
+        option = prefix + name.replace("_", "-")
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            names += option_names(section, f"{option}.")
+        else:
+            names.append(option)
+    return names
 
 
 def split_command(argv: Sequence[str], *, prog: str, commands: Mapping[str, type[Config]]) -> tuple[str, Sequence[str]]:

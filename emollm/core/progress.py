@@ -1,8 +1,9 @@
-"""Progress on the terminal: rich bars where somebody looks, a line now and then where it is a log file."""
+"""Progress: a bar in a terminal or a notebook, a line now and then in a log file."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -34,8 +35,12 @@ _SECONDS_BETWEEN_LINES = 15.0
 def progress_bar(title: str, total: int | None, unit: str) -> Iterator[Callable[..., None]]:
     """Yield `advance(n, note="")`; the bar shows count, speed, time left and the last note.
 
-    In a log file or a pipe, where a bar would be noise, a line is printed every 15 seconds.
+    In a notebook it is tqdm's; in a log file or a pipe, where a bar would be noise, a line is printed every 15 seconds.
     """
+    if in_notebook():
+        with _notebook_bar(title, total, unit) as advance:
+            yield advance
+        return
     if not console.is_terminal:
         with _lines(title, total, unit) as advance:
             yield advance
@@ -59,6 +64,32 @@ def progress_bar(title: str, total: int | None, unit: str) -> Iterator[Callable[
                 progress.update(task, note=note)
             if total is not None:
                 progress.update(task, total=total)
+
+        yield advance
+
+
+def in_notebook() -> bool:
+    """Whether this is a kernel that draws in a browser: a Jupyter notebook or a relative of it."""
+    shell = sys.modules.get("IPython")
+    current = shell.get_ipython() if shell else None
+    return current is not None and type(current).__name__ != "TerminalInteractiveShell"
+
+
+@contextlib.contextmanager
+def _notebook_bar(title: str, total: int | None, unit: str) -> Iterator[Callable[..., None]]:
+    # tqdm comes with transformers. Its bar of widgets needs ipywidgets; the one of text is drawn in any notebook.
+    if importlib.util.find_spec("ipywidgets"):
+        from tqdm.notebook import tqdm
+    else:
+        from tqdm import tqdm
+    with tqdm(desc=title, total=total, unit=f" {unit}") as bar:
+
+        def advance(count: int = 1, *, note: str | None = None, total: int | None = None) -> None:
+            if total is not None and total != bar.total:
+                bar.total = total
+            if note is not None:
+                bar.set_postfix_str(note, refresh=False)
+            bar.update(count)
 
         yield advance
 

@@ -1,4 +1,4 @@
-"""Corpora to data folders: what `jobs/build_data.py aaid` and `own` run."""
+"""Corpora to data folders: what `emollm build-data` aaid` and `own` run."""
 
 from __future__ import annotations
 

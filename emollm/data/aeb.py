@@ -1,4 +1,4 @@
-"""The AEB benchmark from official or published files: what `jobs/build_data.py aeb` runs.
+"""The AEB benchmark from official or published files: what `emollm build-data` aeb` runs.
 
 Texts and golds are those of the published benchmark, spelling included; wordings are ours unless imported. One
 row an example, in the order of its source; golds stand in the task's own range (`value`), in 0..1 (`unit`) or

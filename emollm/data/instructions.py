@@ -159,7 +159,7 @@ def read_rows(folder: Path, split: str) -> pa.Table:
     """The rows of "train" or "validation", or of a benchmark's task; raises DataError naming the command to run."""
     path = folder / f"{split}.parquet"
     if not path.is_file():
-        raise DataError(f"no {path}; build it: python jobs/build_data.py aaid --semeval DIR --out {folder}")
+        raise DataError(f"no {path}; build it: emollm build-data aaid --semeval DIR --out {folder}")
     try:
         table = pq.read_table(path)
     except pa.ArrowInvalid as error:
@@ -168,6 +168,6 @@ def read_rows(folder: Path, split: str) -> pa.Table:
     if missing:
         raise DataError(
             f"{path} lacks the columns {', '.join(sorted(missing))}; is it an emollm data folder of this version? "
-            "python jobs/build_data.py --help lists how to build one"
+            "emollm build-data --help lists how to build one"
         )
     return table

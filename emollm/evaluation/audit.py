@@ -1,4 +1,4 @@
-"""Does a model score sentences alike that differ in a gender or race word alone? What `jobs/audit.py` runs."""
+"""Does a model score sentences alike that differ in a gender or race word alone? What `emollm audit` runs."""
 
 from __future__ import annotations
 

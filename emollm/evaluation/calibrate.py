@@ -1,4 +1,4 @@
-"""Fit a model's calibration on validation rows and put it into its card: what `jobs/calibrate.py` runs."""
+"""Fit a model's calibration on validation rows and put it into its card: what `emollm calibrate` runs."""
 
 from __future__ import annotations
 

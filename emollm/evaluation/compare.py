@@ -1,4 +1,4 @@
-"""Is run B better than run A? A paired bootstrap over the rows that both answered: what `jobs/compare.py` runs."""
+"""Is run B better than run A? A paired bootstrap over the rows that both answered: what `emollm compare` runs."""
 
 from __future__ import annotations
 

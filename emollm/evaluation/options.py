@@ -27,9 +27,9 @@ class EvaluateConfig(ScorerConfig):
     """Model directory, the model in the box by name, or an untrained base: its registry name, or base:FOLDER. None:
     the model in the box, or none where --predictions or --beside are given."""
     data: Path | None = None
-    """Data folder that jobs/build_data.py wrote: its validation rows."""
+    """Data folder that `emollm build-data` wrote: its validation rows."""
     aeb: Path | None = None
-    """Benchmark folder that `jobs/build_data.py aeb` wrote. Together with --data both are measured."""
+    """Benchmark folder that `emollm build-data` aeb` wrote. Together with --data both are measured."""
     predictions: Path | None = None
     """Somebody's predictions, JSON lines or Parquet with `prediction` and `gold`; or a predictions.parquet of this
     job, to measure again without scoring."""
@@ -107,7 +107,7 @@ class CalibrateConfig(ScorerConfig):
     model: str
     """Model directory; its affect.json is written anew."""
     data: Path
-    """Data folder that jobs/build_data.py wrote: its validation rows, which the model must not have been trained on."""
+    """Data folder that `emollm build-data` wrote: its validation rows, which the model was not trained on."""
     tasks: tuple[str, ...] | None = None
     """Tasks to calibrate. None: every task that the model and the data share."""
     max_rows: int | None = Field(None, ge=1)
@@ -147,7 +147,7 @@ class CompareConfig(Config):
     """Tell whether run B is better than run A, by a paired bootstrap over the rows both answered."""
 
     run_a: Path
-    """Output folder of jobs/evaluate.py; the two may be given bare, `compare RUN_A RUN_B`."""
+    """Output folder of `emollm evaluate`; the two may be given bare, `compare RUN_A RUN_B`."""
     run_b: Path
     """Another."""
     system_a: str | None = None

@@ -1,4 +1,4 @@
-"""Questions, predictions, metrics, report: what `jobs/evaluate.py` runs, from top to bottom."""
+"""Questions, predictions, metrics, report: what `emollm evaluate` runs, from top to bottom."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ class Run(NamedTuple):
 
 
 def read_run(folder: Path) -> Run:
-    """The systems of an output folder of jobs/evaluate.py: predictions, and what metrics.json tells of them.
+    """The systems of an output folder of `emollm evaluate`: predictions, and what metrics.json tells of them.
 
     Raises DataError if either is not there or of another version.
     """
@@ -110,7 +110,7 @@ def read_run(folder: Path) -> Run:
         tasks = [Task.model_validate(task) for task in metrics["tasks"]]
         rows_from = dict(metrics["rows_from"])
     except (OSError, ValueError, KeyError, TypeError):
-        raise DataError(f"{folder} is no output folder of jobs/evaluate.py of this version") from None
+        raise DataError(f"{folder} is no output folder of `emollm evaluate` of this version") from None
     predictions = read_predictions(folder / PREDICTIONS_FILE, tasks)
     return Run(
         [System(name, about[name]["role"], p, about[name]["facts"]) for name, p in predictions.items()], rows_from

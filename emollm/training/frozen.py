@@ -135,7 +135,7 @@ def labels_of(config: TrainConfig, ask_teacher: AskTeacher | None = None) -> tup
         return golds, tasks
     their_tasks = teacher_tasks(config, tasks)
     if ask_teacher is None:
-        raise ConfigError("--teacher needs somebody who asks it: pass ask_teacher, as jobs/train.py does")
+        raise ConfigError("--teacher needs somebody who asks it: pass ask_teacher, as `emollm train` does")
     soft = soft_labels(ask_teacher(config, their_tasks), their_tasks)
     if golds is None:
         return soft, their_tasks

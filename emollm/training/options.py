@@ -41,7 +41,7 @@ class TrainConfig(Config):
     """Fine-tune a base model with Ray Train and DeepSpeed, by instruction tuning or with heads on hidden states."""
 
     data: Path | None = None
-    """Data folder that jobs/build_data.py wrote. Optional only with --teacher."""
+    """Data folder that `emollm build-data` wrote. Optional only with --teacher."""
     out: Path
     """Model directory to write. On a cluster: a folder that all nodes share."""
     recipe: str | None = None
@@ -63,7 +63,7 @@ class TrainConfig(Config):
     teacher_engine: Literal["auto", "constrained", "heads"] = "auto"
     """Inference engine of the teacher."""
     unlabelled: Path | None = None
-    """Posts for the teacher to label, in any format that jobs/annotate.py reads."""
+    """Posts for the teacher to label, in any format that `emollm annotate` reads."""
     max_unlabelled: int | None = Field(None, ge=1)
     """Label at most this many of them, from the start. None: all."""
     method: Literal["lora", "full"] = "lora"
@@ -155,7 +155,7 @@ class TrainConfig(Config):
         if self.teacher is not None and not self.freeze:
             raise ValueError("--teacher needs heads on a frozen base; add --objective heads --freeze")
         if self.data is None and self.teacher is None:
-            raise ValueError("--data is required; build it: python jobs/build_data.py aaid --out DIR")
+            raise ValueError("--data is required; build it: emollm build-data aaid --out DIR")
         return self
 
     @model_validator(mode="after")
@@ -180,9 +180,7 @@ class TrainConfig(Config):
                     f"--{option.replace('_', '-')} needs training steps; --freeze fits the heads in closed form"
                 )
         if self.plan and self.teacher is not None:
-            raise ValueError(
-                "--plan does not estimate a teacher's time; use: python jobs/annotate.py --dry-run 100 ..."
-            )
+            raise ValueError("--plan does not estimate a teacher's time; use: emollm annotate --dry-run 100 ...")
         if self.merge and self.objective != "generate":
             raise ValueError("--merge is for --objective generate; heads use the base model with its adapter as saved")
         if self.merge and self.method != "lora":

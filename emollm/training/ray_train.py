@@ -1,4 +1,4 @@
-"""Ray Train around the loop: what `jobs/train.py` runs."""
+"""Ray Train around the loop: what `emollm train` runs."""
 
 from __future__ import annotations
 

@@ -15,12 +15,14 @@ def test_a_post_is_shown_as_it_is_and_an_error_as_a_dash() -> None:
         {
             "text": ["[bold]not markup[/bold] :)", None],
             "v_reg": [0.754, None],
+            "ei_reg_joy": [0.81, None],
+            "ei_reg_fear": [0.12, None],
+            "ei_reg_joy_std": [0.1, None],
             "e_c": pa.array([["joy", "love"], None], pa.list_(pa.string())),
-            "e_c_confidence": [0.314, None],
         }
     )
     console = Console(width=100, record=True, file=io.StringIO())
     console.print(posts_table(posts, title="t"))
     lines = [" ".join(line.replace("│", " ").split()) for line in console.export_text().splitlines()]
-    assert "[bold]not markup[/bold] :) 0.75 joy, love 0.31" in lines
+    assert "[bold]not markup[/bold] :) 0.75 joy 0.81 joy, love" in lines
     assert "– – –" in lines

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster import checks
-from cluster.doctor import working_dir_bytes
-from cluster.finding import Finding, as_json, as_text
-from cluster.probe import Ask, NodeFacts, StorageFacts, try_storage
+from emollm.doctor import checks, working_dir_bytes
+from emollm.doctor.finding import Finding, as_json, as_text
+from emollm.doctor.probe import Ask, NodeFacts, StorageFacts, try_storage
 from tests.conftest import ROOT
 
 A100 = "NVIDIA A100-SXM4-40GB, 570.86.15, 40960 MiB"

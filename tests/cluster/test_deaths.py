@@ -106,7 +106,7 @@ def test_the_endpoint_answers_while_a_node_with_a_replica_dies(cluster: RayClust
     url = f"http://{HEAD}:{port}"
     entry = (
         f"serve start --http-host {HEAD} --http-port {port} --proxy-location HeadOnly && "
-        f"exec serve run serve.app:build model={model_directory} replicas=2"
+        f"exec serve run emollm.serve.app:build model={model_directory} replicas=2"
     )
     submit = [BIN / "ray", "job", "submit", "--address", cluster.dashboard, "--working-dir", ".", "--no-wait", "--"]
     subprocess.run([*submit, "bash", "-c", entry], cwd=ROOT, env=cluster.env, check=True, timeout=300)

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster.finding import Finding, all_passed
 from cluster.launcher import check_launcher
 from emollm.core.errors import ConfigError
 from emollm.core.options import read_profile
+from emollm.doctor.finding import Finding, all_passed
 from tests.conftest import ROOT
 
 CLUSTER = ROOT / "cluster.yaml"

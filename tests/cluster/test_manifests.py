@@ -83,10 +83,10 @@ def test_the_profile_of_the_job_fits_the_pods() -> None:
 
 
 def test_the_endpoint_asks_for_keys() -> None:
-    from serve.config import ServeConfig
+    from emollm.serve.config import ServeConfig
 
     (app,) = yaml.safe_load(manifest("RayService")["spec"]["serveConfigV2"])["applications"]
-    assert app["import_path"] == "serve.app:build"
+    assert app["import_path"] == "emollm.serve.app:build"
     # Serve listens in the pod's network whatever `host` says, so keys are not a choice.
     assert ServeConfig.model_validate(app["args"]).keys == Path("/etc/emollm/keys.txt")
 

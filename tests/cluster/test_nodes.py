@@ -32,7 +32,7 @@ def storage(cluster: RayCluster) -> Path:
 
 def doctor(cluster: RayCluster, *argv: str, cwd: Path = ROOT, **env: str) -> tuple[int, dict[str, dict[str, str]]]:
     """Its exit status, and what it found, by check."""
-    command = [sys.executable, "-m", "cluster.doctor", "--format", "json", "--cluster.ray-address", cluster.address]
+    command = [sys.executable, "-m", "emollm.doctor", "--format", "json", "--cluster.ray-address", cluster.address]
     env = cluster.env | {"PYTHONPATH": str(ROOT)} | env
     ran = subprocess.run([*command, *argv], cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
     assert ran.stdout, ran.stderr
@@ -115,7 +115,7 @@ def test_the_doctor_says_when_it_is_not_let_in(cluster: RayCluster) -> None:
 
 
 def test_a_ray_without_a_token_fails_the_doctor(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "cluster.doctor", "--min-free-gib", "0"]
+    command = [sys.executable, "-m", "emollm.doctor", "--min-free-gib", "0"]
     env = ENV | {"RAY_AUTH_MODE": "disabled"}
     ran = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
     assert ran.returncode == 1, ran.stderr

@@ -36,7 +36,7 @@ def serve_url(local_ray: None) -> Iterator[str]:
 def deploy(serve_url: str, model_directory: Path) -> Iterator[Deploy]:
     from ray import serve
 
-    from serve.app import build
+    from emollm.serve.app import build
 
     clients: list[httpx.Client] = []
     deployed: dict[str, Any] = {}

@@ -22,8 +22,8 @@ from emollm.core.card import read_card
 from emollm.core.errors import ResourceError
 from emollm.core.options import ClusterConfig
 from emollm.scoring.rows import AnnotatePosts
-from serve.__main__ import check_room
-from serve.batching import Piece
+from emollm.serve.__main__ import check_room
+from emollm.serve.batching import Piece
 from tests.conftest import ROOT
 from tests.serve.conftest import Deploy
 from tests.waiting import wait_for
@@ -260,7 +260,7 @@ def wait_for_logs(*containing: str, deployment: str = "Http") -> Iterator[dict[s
 def test_metrics_count_requests_tokens_answers_and_confidence(client: httpx.Client) -> None:
     import ray
 
-    from serve.__main__ import metrics_address
+    from emollm.serve.__main__ import metrics_address
 
     client.post("/v1/annotate", json={"texts": ["a"], "tasks": ["V-oc"]})
     wanted = {
@@ -297,7 +297,7 @@ def test_too_many_replicas_are_refused_in_the_words_of_its_own_options() -> None
 
 
 def serve_command(*argv: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "serve", *argv]
+    command = [sys.executable, "-m", "emollm.serve", *argv]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
@@ -318,7 +318,7 @@ def test_starting_it_wrongly_is_one_clear_line(tmp_path: Path, model_directory: 
     assert "Traceback" not in ran.stderr
     ran = serve_command("--model", str(model_directory), "--host", "0.0.0.0")
     assert ran.returncode == 2
-    assert "there are no API keys; make one: python -m serve.keys" in ran.stderr
+    assert "there are no API keys; make one: python -m emollm.serve.keys" in ran.stderr
 
 
 @pytest.mark.ray

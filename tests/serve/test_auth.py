@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from emollm.core.errors import ConfigError
-from serve.auth import (
+from emollm.serve.auth import (
     ENVIRONMENT,
     add_key,
     check_access,
@@ -21,7 +21,7 @@ from serve.auth import (
     key_name,
     parse_keys,
 )
-from serve.config import ServeConfig
+from emollm.serve.config import ServeConfig
 from tests.conftest import ROOT
 
 
@@ -106,7 +106,7 @@ def test_or_another(host: str) -> None:
 
 def test_the_command_prints_the_key_once(tmp_path: Path) -> None:
     file = tmp_path / "keys.txt"
-    command = [sys.executable, "-m", "serve.keys", "ana", "--file", str(file)]
+    command = [sys.executable, "-m", "emollm.serve.keys", "ana", "--file", str(file)]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert key_name(ran.stdout.strip(), parse_keys(file.read_text(), where="file")) == "ana"
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

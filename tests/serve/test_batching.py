@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from serve.batching import QUESTION_TOKENS, FairGate, Piece, cut, text_tokens
+from emollm.serve.batching import QUESTION_TOKENS, FairGate, Piece, cut, text_tokens
 
 
 def pieces(request: str, *tokens: int) -> list[Piece]:

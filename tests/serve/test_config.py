@@ -9,9 +9,9 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from serve.app import build
-from serve.config import ServeConfig
-from serve.gateway import PIECES_UNDER_WAY
+from emollm.serve.app import build
+from emollm.serve.config import ServeConfig
+from emollm.serve.gateway import PIECES_UNDER_WAY
 from tests.conftest import ROOT
 
 
@@ -47,9 +47,9 @@ def test_all_that_can_be_under_way_waits_in_the_replica_where_turns_are_taken(mo
 def test_the_file_for_a_cluster_is_one_that_serve_deploy_takes() -> None:
     from ray.serve.schema import ServeDeploySchema
 
-    written = yaml.safe_load((ROOT / "serve" / "deploy.yaml").read_text())
+    written = yaml.safe_load((ROOT / "emollm" / "serve" / "deploy.yaml").read_text())
     (application,) = ServeDeploySchema.model_validate(written).applications
-    assert application.import_path == "serve.app:build"
+    assert application.import_path == "emollm.serve.app:build"
     config = ServeConfig.model_validate(application.args)
     assert config.host == written["http_options"]["host"]
     assert config.keys is not None

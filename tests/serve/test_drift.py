@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from serve.drift import WINDOW, Drift
+from emollm.serve.drift import WINDOW, Drift
 
 
 def test_drift_is_unknown_until_both_windows_are_full() -> None:

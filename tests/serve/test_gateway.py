@@ -16,12 +16,12 @@ from emollm.core.answers import Answer
 from emollm.core.card import read_card
 from emollm.core.prompts import questions_for
 from emollm.core.tasks import select_tasks
-from serve import gateway as module
-from serve.annotator import Description
-from serve.batching import Piece
-from serve.config import ServeConfig
-from serve.gateway import Gateway, ModelChanged
-from serve.problems import Problem
+from emollm.serve import gateway as module
+from emollm.serve.annotator import Description
+from emollm.serve.batching import Piece
+from emollm.serve.config import ServeConfig
+from emollm.serve.gateway import Gateway, ModelChanged
+from emollm.serve.problems import Problem
 
 TEXTS = ["so " * 200] * 8
 """At 64 tokens a batch each is a piece of its own."""

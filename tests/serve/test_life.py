@@ -16,7 +16,7 @@ import httpx
 import psutil
 import pytest
 
-from serve.config import ServeConfig
+from emollm.serve.config import ServeConfig
 from tests.serve.conftest import Deploy
 from tests.serve.test_app import log_folder
 from tests.waiting import wait_for
@@ -109,7 +109,7 @@ def test_a_killed_replica_is_replaced_and_no_answer_is_wrong_or_lost(client: htt
 def test_under_load_a_second_replica_comes_and_goes_and_no_request_fails(
     deploy: Deploy, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from serve import app
+    from emollm.serve import app
 
     replicas = app._replicas
 
@@ -139,7 +139,7 @@ def test_a_model_that_does_not_load_says_why_and_is_not_tried_for_ever(
     from ray import serve
 
     from emollm.core.errors import ModelError
-    from serve.start import deploy as start
+    from emollm.serve.start import deploy as start
 
     broken = tmp_path / "broken"
     shutil.copytree(model_directory, broken)

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from serve.auth import add_key
+from emollm.serve.auth import add_key
 from tests.serve.conftest import Deploy
 from tests.waiting import wait_for
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.metrics import HttpMetrics
-from serve.middleware import Admit, AskForKey, LimitBody
+from emollm.serve.metrics import HttpMetrics
+from emollm.serve.middleware import Admit, AskForKey, LimitBody
 
 HERE = ("127.0.0.1", 5000)
 
@@ -84,7 +84,7 @@ def test_without_keys_this_machine_is_answered(host: str) -> None:
 
 
 def test_with_keys_a_proxy_may_ask_for_others_and_load_balancers_always() -> None:
-    from serve.auth import hash_key
+    from emollm.serve.auth import hash_key
 
     foreign: dict[str, Any] = {"client": ("10.1.2.3", 5000), "host": "api.example", "forwarded": "for=10.9.9.9"}
     app = AskForKey(application, {"ana": hash_key("secret")}, open_access=False)

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from serve.auth import add_key
+from emollm.serve.auth import add_key
 from tests.serve.conftest import Deploy
 
 pytestmark = pytest.mark.ray

@@ -6,7 +6,7 @@ import re
 
 from emollm.core import errors
 from emollm.core.errors import EmollmError, ResourceError
-from serve.config import ServeConfig
+from emollm.serve.config import ServeConfig
 
 _OWN_ERROR = re.compile(r"emollm\.core\.errors\.(\w+): (.*)")
 
@@ -15,7 +15,7 @@ def deploy(config: ServeConfig, *, name: str = "emollm", route_prefix: str = "/"
     """Returns when it answers. Raises what kept the model from loading, as its replica raised it."""
     from ray import serve
 
-    from serve.app import build
+    from emollm.serve.app import build
 
     try:
         serve.run(build(config.model_dump()), name=name, route_prefix=route_prefix)

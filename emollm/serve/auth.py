@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from emollm.core.errors import ConfigError
-from serve.config import ServeConfig
+from emollm.serve.config import ServeConfig
 
 ENVIRONMENT = "EMOLLM_API_KEYS"
 _PREFIX = "emollm_"
@@ -50,7 +50,8 @@ def parse_keys(text: str, *, where: str) -> dict[str, str]:
         found = _LINE.fullmatch(line)
         if not found:
             raise ConfigError(
-                f"{where}, entry {number}, is not `name = sha256:HASH`; make one: python -m serve.keys NAME --file FILE"
+                f"{where}, entry {number}, is not `name = sha256:HASH`; make one: "
+                "python -m emollm.serve.keys NAME --file FILE"
             )
         if found[1] in keys:
             raise ConfigError(f"{where} holds two keys named {found[1]!r}; a name tells whose request it was")
@@ -68,7 +69,9 @@ def read_keys(config: ServeConfig, environment: Mapping[str, str] = os.environ) 
         raise ConfigError(f"--keys {config.keys} cannot be read: {error}") from None
     keys = parse_keys(text, where=str(config.keys))
     if not keys:
-        raise ConfigError(f"--keys {config.keys} holds no key; add one: python -m serve.keys NAME --file {config.keys}")
+        raise ConfigError(
+            f"--keys {config.keys} holds no key; add one: python -m emollm.serve.keys NAME --file {config.keys}"
+        )
     return keys
 
 
@@ -78,8 +81,8 @@ def check_access(config: ServeConfig, environment: Mapping[str, str] = os.enviro
     if not keys and not config.open_access and not is_loopback(config.host):
         raise ConfigError(
             f"--host {config.host} lets others in, and there are no API keys; make one: "
-            "python -m serve.keys NAME --file keys.txt, then --keys keys.txt (or --open-access, behind a gateway that "
-            "checks who asks)"
+            "python -m emollm.serve.keys NAME --file keys.txt, then --keys keys.txt (or --open-access, behind a "
+            "gateway that checks who asks)"
         )
     return keys
 

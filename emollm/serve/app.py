@@ -1,4 +1,4 @@
-"""The Serve application: `serve run serve.app:build model=DIR`, or python -m serve --model DIR."""
+"""The Serve application: `serve run emollm.serve.app:build model=DIR`, or emollm serve --model DIR."""
 
 # No `from __future__ import annotations` here: FastAPI and Serve read annotations inside replicas, where they
 # cannot look up strings.
@@ -22,14 +22,14 @@ from emollm.core.bases import anywhere
 from emollm.core.card import card_tasks
 from emollm.core.options import with_values
 from emollm.scoring.open import resolve_engine
-from serve.annotator import Annotator, batch_budget
-from serve.auth import check_access
-from serve.batching import PIECES_A_BATCH
-from serve.config import ServeConfig
-from serve.gateway import PIECES_UNDER_WAY, Gateway
-from serve.middleware import Admit, AskForKey, LimitBody, Record
-from serve.problems import Problem, on_http_error, on_invalid, on_problem
-from serve.schema import (
+from emollm.serve.annotator import Annotator, batch_budget
+from emollm.serve.auth import check_access
+from emollm.serve.batching import PIECES_A_BATCH
+from emollm.serve.config import ServeConfig
+from emollm.serve.gateway import PIECES_UNDER_WAY, Gateway
+from emollm.serve.middleware import Admit, AskForKey, LimitBody, Record
+from emollm.serve.problems import Problem, on_http_error, on_invalid, on_problem
+from emollm.serve.schema import (
     AnnotateRequest,
     AnnotateResponse,
     ErrorMessage,
@@ -161,7 +161,7 @@ class Http:
 
 
 def build(args: Mapping[str, Any]) -> Any:
-    """The Serve application for `serve run serve.app:build model=DIR [engine=..] [replicas=..]`."""
+    """The Serve application for `serve run emollm.serve.app:build model=DIR [engine=..] [replicas=..]`."""
     config = ServeConfig.model_validate(dict(args))
     keys = check_access(config)
     card_tasks(config.model)  # a wrong folder is an error here, not a replica that restarts for ever

@@ -1,4 +1,4 @@
-"""Start the endpoint on this machine: python -m serve --model DIR"""
+"""Start the endpoint on this machine: emollm serve --model DIR"""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 from emollm.core.card import card_tasks
 from emollm.core.errors import ResourceError
 from emollm.core.options import ClusterConfig, read_config, run_job, with_values
-from serve.auth import check_access
-from serve.config import ServeConfig
+from emollm.serve.auth import check_access
+from emollm.serve.config import ServeConfig
 
 
 def check_port(host: str, port: int) -> None:
@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> None:
     from ray import serve
 
     from emollm.runtime.session import ray_session, with_gpus
-    from serve.start import deploy
+    from emollm.serve.start import deploy
 
     cluster = ClusterConfig(
         ray_address="local",

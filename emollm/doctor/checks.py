@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from cluster.finding import Finding, Status
-from cluster.probe import NodeFacts
+from emollm.doctor.finding import Finding, Status
+from emollm.doctor.probe import NodeFacts
 
 GIB = 1 << 30
 MIB = 1 << 20

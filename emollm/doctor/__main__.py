@@ -1,4 +1,4 @@
-"""Check a cluster before a long run, and say what to do: python -m cluster.doctor --cluster.profile a100x2"""
+"""Check a cluster before a long run, and say what to do: emollm doctor --cluster.profile a100x2"""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from cluster import checks
-from cluster.finding import Finding, all_passed, as_json, as_text
-from cluster.probe import Ask, NodeFacts, Probe
 from emollm.core.bases import BASE_PREFIX, BASES, DEFAULT_MODEL
 from emollm.core.errors import ResourceError
 from emollm.core.options import ClusterConfig, Config, read_config, run_job
+from emollm.doctor import checks
+from emollm.doctor.finding import Finding, all_passed, as_json, as_text
+from emollm.doctor.probe import Ask, NodeFacts, Probe
 from emollm.runtime.session import LIGHT_TASK_CPUS, ray_session
 
 
@@ -88,10 +88,10 @@ def _ask_nodes(config: DoctorConfig, nonce: str) -> tuple[list[NodeFacts], dict[
     from ray import cloudpickle
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    import cluster.probe
+    import emollm.doctor.probe
 
     # By value: nodes need not have this folder.
-    cloudpickle.register_pickle_by_value(cluster.probe)
+    cloudpickle.register_pickle_by_value(emollm.doctor.probe)
     ask = Ask(
         session_dir=ray._private.worker.global_worker.node.get_session_dir_path(),
         storage=_text(config.cluster.storage),

@@ -1,4 +1,4 @@
-"""Make an API key: python -m serve.keys NAME --file keys.txt"""
+"""Make an API key: python -m emollm.serve.keys NAME --file keys.txt"""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from emollm.core.options import run_job
-from serve.auth import add_key
+from emollm.serve.auth import add_key
 
 
 def main(argv: Sequence[str]) -> None:

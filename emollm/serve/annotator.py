@@ -21,10 +21,10 @@ from emollm.core.tasks import select_tasks
 from emollm.models.device import resolve_device
 from emollm.models.precision import resolve_precision
 from emollm.scoring.open import open_scorer, resolve_engine
-from serve.batching import FairGate, Piece
-from serve.config import ServeConfig
-from serve.metrics import ModelMetrics
-from serve.problems import report
+from emollm.serve.batching import FairGate, Piece
+from emollm.serve.config import ServeConfig
+from emollm.serve.metrics import ModelMetrics
+from emollm.serve.problems import report
 
 
 class Description(NamedTuple):

@@ -11,9 +11,9 @@ import ray.serve
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.auth import is_loopback, is_loopback_host, key_name
-from serve.metrics import HttpMetrics
-from serve.problems import Problem, log, report
+from emollm.serve.auth import is_loopback, is_loopback_host, key_name
+from emollm.serve.metrics import HttpMetrics
+from emollm.serve.problems import Problem, log, report
 
 OPEN_PATHS = ("/", "/docs", "/openapi.json", "/healthz", "/readyz")
 """No key is asked for here: nothing of a model's answers can be had from them."""

@@ -17,7 +17,8 @@ class ServeConfig(ScorerConfig):
     port: int = Field(8000, ge=1, le=65535)
     """Port to listen on."""
     keys: Path | None = None
-    """File of API keys, hashed; `python -m serve.keys NAME --file FILE` adds one. None: those in $EMOLLM_API_KEYS."""
+    """File of API keys, hashed; `python -m emollm.serve.keys NAME --file FILE` adds one. None: those
+    in $EMOLLM_API_KEYS."""
     open_access: bool = False
     """Answer everybody without a key, on any address: only behind something that asks for one itself."""
     replicas: int = Field(1, ge=1)

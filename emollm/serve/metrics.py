@@ -9,7 +9,7 @@ from ray.serve.metrics import Counter, Gauge, Histogram
 
 from emollm.core.answers import Answer
 from emollm.core.prompts import Question
-from serve.drift import Drift
+from emollm.serve.drift import Drift
 
 _SECONDS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60]
 _TOKENS = [32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16_384, 32_768]

@@ -15,11 +15,11 @@ from emollm.core.answers import Answer
 from emollm.core.errors import ConfigError
 from emollm.core.prompts import Question, questions_for
 from emollm.core.tasks import Task, select_tasks
-from serve.annotator import Description, batch_budget
-from serve.batching import Piece, cut
-from serve.config import ServeConfig
-from serve.metrics import HttpMetrics
-from serve.problems import Problem, log
+from emollm.serve.annotator import Description, batch_budget
+from emollm.serve.batching import Piece, cut
+from emollm.serve.config import ServeConfig
+from emollm.serve.metrics import HttpMetrics
+from emollm.serve.problems import Problem, log
 
 PIECES_UNDER_WAY = 32
 """Of one request: enough for eight replicas, and no more memory for a larger request."""

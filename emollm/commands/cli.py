@@ -1,0 +1,84 @@
+"""The command `emollm`: its first word names a command, and that command's module does the work."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from emollm.core.errors import ConfigError
+from emollm.core.options import run_job
+
+
+class Command(NamedTuple):
+    module: str
+    """Holds `main(argv)`; imported when the command is called, so that `--help` stays fast."""
+    options: str | None
+    """Module and class of its options, for shell completion."""
+    help: str
+
+
+COMMANDS = {
+    "text": Command("commands.text", "commands.text:TextConfig", 'show the affect of a text: emollm text "what a day"'),
+    "annotate": Command("commands.annotate", "commands.annotate:FileConfig", "affect columns for a file or a corpus"),
+    "train": Command("commands.train", "training.options:TrainConfig", "fine-tune a model on labelled data"),
+    "evaluate": Command("commands.evaluate", "evaluation.options:EvaluateConfig", "measure a model and its baselines"),
+    "compare": Command("commands.compare", "evaluation.options:CompareConfig", "is one evaluated run better?"),
+    "calibrate": Command("commands.calibrate", "evaluation.options:CalibrateConfig", "fit a model's probabilities"),
+    "audit": Command("commands.audit", "evaluation.options:AuditConfig", "test a model for unfair differences"),
+    "build-data": Command("commands.build_data", None, "make training or benchmark data from corpora or own labels"),
+    "serve": Command("serve.__main__", "serve.config:ServeConfig", "the HTTP endpoint and its page"),
+    "doctor": Command("doctor.__main__", "doctor.__main__:DoctorConfig", "check a Ray cluster before a long run"),
+    "models": Command("commands.models", None, "list the models and base models that can be named"),
+    "quickstart": Command("commands.quickstart", "commands.quickstart:QuickstartConfig", "the whole road in minutes"),
+    "completion": Command("commands.completion", None, "print a completion script for bash, zsh or fish"),
+}
+
+_EXIT_CODES = """exit codes:
+  0    done
+  1    checked, and something failed (doctor); or an error in emollm itself, with a traceback
+  2    something to mend: an option, a file, a model, a resource; one line says what
+  130  interrupted by Ctrl-C; 143: ended by SIGTERM"""
+
+
+def main(argv: Sequence[str]) -> None:
+    match list(argv[:1]):
+        case [] | ["-h"] | ["--help"] | ["help"]:
+            print(_help())
+        case ["-V"] | ["--version"]:
+            from emollm import __version__
+
+            print(f"emollm {__version__}")
+        case [word] if word in COMMANDS:
+            module = importlib.import_module(f"emollm.{COMMANDS[word].module}")
+            module.main(argv[1:])
+        case [word]:
+            close = difflib.get_close_matches(word, COMMANDS, n=1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise ConfigError(f"unknown command {word!r}; {hint}choose from: {', '.join(COMMANDS)}")
+
+
+def _help() -> str:
+    listed = "\n".join(f"  {name:12}{command.help}" for name, command in COMMANDS.items())
+    return (
+        "usage: emollm COMMAND [OPTIONS]\n\nAffect in text: emotions, their intensities, and valence.\n\n"
+        f"commands:\n{listed}\n\n"
+        f"emollm COMMAND --help lists the options of a command; emollm --version.\n\n{_EXIT_CODES}"
+    )
+
+
+def run() -> None:
+    """The console script."""
+    try:
+        run_job(main)
+    except ModuleNotFoundError as error:
+        if extra := _EXTRA_OF.get((error.name or "").split(".")[0]):
+            print(f"error: {error.name} is not installed; run: pip install 'emollm[{extra}]'", file=sys.stderr)
+            sys.exit(2)
+        raise
+
+
+_EXTRA_OF = {"ray": "ray", "deepspeed": "train", "matplotlib": "plots", "fastapi": "serve"}
+"""Packages that an installation may lack, and the extra that brings each."""

@@ -1,0 +1,155 @@
+"""Annotate a file without Ray: in this process, or in as many as there are cores, one thread each."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from emollm.annotation.options import AnnotateConfig
+from emollm.core.errors import DataError, ResourceError
+from emollm.core.tasks import Task
+from emollm.data.files.carry import common_type, json_kinds, to_type
+from emollm.data.files.columns import Columns
+from emollm.data.files.ids import derive_ids
+from emollm.data.files.inputs import InputFile
+from emollm.data.files.readers import read_rows
+from emollm.scoring.rows import AnnotatePosts
+
+_CHUNK_POSTS = 64
+_POSTS_PER_PROCESS = 200
+"""A further process takes ten seconds to start, in which one core annotates about so many posts."""
+
+FORMATS = ("parquet", "csv", "jsonl")
+
+
+def read_posts(source: Any, file: InputFile, columns: Columns, *, max_posts: int | None) -> pa.Table:
+    """The whole file: `id` (derived where a row has none), `text`, `problem` and the carried columns, typed."""
+    tables, rows = [], 0
+    for table in read_rows(source, file, columns):
+        tables.append(table)
+        rows += table.num_rows
+        if max_posts is not None and rows >= max_posts:
+            break
+    if not rows:
+        raise DataError(f"{file.path} holds no posts")
+    table = pa.concat_tables(tables, promote_options="default").slice(0, max_posts).combine_chunks()
+    derived = derive_ids(file.name, table)
+    ids = [given or made for given, made in zip(table["id"].to_pylist(), derived.to_pylist(), strict=True)]
+    arrays = {"id": pa.array(ids, pa.string()), "text": table["text"]}
+    is_json = file.format in ("jsonl", "json")
+    for name in columns.carry:
+        type_ = table.schema.field(name).type
+        if is_json:
+            type_ = common_type(name, {}, frozenset(json_kinds(table[name].to_pylist())))
+        arrays[name] = to_type(table[name].combine_chunks(), type_, is_json=is_json)
+    return pa.table({**arrays, "problem": table["problem"]})
+
+
+def annotate_table(
+    posts: pa.Table,
+    config: AnnotateConfig,
+    tasks: Sequence[Task],
+    *,
+    processes: int | None = None,
+    on_posts: Callable[[int], None] = lambda _: None,
+) -> pa.Table:
+    """The posts with affect columns, as the job on Ray writes them. `processes` None: by posts, cores and device."""
+    options = {"model": config.model, "tasks": tuple(task.name for task in tasks), **config.scorer_options()}
+    chunks = [posts.slice(start, _CHUNK_POSTS) for start in range(0, posts.num_rows, _CHUNK_POSTS)]
+    count = processes or _num_processes(posts.num_rows, device=options.get("device", "cpu"))
+    found = []
+    for table in _alone(chunks, options) if count == 1 else _side_by_side(chunks, options, count):
+        found.append(table)
+        on_posts(table.num_rows)
+    return pa.concat_tables(found)
+
+
+def _num_processes(posts: int, *, device: str) -> int:
+    if device != "cpu":
+        from emollm.models.device import resolve_device
+
+        if resolve_device(device) != "cpu":
+            return 1
+    return max(1, min(len(os.sched_getaffinity(0)), posts // _POSTS_PER_PROCESS))
+
+
+def _alone(chunks: Sequence[pa.Table], options: dict[str, Any]) -> Iterator[pa.Table]:
+    yield from map(AnnotatePosts(**options), chunks)
+
+
+def _side_by_side(chunks: Sequence[pa.Table], options: dict[str, Any], processes: int) -> Iterator[pa.Table]:
+    # Spawned, for a forked torch may hang.
+    with concurrent.futures.ProcessPoolExecutor(
+        processes, multiprocessing.get_context("spawn"), _open_in_process, (options,)
+    ) as pool:
+        try:
+            yield from pool.map(_annotate_in_process, chunks)
+        except concurrent.futures.process.BrokenProcessPool:
+            raise ResourceError(
+                "an annotating process died, often for want of memory; run it again with --processes 1, or with --ray"
+            ) from None
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+_annotate: AnnotatePosts
+"""Of a process of the pool."""
+
+
+def _open_in_process(options: dict[str, Any]) -> None:
+    global _annotate
+    _annotate = AnnotatePosts(**options)
+
+
+def _annotate_in_process(chunk: pa.Table) -> pa.Table:
+    return _annotate(chunk)
+
+
+def write_table(tables: Iterator[pa.Table], out: Path, file_format: str) -> None:
+    """Write a file that appears whole: Parquet as it is; JSON lines; CSV with lists joined and structs as JSON."""
+    partial = out.with_name(f".{out.name}.partial")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as stream:
+            writer: Any = None
+            for table in tables:
+                if file_format == "jsonl":
+                    lines = (json.dumps(row, ensure_ascii=False, default=str) for row in table.to_pylist())
+                    stream.write("".join(f"{line}\n" for line in lines).encode())
+                    continue
+                table = _flat(table) if file_format == "csv" else table
+                if writer is None:
+                    opened = pq.ParquetWriter if file_format == "parquet" else pyarrow.csv.CSVWriter
+                    writer = opened(stream, table.schema)
+                writer.write_table(table)
+            if writer is not None:
+                writer.close()
+        partial.replace(out)
+    except OSError as error:
+        raise ResourceError(f"cannot write {out}: {error.strerror or error}") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _flat(table: pa.Table) -> pa.Table:
+    for i, field in enumerate(table.schema):
+        if pa.types.is_nested(field.type):
+            values = [None if v is None else _one_cell(v) for v in table[field.name].to_pylist()]
+            table = table.set_column(i, field.name, pa.array(values, pa.string()))
+    return table
+
+
+def _one_cell(value: Any) -> str:
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return ", ".join(value)
+    return json.dumps(value, ensure_ascii=False, default=str)

@@ -1,0 +1,31 @@
+"""List the names that --model and --base take: emollm models"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from emollm.core.bases import BASES, DEFAULT_BASE, DEFAULT_MODEL
+from emollm.core.errors import ConfigError
+
+
+def main(argv: Sequence[str]) -> None:
+    if argv:
+        raise ConfigError(f"emollm models takes no options, but got {argv[0]!r}")
+
+    from rich.table import Table
+
+    from emollm.core.progress import table_console
+
+    table = Table(title="Names that --model and --base take, beside folders and hub ids", title_justify="left")
+    for column in ("name", "kind", "parameters", "licence", "weights"):
+        table.add_column(column, justify="right" if column == "parameters" else "left")
+    default = BASES[DEFAULT_BASE]
+    table.add_row(DEFAULT_MODEL, "model, the default", _size(default.parameters), default.licence, "in this package")
+    for base in BASES.values():
+        where = "a Python package" if base.package else base.hub_id
+        table.add_row(base.name, f"base, {base.architecture}", _size(base.parameters), base.licence, where)
+    table_console().print(table)
+
+
+def _size(parameters: int) -> str:
+    return f"{parameters / 1e9:.1f} B" if parameters >= 1e9 else f"{parameters / 1e6:.0f} M"

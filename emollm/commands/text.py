@@ -1,0 +1,130 @@
+"""Show the affect of a text in the terminal: emollm text "what a day :)" """
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from emollm.core.errors import DataError
+from emollm.core.options import read_config
+from emollm.scoring.options import ScorerConfig
+
+if TYPE_CHECKING:
+    from emollm.core.answers import Answer
+    from emollm.core.prompts import Question
+
+_BAR = 30
+_LIKELY = 0.15
+"""Emotions that were not chosen are shown, dimmed, from this probability on."""
+
+
+class TextConfig(ScorerConfig):
+    """Show the affect of one text; without a text, of every line of the standard input."""
+
+    text: str | None = None
+    """The text; quote it. One that begins with a dash: --text=-_-"""
+    tasks: tuple[str, ...] = ("EI-reg", "V-reg", "E-c")
+    """Tasks to ask; `profile` is all five of SemEval-2018."""
+    format: Literal["picture", "json"] = "picture"
+    """picture: bars for a reader. json: one JSON object per text and line; --json for short."""
+
+
+def main(argv: Sequence[str]) -> None:
+    words = ["--format=json" if word == "--json" else word for word in argv]
+    config = read_config(TextConfig, words, prog="text", bare=("text",))
+    texts = [config.text] if config.text is not None else _lines()
+
+    from emollm.core.prompts import Question, questions_for
+    from emollm.core.tasks import select_tasks
+    from emollm.scoring.open import open_scorer
+
+    scorer = open_scorer(config.model, **config.scorer_options())
+    asked = questions_for("", select_tasks(config.tasks, scorer.card.tasks))
+    for text in texts:
+        questions = [Question(q.task, text, q.emotion) for q in asked]
+        answers = scorer.score(questions)
+        if config.format == "json":
+            print(json.dumps({"text": text, **_values(questions, answers)}, ensure_ascii=False))
+        else:
+            _print(text, questions, answers)
+
+
+def _lines() -> Iterable[str]:
+    if sys.stdin.isatty():
+        raise DataError('no text given; for example: emollm text "what a day :)"')
+    return (line.rstrip("\r\n") for line in sys.stdin if line.strip())
+
+
+def _values(questions: Sequence[Question], answers: Sequence[Answer]) -> dict[str, Any]:
+    from emollm.core.prompts import column_name
+
+    found: dict[str, Any] = {}
+    for question, answer in zip(questions, answers, strict=True):
+        name = column_name(question)
+        found[name] = answer.value
+        if answer.confidence is not None:
+            found[f"{name}_confidence"] = round(answer.confidence, 4)
+        if answer.probabilities and question.task.labels:
+            found[f"{name}_probabilities"] = {k: round(p, 4) for k, p in answer.probabilities.items()}
+        if answer.error:
+            found["error"] = answer.error
+    return found | {"truncated": any(answer.truncated for answer in answers)}
+
+
+def _print(text: str, questions: Sequence[Question], answers: Sequence[Answer]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    for question, answer in zip(questions, answers, strict=True):
+        task, name = question.task, question.emotion or _title(question.task.name)
+        if answer.error:
+            table.add_row(name, Text(answer.error, style="red"))
+        elif task.low is not None and task.high is not None:
+            assert isinstance(answer.value, float | int)
+            share = (answer.value - task.low) / (task.high - task.low)
+            spread = "" if answer.std is None else f"± {answer.std:.2f}"
+            table.add_row(name, _bar(share, _colour(name, share)), f"{answer.value:.2f}", Text(spread, style="dim"))
+        else:
+            table.add_row(name, _labels(answer))
+    console = Console(highlight=False)
+    console.print(Text(text, style="bold"))
+    console.print(table)
+    console.print()
+
+
+def _title(task: str) -> str:
+    return {"V-reg": "valence", "V-oc": "valence", "E-c": "emotions"}.get(task, task)
+
+
+def _colour(name: str, share: float) -> str:
+    if name == "valence":
+        return "green" if share > 0.57 else "red" if share < 0.43 else "yellow"
+    return {"anger": "red", "fear": "magenta", "joy": "green", "sadness": "blue"}.get(name, "cyan")
+
+
+def _bar(share: float, colour: str) -> Any:
+    from rich.text import Text
+
+    filled = round(min(1.0, max(0.0, share)) * _BAR)
+    return Text.assemble(("━" * filled, colour), ("·" * (_BAR - filled), "dim"))
+
+
+def _labels(answer: Answer) -> Any:
+    """The chosen labels with their probabilities, then, dimmed, others that are not unlikely."""
+    from rich.text import Text
+
+    chosen = [str(v) for v in answer.value] if isinstance(answer.value, tuple) else [str(answer.value)]
+    likely = answer.probabilities or {}
+
+    def told(label: str) -> str:
+        return f"{label} {likely[label]:.0%}" if label in likely else label
+
+    rest = sorted((k for k, p in likely.items() if p >= _LIKELY and k not in chosen), key=lambda k: -likely[k])
+    parts: list[Any] = [", ".join(map(told, chosen)) or "none"]
+    if rest:
+        parts.append((f"   perhaps {', '.join(map(told, rest))}", "dim"))
+    return Text.assemble(*parts)

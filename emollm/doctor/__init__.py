@@ -1,0 +1,1 @@
+"""Is a Ray cluster sound? `emollm doctor` asks every node."""
