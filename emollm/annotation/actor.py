@@ -62,7 +62,7 @@ class ScoreBlock:
             scored.append(rows)
             self._tell(self._ledger.finish_portion.remote(block, report))
         ray.get(self._ledger.finish_block.remote(block))
-        return _joined(table, pa.concat_tables(scored).take(pa.array(which)))
+        return _answers(table, pa.concat_tables(scored).take(pa.array(which)))
 
     def _get_ready(self) -> None:
         import ray
@@ -144,13 +144,10 @@ def distinct_posts(table: pa.Table) -> tuple[pa.Table, NDArray[np.intp]]:
     return (table if len(firsts) == table.num_rows else table.take(pa.array(firsts))), which
 
 
-def _joined(table: pa.Table, answered: pa.Table) -> pa.Table:
-    """The table's own columns with the answers of another of as many rows."""
-    own = table.drop_columns(["problem"])
-    for name in answered.column_names:
-        if name not in own.column_names:
-            own = own.append_column(answered.schema.field(name), answered[name])
-    return own
+def _answers(table: pa.Table, answered: pa.Table) -> pa.Table:
+    """The row numbers with their answers; `finish` joins ids, texts and carried columns to them."""
+    given = [name for name in table.column_names if name in answered.column_names]
+    return answered.drop_columns(given).add_column(0, table.schema.field(ROW), table[ROW])
 
 
 def block_name(table: pa.Table) -> str:

@@ -24,11 +24,11 @@ from ray.data.checkpoint.checkpoint_filter import IdColumnCheckpointManager
 
 from emollm.annotation.output import ROW, OutputFolder
 from emollm.annotation.stage import Corpus, Staged
-from emollm.data.files.carry import to_type
 
 _MOST_BLOCKS = 20_000
 """About so many tasks at most, where the job does not say how large a block is: Ray's driver plans each."""
 _BLOCKS_A_WORKER = 4
+_SCORED = ["id", "text", "problem"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,33 +63,28 @@ def pending_blocks(corpus: Corpus, done: NDArray[np.bool_], size: int) -> list[B
     return blocks
 
 
-Carried = tuple[tuple[pa.Field, bool], ...]
-"""Carried columns, and whether each stands as JSON text in the staged files."""
-
-
-def read_block(filesystem: Any, folder: str, carried: Carried, block: Block) -> Iterator[pa.Table]:
-    """The rows of a block as `actor.ScoreBlock` takes them: `row`, `id`, `text`, carried columns, `problem`."""
+def read_block(filesystem: Any, folder: str, block: Block) -> Iterator[pa.Table]:
+    """The rows of a block as `actor.ScoreBlock` takes them: `row`, `id`, `text`, `problem`."""
     places = np.concatenate([np.arange(low, high) for low, high in block.spans])
     with filesystem.open_input_file(posixpath.join(folder, block.file.name)) as opened:
         parquet = pq.ParquetFile(opened)
         # Row groups are of one size but for the last. One is in memory at a time: rows that are retried lie far apart.
         size = parquet.metadata.row_group(0).num_rows
         table = pa.concat_tables(
-            parquet.read_row_group(group).take(pa.array(places[places // size == group] - group * size))
+            parquet.read_row_group(group, columns=_SCORED).take(
+                pa.array(places[places // size == group] - group * size)
+            )
             for group in np.unique(places // size).tolist()
         )
-    own = {ROW: pa.array(places + block.file.start, pa.int64()), "id": table["id"], "text": table["text"]}
-    others = {field.name: to_type(table[field.name], field.type, is_json=is_json) for field, is_json in carried}
-    yield pa.table({**own, **others, "problem": table["problem"]})
+    yield table.add_column(0, ROW, pa.array(places + block.file.start, pa.int64()))
 
 
 class PostsSource(Datasource):  # type: ignore[misc]
     """Blocks of posts, each a read task of its own, so that Ray Data neither joins nor splits them."""
 
-    def __init__(self, output: OutputFolder, corpus: Corpus, blocks: Sequence[Block]) -> None:
+    def __init__(self, output: OutputFolder, blocks: Sequence[Block]) -> None:
         super().__init__()
         self._filesystem, self._folder, self._blocks = output.filesystem, output.posts, blocks
-        self._carried: Carried = tuple((field, field.name in corpus.json_carried) for field in corpus.fields())
 
     def estimate_inmemory_data_size(self) -> int | None:
         return None
@@ -100,7 +95,7 @@ class PostsSource(Datasource):  # type: ignore[misc]
         del parallelism, data_context
         return [
             ReadTask(
-                partial(read_block, self._filesystem, self._folder, self._carried, block),
+                partial(read_block, self._filesystem, self._folder, block),
                 BlockMetadata(num_rows=block.rows, size_bytes=None, input_files=None, exec_stats=None),
                 per_task_row_limit=per_task_row_limit,
             )

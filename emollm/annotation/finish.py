@@ -15,7 +15,7 @@ from emollm.annotation.facts import Facts
 from emollm.annotation.identity import Identity, fingerprint
 from emollm.annotation.output import MANIFEST_FILE, REPORT_FILE, ROW, Committed, OutputFolder
 from emollm.annotation.page import page
-from emollm.annotation.stage import Corpus
+from emollm.annotation.stage import Corpus, read_staged
 from emollm.core.errors import DataError
 from emollm.core.folders import run_facts
 from emollm.core.tasks import Task
@@ -38,24 +38,27 @@ def declared_schema(identity: Identity, tasks: Sequence[Task], corpus: Corpus) -
 
 def write_parts(
     output: OutputFolder,
+    corpus: Corpus,
     committed: Sequence[Committed],
     schema: pa.Schema,
     *,
-    posts: int,
     file_posts: int,
     see: Callable[[pa.Table], None],
 ) -> list[dict[str, Any]]:
-    """Write `part-*.parquet`, rows 0 to `posts` in order, `file_posts` a file; `see` gets each file's table.
+    """Write `part-*.parquet`, the staged rows with their answers in order, `file_posts` per file.
 
-    Holds one file's rows at a time. Returns what the manifest says of each file. Raises DataError if a row is not
+    `see` gets each file's table. Holds one file's rows at a time. Returns what the manifest says of each file. Raises DataError if a row is not
     there; a row that is there twice, which a machine lost at the wrong moment can cause, is kept once.
     """
-    numbered = pa.schema([pa.field(ROW, pa.int64()), *schema])
+    given = {"id", "text", *corpus.carried}
+    numbered = pa.schema([pa.field(ROW, pa.int64()), *(field for field in schema if field.name not in given)])
     entries = []
-    for number, first in enumerate(range(0, posts, file_posts)):
-        stop = min(first + file_posts, posts)
+    for number, first in enumerate(range(0, corpus.posts, file_posts)):
+        stop = min(first + file_posts, corpus.posts)
         paths = [block.path for block in committed if block.low < stop and block.high >= first]
-        part = _rows_between(output, paths, first, stop, numbered).drop_columns([ROW]).cast(schema)
+        answers = _rows_between(output, paths, first, stop, numbered).drop_columns([ROW])
+        posts = read_staged(output.filesystem, output.posts, corpus, first, stop)
+        part = pa.table([*posts.columns, *answers.columns], names=schema.names).cast(schema)
         name = f"part-{number:06}.parquet"
         with output.filesystem.open_output_stream(output.path(name)) as stream:
             pq.write_table(part, stream, compression="zstd", row_group_size=_GROUP_ROWS)
@@ -103,7 +106,7 @@ def finish(
     output.clear_finished()
     schema = declared_schema(identity, tasks, corpus)
     facts = Facts(tasks)
-    files = write_parts(output, committed, schema, posts=corpus.posts, file_posts=file_posts, see=facts.add)
+    files = write_parts(output, corpus, committed, schema, file_posts=file_posts, see=facts.add)
     summary = {**facts.summary(), **summary, "files": len(files), "bytes": sum(file["bytes"] for file in files)}
     output.write_bytes(output.path(REPORT_FILE), page(facts, summary, identity).encode())
     manifest = {
@@ -129,15 +132,18 @@ def _written_columns(output: OutputFolder, name: str) -> dict[str, str]:
         return {field.name: str(field.type) for field in pq.read_schema(opened)}
 
 
-def reopen(output: OutputFolder) -> int:
-    """Begin an unfinished output that has a finished one's rows but for those with an error. Returns how many lack.
+def reopen(output: OutputFolder, corpus: Corpus) -> int:
+    """Begin an unfinished output with the answers of a finished one, without rows that have an error.
+
+    Returns how many rows are left out.
 
     The finished one stays as it is until `finish` replaces it: a retry that stops loses nothing, and is continued.
     """
     start = lacking = 0
     for number, table in enumerate(_parts(output)):
         rows = pa.array(np.arange(start, start + table.num_rows), pa.int64())
-        kept = table.add_column(0, ROW, rows).filter(pc.is_null(table["error"]))
+        answers = table.drop_columns(["id", "text", *corpus.carried])
+        kept = answers.add_column(0, ROW, rows).filter(pc.is_null(table["error"]))
         start += table.num_rows
         lacking += table.num_rows - kept.num_rows
         if kept.num_rows:

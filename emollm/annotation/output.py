@@ -3,7 +3,7 @@
     OUT/_unfinished/job.json     the job's identity and options: written first
                     posts/       the input as numbered rows (stage.py)
                     corpus.json  written when they are all there
-                    blocks/      scored rows, a file a block, as Ray Data writes them
+                    blocks/      row numbers and answers, one file per block, as Ray Data writes them
                     commits/     Ray Data's checkpoint: which rows stand in which file of blocks/
                     progress.json  how many rows were scored, committed or not
                     retry.json   the finished output whose errors are being retried, if any

@@ -75,7 +75,7 @@ def run(job: Job, lock: Lock) -> dict[str, Any]:
             if not retry:
                 output.clear_finished()
             elif not begun:
-                reopen(output)
+                reopen(output, corpus)
             done = np.zeros(corpus.posts, bool)
             good = sum(block.good for block in output.committed(done))
             continued = int(done.sum())

@@ -61,7 +61,7 @@ def score(job: Job, corpus: Corpus, done: NDArray[np.bool_], *, good_before: int
 
     with monitored(receive=receive, **ledger_options(config, good_before=good_before)) as ledger:
         try:
-            _score_blocks(job, corpus, blocks, ledger)
+            _score_blocks(job, blocks, ledger)
         finally:
             # The last word on what was scored, whatever ends the run.
             with contextlib.suppress(Exception):
@@ -71,7 +71,7 @@ def score(job: Job, corpus: Corpus, done: NDArray[np.bool_], *, good_before: int
                 job.output.keep_scored(before + totals.posts + totals.lost)
 
 
-def _score_blocks(job: Job, corpus: Corpus, blocks: Sequence[Block], ledger: Any) -> None:
+def _score_blocks(job: Job, blocks: Sequence[Block], ledger: Any) -> None:
     import ray
 
     from emollm.annotation.actor import ScoreBlock
@@ -93,7 +93,7 @@ def _score_blocks(job: Job, corpus: Corpus, blocks: Sequence[Block], ledger: Any
     }
     with _checkpointing(job.output):
         posts = ray.data.read_datasource(
-            PostsSource(job.output, corpus, blocks), num_cpus=_LIGHT_CPUS, override_num_blocks=len(blocks)
+            PostsSource(job.output, blocks), num_cpus=_LIGHT_CPUS, override_num_blocks=len(blocks)
         )
         # A block a batch: what an actor is given is what is committed.
         scored = map_on_actors(

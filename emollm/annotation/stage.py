@@ -6,6 +6,7 @@ while it is cheap to say so. And no later step has to read a compressed file fro
 
 from __future__ import annotations
 
+import posixpath
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emollm.core.errors import DataError
-from emollm.data.files.carry import common_type, json_kinds, type_from_text, type_to_text
+from emollm.data.files.carry import common_type, json_kinds, to_type, type_from_text, type_to_text
 from emollm.data.files.columns import Columns
 from emollm.data.files.ids import Hashes, IdHashes, derive_ids, hash_ids
 from emollm.data.files.inputs import InputFile
@@ -166,6 +167,26 @@ def _staged_columns(table: pa.Table, file: InputFile, columns: Columns, facts: G
         else:
             facts.types[name].setdefault(type_to_text(table[name].type), file.path)
     return table.drop_columns(["place"])
+
+
+def read_staged(filesystem: Any, folder: str, corpus: Corpus, first: int, stop: int) -> pa.Table:
+    """`id`, `text` and the carried columns of rows `first` to `stop`, in their order."""
+    fields = corpus.fields()
+    schema = pa.schema([pa.field("id", pa.string()), pa.field("text", pa.string()), *fields])
+    tables = [schema.empty_table()]
+    for file in corpus.files:
+        low, high = max(first - file.start, 0), min(stop - file.start, file.rows)
+        if low >= high:
+            continue
+        with filesystem.open_input_file(posixpath.join(folder, file.name)) as opened:
+            parquet = pq.ParquetFile(opened)
+            size = parquet.metadata.row_group(0).num_rows
+            table = parquet.read_row_groups(range(low // size, (high - 1) // size + 1))
+        table = table.slice(low - low // size * size, high - low)
+        columns = [table["id"], table["text"]]
+        columns += [to_type(table[f.name], f.type, is_json=f.name in corpus.json_carried) for f in fields]
+        tables.append(pa.table(columns, schema=schema))
+    return pa.concat_tables(tables)
 
 
 def stage_corpus(

@@ -14,7 +14,7 @@ from emollm.annotation.blocks import Block, read_block
 from emollm.annotation.job import choose_columns
 from emollm.annotation.options import AnnotateConfig
 from emollm.annotation.pipeline import annotate_corpus
-from emollm.annotation.stage import GROUP_ROWS, Corpus, Staged, stage_corpus, stage_group, staged_name
+from emollm.annotation.stage import GROUP_ROWS, Corpus, Staged, read_staged, stage_corpus, stage_group, staged_name
 from emollm.core.errors import ConfigError, DataError
 from emollm.data.files.carry import type_from_text
 from emollm.data.files.columns import Columns
@@ -204,10 +204,7 @@ def staged(folder: Path, columns: Columns, *, together: bool = True) -> tuple[Co
 
     groups = groups_of(files, group_bytes=1 << 20 if together else 0)
     corpus = stage_corpus(groups, columns, stage, lambda _: [], max_posts=None, source=str(folder))
-    carried = tuple((field, field.name in corpus.json_carried) for field in corpus.fields())
-    blocks = [Block(file, ((0, file.rows),)) for file in corpus.files]
-    tables = [table for block in blocks for table in read_block(filesystem, str(target), carried, block)]
-    return corpus, pa.concat_tables(tables).drop_columns(["problem", "text"]).to_pylist()
+    return corpus, read_staged(filesystem, str(target), corpus, 0, corpus.posts).to_pylist()
 
 
 @pytest.mark.parametrize(
@@ -229,7 +226,7 @@ def test_a_carried_column_does_not_depend_on_how_files_are_grouped(
     for together in (True, False):
         corpus, rows = staged(tmp_path, Columns("id", "text", ("tag",)), together=together)
         assert {name: type_from_text(text) for name, text in corpus.carried.items()} == {"tag": type_}
-        assert [row["tag"] for row in rows] == values and [row["row"] for row in rows] == [0, 1]
+        assert [row["tag"] for row in rows] == values
 
 
 def test_plain_text_carries_nulls_beside_what_others_carry(tmp_path: Path) -> None:
@@ -272,9 +269,22 @@ def test_rows_far_apart_are_read_without_what_lies_between(tmp_path: Path) -> No
     path.write_bytes(whole)
     spans = ((0, 2), (2 * GROUP_ROWS + 1, 2 * GROUP_ROWS + 2), (5 * GROUP_ROWS - 1, 5 * GROUP_ROWS))
     block = Block(Staged(path.name, 100, len(posts)), spans)
-    (table,) = read_block(filesystem, str(tmp_path), (), block)
+    (table,) = read_block(filesystem, str(tmp_path), block)
     assert table["id"].to_pylist() == ["00000", "00001", "02049", "05119"]
     assert table["row"].to_pylist() == [100, 101, 2149, 5219]
+
+
+def test_any_rows_of_the_staged_input_are_read_in_order(tmp_path: Path) -> None:
+    posts = 3 * GROUP_ROWS + 5
+    for name in ("a", "b"):
+        lines = "".join(f"{name}{i},text of {name}{i}\n" for i in range(posts))
+        (tmp_path / f"{name}.csv").write_text("id,text\n" + lines)
+    corpus, rows = staged(tmp_path, ROWS, together=False)
+    assert [row["id"] for row in rows] == [f"{name}{i}" for name in "ab" for i in range(posts)]
+    target, edges = find_files(str(tmp_path))[0], (0, 1, GROUP_ROWS, posts - 1, posts, posts + GROUP_ROWS, 2 * posts)
+    for first, stop in zip(edges, edges[1:], strict=False):
+        found = read_staged(target, str(tmp_path / "_staged-False"), corpus, first, stop)
+        assert found.to_pylist() == rows[first:stop]
 
 
 def test_derived_ids_are_stable_and_differ() -> None:

@@ -41,7 +41,15 @@ IDENTITY: dict[str, Any] = {
 def scored(first: int, stop: int, *, bad: int | None = None) -> pa.Table:
     texts = ["" if i == bad else f"<b>post</b> {i}" for i in range(first, stop)]
     table = pa.table({ROW: range(first, stop), "id": [f"p{i}" for i in range(first, stop)], "text": texts})
-    return AnnotatePosts(tasks=tuple(t.name for t in TASKS), model="m", engine="e", opener=cheap_scorer)(table)
+    rows = AnnotatePosts(tasks=tuple(t.name for t in TASKS), model="m", engine="e", opener=cheap_scorer)(table)
+    return rows.drop_columns(["id", "text"])
+
+
+def staged(output: OutputFolder, posts: int) -> Corpus:
+    texts = ["" if i == 7 else f"<b>post</b> {i}" for i in range(posts)]
+    table = pa.table({"id": [f"p{i}" for i in range(posts)], "text": texts, "problem": pa.nulls(posts, pa.string())})
+    pq.write_table(table, f"{output.posts}/posts-000000.parquet", row_group_size=4)
+    return Corpus(files=(Staged("posts-000000.parquet", 0, posts),), carried={}, json_carried=())
 
 
 def finished(tmp_path: Path, posts: int = 30) -> OutputFolder:
@@ -49,7 +57,7 @@ def finished(tmp_path: Path, posts: int = 30) -> OutputFolder:
     output.open_job(IDENTITY, overwrite=False)
     for first in range(0, posts, 10):
         output.commit_rows(f"a_{first:06}", scored(first, first + 10, bad=7))
-    corpus = Corpus(files=(Staged("posts-000000.parquet", 0, posts),), carried={}, json_carried=())
+    corpus = staged(output, posts)
     committed = output.committed(np.zeros(posts, bool))
     finish(
         output, corpus, committed, identity=IDENTITY, tasks=TASKS, file_posts=12, check=lambda: None,
@@ -181,7 +189,8 @@ def test_a_finished_output_is_opened_again_without_its_failed_rows(tmp_path: Pat
     output = finished(tmp_path)
     output.open_job(IDENTITY, overwrite=False)
     assert not output.is_retried()
-    assert reopen(output) == 1 and output.is_retried()
+    corpus = staged(output, 30)
+    assert reopen(output, corpus) == 1 and output.is_retried()
     done = np.zeros(30, bool)
     assert sum(block.good for block in output.committed(done)) == output.scored_before() == 29
     assert np.flatnonzero(~done).tolist() == [7]

@@ -168,6 +168,8 @@ def test_a_run_that_goes_wrong_stops_early_with_examples_and_is_continued(thread
     with released_after(hold, lambda: commits(job.out)), pytest.raises(DataError, match=example):
         annotate_corpus(job, opener=opener)
     assert (tmp_path / "out" / "_unfinished").is_dir() and not list((tmp_path / "out").glob("*.parquet"))
+    names = {name for block in tmp_path.glob("out/_unfinished/blocks/*") for name in pq.read_schema(block).names}
+    assert {"row", "v_reg", "error"} < names and names.isdisjoint({"id", "text"})  # those stand in the staged input
     assert "is not finished" in verify(job.out).problems[0]
     summary = annotate_corpus(with_values(job, max_error_rate=0.3), opener=cheap_scorer)
     assert summary["continued_from"] >= 50 and summary["failed"] == 150
