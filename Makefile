@@ -8,7 +8,7 @@ BIN    := "$(VENV)/bin"
 # What installs; the targets below need it.
 STAMP  := install
 # Two processes, each with a Ray of its own; tests/conftest.py says which tests stay together.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 
 MODEL  ?= smollm2-135m-heads
 DATA   ?= runs/quickstart/data

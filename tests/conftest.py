@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -41,21 +41,29 @@ def pytest_configure() -> None:
         del os.environ[name]
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep tests that share something in one process, and begin with those that take longest."""
-    file_of = {item: str(item.path.relative_to(ROOT / "tests")) for item in items}
-    on_ray = {file_of[item] for item in items if item.get_closest_marker("ray")}
+    """Begin with the groups that take longest, then the other files that need a Ray."""
     order = (*CLUSTERS, *SERVE)
+    on_ray = {item.path for item in items if item.get_closest_marker("ray")}
 
     def place(item: pytest.Item) -> int:
-        file = file_of[item]
-        return order.index(file) if file in order else len(order) + (file not in on_ray)
+        file = str(item.path.relative_to(ROOT / "tests"))
+        return order.index(file) if file in order else len(order) + (item.path not in on_ray)
 
     items.sort(key=place)
-    for item, file in file_of.items():
-        group = "clusters" if file in CLUSTERS else "serve" if file in SERVE else file
-        item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep tests that share something in one process: those of a file, and of the files above."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0].removeprefix("tests/")
+            return "clusters" if file in CLUSTERS else "serve" if file in SERVE else file
+
+    return ByGroup(config, log)
 
 
 @pytest.fixture(scope="session")

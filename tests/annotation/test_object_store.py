@@ -16,6 +16,7 @@ from emollm.core.errors import DataError
 from emollm.core.options import ClusterConfig, with_values
 from tests.annotation.cheap import CheapOpener, cheap_scorer
 from tests.annotation.object_store import object_store
+from tests.annotation.threads import on_threads
 from tests.waiting import released_after
 
 
@@ -33,7 +34,8 @@ def test_a_job_on_an_object_store_stops_is_continued_and_verifies(local_ray: Non
             model="smollm2-135m-instruct", input=f"{lake}/posts/**/day ?.jsonl?{options}", out=f"{lake}/out?{options}",
             tasks=("V-reg",), block_posts=20, max_error_rate=0.2, cluster=ClusterConfig(num_workers=1),
         )  # fmt: skip
-        assert annotate_corpus(with_values(job, dry_run=20), opener=cheap_scorer)["total"] == 300
+        with on_threads():
+            assert annotate_corpus(with_values(job, dry_run=20), opener=cheap_scorer)["total"] == 300
 
         def committed() -> bool:
             found = store.get_file_info(pafs.FileSelector("lake/out/_unfinished/commits", allow_not_found=True))

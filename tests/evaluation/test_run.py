@@ -315,7 +315,7 @@ def test_calibration_is_fitted_stored_and_applied(
     (maps,) = calibration.questions
     assert (maps.task, maps.rows) == ("V-reg", 140)
     assert calibration.abstain == abstentions(done.gains)
-    options |= {"tasks": ("V-reg",), "max_rows": 60}
+    options |= {"tasks": ("V-reg",), "max_rows": 12}
     assert not list(model.glob(".affect*"))
 
     def run(**more: Any) -> dict[str, Any]:
