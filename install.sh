@@ -40,8 +40,8 @@ if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
         fail "$python cannot make a virtual environment in $venv; is its module venv installed (apt install python3-venv)?"
 fi
 free=$(df -Pk "$venv" | awk 'NR == 2 { print int($4 / 1048576) }')
-[ -x "$venv/bin/torchrun" ] || [ "$free" -ge 4 ] ||
-    fail "$venv has $free GiB of free disk, and 4 are needed; make room, or name another folder: make VENV=DIR"
+[ -x "$venv/bin/torchrun" ] || [ "$free" -ge 8 ] ||
+    fail "$venv has $free GiB of free disk, and 8 are needed; make room, or name another folder: make VENV=DIR"
 
 step() {
     echo "  $1"

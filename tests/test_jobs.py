@@ -84,7 +84,7 @@ def test_as_a_module_a_job_reports_a_mistake_as_the_script_does() -> None:
     [
         ("build_data", ["aaid", "--semeval", "nowhere", "--out", "OUT"], "no SemEval-2018 folder at nowhere"),
         ("build_data", ["aiad", "--out", "OUT"], "choose from: aaid, aeb, own"),
-        ("train", ["--data", "nowhere", "--out", "OUT"], "build_data.py"),
+        ("train", ["--data", "nowhere", "--out", "OUT"], "emollm build-data"),
         ("train", ["--data", "DATA", "--out", "OUT", "--base", "gpt-5"], "unknown base model 'gpt-5'"),
         ("evaluate", ["--model", "nowhere", "--data", "DATA"], "no model directory at nowhere"),
         ("evaluate", ["--model", "BASE", "--data", "DATA"], "has no affect.json"),
@@ -105,14 +105,20 @@ def test_a_mistake_is_one_line_and_exit_status_2(
 
 @pytest.mark.ray
 def test_quickstart_goes_the_whole_road_and_shows_it(tmp_path: Path, tiny_base: Path) -> None:
-    argv = ["--out", str(tmp_path / "q"), "--base", str(tiny_base), "--train-rows", "32", "--eval-rows", "3"]
-    ran = run("jobs/quickstart.py", *argv, "--max-posts", "4", "--cluster.num-workers", "1")
+    argv = ["--out", str(tmp_path / "q"), "--base", str(tiny_base), "--max-rows", "240", "--base-rows", "2"]
+    ran = run("jobs/quickstart.py", *argv, "--max-posts", "20", "--cluster.num-workers", "1")
     assert ran.returncode == 0, ran.stderr
-    for shown in ("before and after", "fine-tuned", "Annotated posts", "make serve", "make annotate", "make train"):
+    for shown in (
+        "before and after",
+        "fine-tuned",
+        "bundled default",
+        "annotated by the",
+        "your own labels",
+        "report.html",
+    ):
         assert shown in ran.stdout
     assert "Traceback" not in ran.stderr
     assert len(ran.stderr.splitlines()) < 40  # progress, not a wall of log
     assert "cdnjs" not in (tmp_path / "q" / "summary.svg").read_text()  # the picture asks no server for anything
-    assert {"data", "model", "annotated", "evaluate-base", "evaluate-tuned", "summary.svg"} == {
-        p.name for p in (tmp_path / "q").iterdir()
-    }
+    made = {"data", "model", "annotated", "evaluate-base", "evaluate-tuned", "evaluate-default", "summary.svg"}
+    assert {path.name for path in (tmp_path / "q").iterdir()} == made

@@ -86,7 +86,7 @@ def test_a_failed_training_tells_the_workers_own_error_and_leaves_nothing(
 
 
 def test_what_cannot_work_is_refused_before_any_worker_starts(tmp_path: Path, sample_data: Path) -> None:
-    with pytest.raises(DataError, match=r"build_data\.py"):
+    with pytest.raises(DataError, match="emollm build-data"):
         fit(TrainConfig(data=tmp_path / "none", out=tmp_path / "model"))
     with pytest.raises(ModelError, match="unknown base model 'smol'"):
         fit(TrainConfig(data=sample_data, out=tmp_path / "model", base="smol"))

@@ -32,6 +32,7 @@ COMMANDS = {
     "serve": Command("serve.__main__", "serve.config:ServeConfig", "the HTTP endpoint and its page"),
     "doctor": Command("doctor.__main__", "doctor.__main__:DoctorConfig", "check a Ray cluster before a long run"),
     "models": Command("commands.models", None, "list the models and base models that can be named"),
+    "samples": Command("commands.samples", None, "copy the bundled sample posts and labels to a folder"),
     "quickstart": Command("commands.quickstart", "commands.quickstart:QuickstartConfig", "the whole road in minutes"),
     "completion": Command("commands.completion", None, "print a completion script for bash, zsh or fish"),
 }

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from emollm.core.prompts import Question
 
 _BAR = 30
+_TASKS = ("EI-reg", "V-reg", "E-c")
 _LIKELY = 0.15
 """Emotions that were not chosen are shown, dimmed, from this probability on."""
 
@@ -25,8 +26,8 @@ class TextConfig(ScorerConfig):
 
     text: str | None = None
     """The text; quote it. One that begins with a dash: --text=-_-"""
-    tasks: tuple[str, ...] = ("EI-reg", "V-reg", "E-c")
-    """Tasks to ask; `profile` is all five of SemEval-2018."""
+    tasks: tuple[str, ...] | None = None
+    """Tasks to ask. None: EI-reg, V-reg and E-c where the model knows them, else all it knows."""
     format: Literal["picture", "json"] = "picture"
     """picture: bars for a reader. json: one JSON object per text and line; --json for short."""
 
@@ -41,7 +42,9 @@ def main(argv: Sequence[str]) -> None:
     from emollm.scoring.open import open_scorer
 
     scorer = open_scorer(config.model, **config.scorer_options())
-    asked = questions_for("", select_tasks(config.tasks, scorer.card.tasks))
+    known = [task.name for task in scorer.card.tasks]
+    tasks = config.tasks or [name for name in _TASKS if name in known] or known
+    asked = questions_for("", select_tasks(tasks, scorer.card.tasks))
     for text in texts:
         questions = [Question(q.task, text, q.emotion) for q in asked]
         answers = scorer.score(questions)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import sys
 from pathlib import Path
 
 from emollm.core.errors import ModelError
@@ -44,6 +45,7 @@ def _converted(name: str, package: str, gguf: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not (folder / RUN_FILE).is_file():
+            print(f"preparing the embedded base model in {folder} (half a minute, once)", file=sys.stderr, flush=True)
             with new_folder(folder, overwrite=True) as partial:
                 _convert(gguf, partial)
                 write_run(partial, job="embedded base", config={"package": package, "file": gguf.name})

@@ -87,7 +87,7 @@ def test_the_fingerprint_sees_weights_and_not_their_storage(tmp_path: Path) -> N
 
 def test_a_folder_without_a_card_is_no_model_directory(tmp_path: Path, tiny_base: Path) -> None:
     for ask in (lambda m: load_model(m), card_tasks):
-        with pytest.raises(ModelError, match=r"no affect\.json.*jobs/train\.py --base"):
+        with pytest.raises(ModelError, match=r"no affect\.json.*emollm train --base"):
             ask(str(tiny_base))
         with pytest.raises(ModelError, match="no model directory"):
             ask(str(tmp_path / "missing"))
