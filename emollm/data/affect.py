@@ -1,6 +1,6 @@
 """All corpora of a general affect model in one data folder: what `jobs/build_data.py affect` runs.
 
-Official training files and splits teach, official dev files validate. A text that also stands in a test file at hand, or
+Official training files and splits teach, official dev files validate. A text that also stands in a test file, or
 in a dev file, is left out of training; the manifest counts those texts by corpus. Texts have the labels of their own
 corpus only: what a corpus does not ask is a gap, which teaches nothing.
 """
@@ -156,11 +156,14 @@ def read_tests(config: AffectConfig, bad: list[BadRow]) -> list[str]:
         examples += read_sst(config.sst, "test", bad=bad)
     if config.tdt and list(config.tdt.rglob("test.raw")):
         examples += read_tdt(config.tdt, "test", bad=bad)
-    if config.vader:
-        for name in VADER_FILES:
-            examples += read_vader(config.vader, name, bad=bad)
-    for path in published_files(config.published) if config.published else []:
-        examples += read_published(path, "test", bad=bad)
+    vader = {name: read_vader(config.vader, name, bad=bad) for name in VADER_FILES} if config.vader else {}
+    examples += [example for found in vader.values() for example in found]
+    if config.published:
+        # Which VADER set a published row is of does not matter here; all that is wanted are texts.
+        unplaced: list[BadRow] = []
+        for path in published_files(config.published):
+            examples += read_published(path, "test", bad=unplaced)
+        return [example.text for example in examples] + [row.value for row in unplaced]
     return [example.text for example in examples]
 
 
