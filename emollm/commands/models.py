@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from emollm.core.bases import BASES, DEFAULT_BASE, DEFAULT_MODEL
+from emollm.core.bases import BASES, BUNDLED, DEFAULT_MODEL, SHORT_NAMES
 from emollm.core.errors import ConfigError
 
 
@@ -19,8 +19,11 @@ def main(argv: Sequence[str]) -> None:
     table = Table(title="Names that --model and --base take, beside folders and hub ids", title_justify="left")
     for column in ("name", "kind", "parameters", "licence", "weights"):
         table.add_column(column, justify="right" if column == "parameters" else "left")
-    default = BASES[DEFAULT_BASE]
-    table.add_row(DEFAULT_MODEL, "model, the default", _size(default.parameters), default.licence, "in this package")
+    short = {name: other for other, name in SHORT_NAMES.items()}
+    for model, name in BUNDLED.items():
+        kind = "model, the default" if model == DEFAULT_MODEL else "model"
+        base = BASES[name]
+        table.add_row(f"{model}, {short[model]}", kind, _size(base.parameters), base.licence, "in this package")
     for base in BASES.values():
         where = "a Python package" if base.package else base.hub_id
         table.add_row(base.name, f"base, {base.architecture}", _size(base.parameters), base.licence, where)

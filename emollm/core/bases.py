@@ -195,16 +195,29 @@ SERIES = {
 
 DEFAULT_BASE = "smollm2-135m-instruct"
 
+BUNDLED = {"minilm-affect": "minilm-l6", "smollm2-135m-heads": "smollm2-135m-instruct"}
+"""The models in this package (`default_models/`), and the embedded base of each; each has a README.md there."""
+
+SHORT_NAMES = {"fast": "minilm-affect", "llm": "smollm2-135m-heads"}
+"""Other names of the bundled models: the small encoder, and the language model."""
+
 DEFAULT_MODEL = "smollm2-135m-heads"
-"""The model in the box: heads for the embedded base, in this package (`default_model/`); see its README.md there."""
+"""The bundled model that answers where none is named."""
 
 BASE_PREFIX = "base:"
 """Before a folder or hub id where a model directory is expected: an untrained base, to see what it can do."""
 
 
+def bundled(model: str) -> str | None:
+    """The name of the bundled model that `model` means; None: it means a folder, a base or a hub id."""
+    name = SHORT_NAMES.get(model, model)
+    return name if name in BUNDLED else None
+
+
 def model_folder(model: str) -> Path:
-    """Where the model directory of this name is, if it is one: a folder, or the model in the box."""
-    return Path(__file__).parents[1] / "default_model" if model == DEFAULT_MODEL else Path(model)
+    """The model directory that `model` means: a bundled model by name, or a folder."""
+    name = bundled(model)
+    return Path(__file__).parents[1] / "default_models" / name if name else Path(model)
 
 
 def anywhere(model: str) -> str:
@@ -213,8 +226,8 @@ def anywhere(model: str) -> str:
     `model` is a model directory, a base's registry name, folder or hub id, with `BASE_PREFIX` or without. Workers,
     actors and replicas stand in folders of their own.
     """
-    if model == DEFAULT_MODEL:
-        return model
+    if name := bundled(model):
+        return name
     prefix = BASE_PREFIX if model.startswith(BASE_PREFIX) else ""
     folder = Path(model.removeprefix(prefix))
     return f"{prefix}{folder.absolute()}" if folder.is_dir() else model

@@ -7,14 +7,18 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from emollm.core.bases import BASE_PREFIX, BASES, DEFAULT_MODEL, Architecture, model_folder
+from emollm.core.bases import BASE_PREFIX, BASES, BUNDLED, SHORT_NAMES, Architecture, model_folder
 from emollm.core.calibration import Calibration
 from emollm.core.errors import ModelError
 from emollm.core.heads_card import HeadsCard
 from emollm.core.prompts import LAYOUTS, Layout
-from emollm.core.tasks import TASKS, Task
+from emollm.core.tasks import ANY_POST, TASKS, Task
 
 CARD_FILE = "affect.json"
+
+
+ASKED = tuple(task for task in TASKS.values() if task.name != ANY_POST)
+"""The tasks that a language model can be asked untrained: `ANY_POST` is learnt by heads."""
 
 
 class _Part(BaseModel):
@@ -39,7 +43,7 @@ class AffectCard(_Part):
     adapter: Literal["lora", "heads"] | None = None
     """What the folder adds to the base. lora: adapters. heads: heads alone. None: it holds full weights."""
     layout: Layout = LAYOUTS["emollm"]
-    tasks: tuple[Task, ...] = tuple(TASKS.values())
+    tasks: tuple[Task, ...] = ASKED
     """The tasks it was trained on, with labels in order, ranges and wording."""
     max_post_tokens: int = Field(512, ge=1)
     """A longer post is cut here and flagged, never dropped."""
@@ -83,7 +87,7 @@ def card_tasks(model: str) -> tuple[Task, ...]:
     `model` is as for `models.load_model`. Raises ModelError if there is no such model directory.
     """
     card = card_of(model)
-    return card.tasks if card else tuple(TASKS.values())
+    return card.tasks if card else ASKED
 
 
 def card_of(model: str) -> AffectCard | None:
@@ -92,7 +96,7 @@ def card_of(model: str) -> AffectCard | None:
         return None
     folder = model_folder(model)
     if not folder.is_dir():
-        choices = ", ".join((DEFAULT_MODEL, *BASES))
+        choices = ", ".join((*SHORT_NAMES, *BUNDLED, *BASES))
         raise ModelError(f"no model directory at {model}; train one, or name a model or base: {choices}")
     return read_card(folder)
 

@@ -19,6 +19,8 @@ class Prompt(_Part):
 
     prefix: str = ""
     suffix: str = ""
+    emoji: Literal["kept", "named"] = "kept"
+    """named: each emoji is replaced by its Unicode name, for tokenizers that know none (BERT's reads [UNK])."""
 
 
 class FeatureSpec(_Part):

@@ -151,18 +151,21 @@ def load_tasks(path: Path) -> dict[str, Task]:
 TASKS: Mapping[str, Task] = load_tasks(Path(str(resources.files("emollm") / "core" / "tasks.toml")))
 
 PROFILE = ("EI-reg", "EI-oc", "V-reg", "V-oc", "E-c")
-"""The full affect profile of a post: eleven questions."""
+"""The affect profile of a post as SemEval-2018 has it: eleven questions."""
+
+ANY_POST = "Intensity"
+"""A model that answers this has it in its profile, too: EI-reg's numbers say little where the emotion is absent."""
 
 
 def select_tasks(names: Sequence[str], known: Mapping[str, Task] | Iterable[Task] = TASKS) -> tuple[Task, ...]:
-    """The tasks of these names, in this order; the name `profile` stands for the five of `PROFILE`.
+    """The tasks of these names, in this order; the name `profile` stands for `ANY_POST` and the five of `PROFILE`.
 
     Raises ConfigError listing the choices when a name is unknown.
     """
     by_name = dict(known) if isinstance(known, Mapping) else {task.name: task for task in known}
     wanted: dict[str, None] = {}
     for name in names:
-        for one in [p for p in PROFILE if p in by_name] if name == "profile" else [name]:
+        for one in [p for p in (ANY_POST, *PROFILE) if p in by_name] if name == "profile" else [name]:
             wanted[one] = None
     unknown = [name for name in wanted if name not in by_name]
     if unknown or not wanted:

@@ -108,6 +108,10 @@ def report(folder: Path) -> str:
         lines.append(f"{sum(table['rows'] for table in manifest['tables'].values()):,} rows in all")
     if missing := manifest.get("missing"):
         lines.append(f"note: left out, no source given: {', '.join(missing)}")
+    for what, corpora in manifest.get("left_out", {}).items():
+        counts = ", ".join(f"{source} {count:,}" for source, count in corpora.items())
+        if counts:
+            lines.append(f"note: texts of {what.replace('_', ' ')} left out: {counts}")
     if rejected := manifest["rejected"]["rows"]:
         labels = manifest["rejected"]["labels"]
         lines.append(f"note: {rejected:,} bad rows ({labels:,} labels) left out; see {folder / 'rejected.jsonl'}")

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from emollm.core.bases import BASE_PREFIX, BASES, DEFAULT_MODEL
+from emollm.core.bases import BASE_PREFIX, BASES, bundled
 from emollm.core.errors import ResourceError
 from emollm.core.options import ClusterConfig, Config, read_config, run_job
 from emollm.doctor import checks
@@ -156,7 +156,7 @@ def _model(config: DoctorConfig, nodes: Sequence[NodeFacts]) -> Finding:
     if config.model is None:
         return Finding(check="model", status="skipped", says="no --model")
     name = config.model.removeprefix(BASE_PREFIX)
-    if name == DEFAULT_MODEL:
+    if bundled(name):
         return Finding(check="model", status="ok", says=f"{name} is in the box")
     if _is_path(name):
         return checks.check_model(nodes, model=name)

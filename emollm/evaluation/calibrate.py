@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from emollm.core.bases import DEFAULT_MODEL, model_folder
+from emollm.core.bases import bundled, model_folder
 from emollm.core.calibration import Abstention
 from emollm.core.card import CARD_FILE, card_of, card_tasks, write_card
 from emollm.core.errors import ModelError
@@ -53,7 +53,7 @@ def calibrate_model(
     folder = Path(model_folder(config.model))
     card = card_of(config.model)
     # The model in the box is part of the package: what is fitted to it belongs to a copy.
-    if card is None or config.model == DEFAULT_MODEL or not os.access(folder, os.W_OK):
+    if card is None or bundled(config.model) or not os.access(folder, os.W_OK):
         where = f"copy {folder} and name the copy" if folder.is_dir() else "name a model directory"
         raise ModelError(f"{config.model} has no card that can be written; {where}")
     known = card_tasks(config.model)

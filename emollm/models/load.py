@@ -108,10 +108,12 @@ def load_model(model: str, *, dtype: torch.dtype = torch.float32, device: str = 
     from peft import PeftModel
 
     try:
-        merged = PeftModel.from_pretrained(base.model, model).merge_and_unload()
+        merged = PeftModel.from_pretrained(base.model, str(folder)).merge_and_unload()
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"the adapter in {model} does not load: {_first_line(error)}") from None
-    return LoadedModel(merged.eval(), _load_tokenizer(model, card.base.architecture), card, folder)
+    is_own = (folder / "tokenizer_config.json").is_file()
+    tokenizer = _load_tokenizer(str(folder), card.base.architecture) if is_own else base.tokenizer
+    return LoadedModel(merged.eval(), tokenizer, card, folder)
 
 
 def _load_weights(where: str, name: str, *, dtype: torch.dtype, device: str) -> tuple[Any, Any]:
@@ -213,8 +215,13 @@ def save_model(folder: Path, loaded: LoadedModel) -> None:
     if loaded.card.adapter == "heads":
         write_card(folder, loaded.card)
         return
+    base = BASES.get(loaded.card.base.name)
+    if loaded.card.adapter == "lora":
+        # Else it names the folder of the base on this machine.
+        loaded.model.active_peft_config.base_model_name_or_path = loaded.card.base.name
     loaded.model.save_pretrained(folder)
-    loaded.tokenizer.save_pretrained(folder)
+    if loaded.card.adapter is None or base is None or base.package is None:
+        loaded.tokenizer.save_pretrained(folder)
     # peft writes a stock README; the card is affect.json.
     (folder / "README.md").unlink(missing_ok=True)
     write_card(folder, loaded.card)

@@ -173,6 +173,7 @@ def prompt_of(config: TrainConfig, architecture: Architecture) -> Prompt:
     return Prompt(
         prefix=default.prefix if options.prefix is None else options.prefix,
         suffix=default.suffix if options.suffix is None else options.suffix,
+        emoji=options.emoji,
     )
 
 

@@ -27,6 +27,8 @@ class HeadOptions(Config):
     """Prompt text before the post. None: "Tweet:", and nothing for an encoder such as BERT."""
     suffix: str | None = None
     """Prompt text after the post. None: "How does the writer feel? The writer feels", and nothing for an encoder."""
+    emoji: Literal["kept", "named"] = "kept"
+    """named: an emoji is read as the words of its Unicode name, for tokenizers that know no emoji, such as BERT's."""
     layers: tuple[int, ...] | None = None
     """Candidate hidden layers, counted from 1. None: six of the upper two thirds."""
     poolings: tuple[Pooling, ...] | None = None

@@ -47,11 +47,34 @@ _SMALL: dict[str, Any] = {
     "cluster": {"num_workers": 2},
 }
 
+# Heads and adapters for everything that `build-data affect` gathers; measured in LOG.md.
+_AFFECT: dict[str, Any] = {
+    "objective": "heads",
+    "method": "lora",
+    "learning_rate": 1e-3,
+    "epochs": 2.0,
+    "global_batch_size": 32,
+    "evaluations": 12,
+    "validation_rows": 2000,
+    "patience": 5,
+    "cluster": {"num_workers": 1},
+}
+
 RECIPES: dict[str, dict[str, Any]] = {
     **{model.name: {**_PUBLISHED, "base": model.base} for model in SERIES.values()},
     **{f"{model.name}-lora": {**_LORA, "base": model.base} for model in SERIES.values()},
     "smollm2-lora": {**_SMALL, "method": "lora", "learning_rate": 1e-3},
     "smollm2-full": {**_SMALL, "method": "full", "learning_rate": 1e-4},
+    "minilm-affect": {
+        **_AFFECT,
+        "base": "minilm-l6",
+        "lora_rank": 32,
+        "lora_alpha": 64,
+        "micro_batch_size": 32,
+        "max_post_tokens": 256,
+        "heads": {"emoji": "named", "layers": (6,), "poolings": ("first", "mean"), "use_all_features": True},
+    },
+    "smollm2-affect": {**_AFFECT, "base": DEFAULT_BASE, "lora_rank": 8, "lora_alpha": 16, "micro_batch_size": 16},
 }
 
 
@@ -59,7 +82,7 @@ _EVALUATION = ("num_evaluations", "metrics_every", "patience")
 
 
 def with_recipe(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`values` over those of the recipe they name, the section `cluster` key by key.
+    """`values` over those of the recipe they name, the sections `cluster` and `heads` key by key.
 
     A profile stands for the whole section, so the recipe's gives way to it; so do its evaluations where the
     base is frozen, for it is not trained in steps. Raises ValueError listing the recipes if the name is unknown.
@@ -73,6 +96,9 @@ def with_recipe(values: Mapping[str, Any]) -> Mapping[str, Any]:
     if values.get("freeze"):
         recipe = {key: value for key, value in recipe.items() if key not in _EVALUATION}
     merged = {**recipe, **values}
+    heads = values.get("heads")
+    if isinstance(heads, Mapping):
+        merged["heads"] = {**recipe.get("heads", {}), **heads}
     cluster = values.get("cluster")
     if isinstance(cluster, Mapping) and not cluster.get("profile"):
         merged["cluster"] = {**recipe["cluster"], **cluster}

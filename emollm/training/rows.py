@@ -54,7 +54,10 @@ def training_tasks(config: TrainConfig) -> tuple[Task, ...]:
 def training_facts(config: TrainConfig) -> dict[str, Any]:
     """What the card tells of where a model came from."""
     manifest = (read_run(config.data) or {}) if config.data else {}
+    options = config.model_dump(mode="json", exclude={"cluster", "overwrite"})
+    # Names without the folders of the machine that trained: a model directory travels.
+    options |= {name: Path(options[name]).name for name in ("data", "out") if options[name]}
     return {
         "data": {split: part.get("rows") for split, part in manifest.get("manifest", {}).items()},
-        "config": config.model_dump(mode="json", exclude={"cluster", "overwrite"}),
+        "config": options,
     }

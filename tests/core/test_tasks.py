@@ -11,7 +11,7 @@ from emollm.core.tasks import PROFILE, TASKS, Kind, Task, load_tasks, select_tas
 
 AAID_TASKS = PROFILE
 AEB_RANGES = {
-    "EI-reg": (0, 1), "V-reg": (0, 1), "SST": (0, 1),
+    "EI-reg": (0, 1), "Intensity": (0, 1), "V-reg": (0, 1), "SST": (0, 1),
     "EmoBank-V": (1, 5), "EmoBank-A": (1, 5), "EmoBank-D": (1, 5),
     "VADER-Amazon": (-4, 4), "VADER-Movie": (-4, 4), "VADER-NYT": (-4, 4), "VADER-Tweets": (-4, 4),
 }  # fmt: skip

@@ -333,5 +333,5 @@ def test_calibration_is_fitted_stored_and_applied(
 def test_a_base_and_the_model_in_the_box_have_no_card_to_put_a_calibration_in(sample_data: Path) -> None:
     with pytest.raises(ModelError, match="no card that can be written; name a model directory"):
         calibrate_model(CalibrateConfig(model=DEFAULT_BASE, data=sample_data))
-    with pytest.raises(ModelError, match=r"no card that can be written; copy .*default_model"):
+    with pytest.raises(ModelError, match=r"no card that can be written; copy .*default_models"):
         calibrate_model(CalibrateConfig(model=DEFAULT_MODEL, data=sample_data))

@@ -8,6 +8,8 @@ Shapes: B posts of a batch, T tokens of the longest, D hidden size, F features (
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -49,6 +51,7 @@ class PostEncoder:
         )
 
     def __call__(self, text: str) -> EncodedPrompt:
+        text = named_emoji(text) if self._prompt.emoji == "named" else text
         return self._encoder.prompt(Pieces(self._prompt.prefix, f" {text}", self._prompt.suffix))
 
     def batch(self, prompts: Sequence[EncodedPrompt], device: str) -> Batch:
@@ -62,6 +65,21 @@ class PostEncoder:
             post[b, start : start + len(prompt.post)] = 1
         last = np.array([len(prompt.ids) - 1 for prompt in prompts])
         return Batch(*(torch.from_numpy(array).to(device) for array in (ids, mask, post, last)))
+
+
+def named_emoji(text: str) -> str:
+    """The text with each emoji as the words of its Unicode name; skin tones and joiners go."""
+    return text if text.isascii() else _EMOJI.sub(_name, text)
+
+
+# Pictographs and symbols, and what joins or tints them; letters and punctuation of any script stay.
+_EMOJI = re.compile("[\u2190-\u2bff\ufe0f\u200d\U0001f000-\U0001faff]")
+
+
+def _name(match: re.Match[str]) -> str:
+    character = match.group()
+    is_symbol = unicodedata.category(character) == "So"
+    return f" {unicodedata.name(character, '').lower()} " if is_symbol else " "
 
 
 class Backbone:

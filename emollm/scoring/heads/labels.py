@@ -6,7 +6,6 @@ Shapes: N texts, K classes or labels of a question (1 of a regression).
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from emollm.core.answers import to_unit
 from emollm.core.errors import DataError
 from emollm.core.tasks import Kind, Task, Value
+from emollm.data.affect import words_of
 from emollm.data.instructions import gold_value
 
 QuestionKey = tuple[str, str | None]
@@ -24,7 +24,6 @@ QuestionKey = tuple[str, str | None]
 Floats = NDArray[np.float64]
 
 FOLDS = 5
-_SPLITTER = re.compile(r"https?://\S+|@\w+|[\W_]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,5 +107,4 @@ def folds(texts: Sequence[str], parts: int = FOLDS) -> NDArray[np.int64]:
 
 
 def _fold(text: str, parts: int) -> int:
-    words = _SPLITTER.sub(" ", text.casefold()).strip() or text
-    return int.from_bytes(hashlib.sha256(words.encode("utf-8", "replace")).digest()[:8], "big") % parts
+    return int.from_bytes(hashlib.sha256(words_of(text).encode("utf-8", "replace")).digest()[:8], "big") % parts
