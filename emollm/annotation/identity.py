@@ -5,16 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import emollm
 from emollm.annotation.options import AnnotateConfig
-from emollm.core.bases import BASE_PREFIX, model_folder
+from emollm.core.digest import model_digest
 from emollm.core.tasks import Task
 from emollm.data.files.inputs import InputFile
-
-_SAMPLES, _SAMPLE_BYTES = 16, 1 << 16
 
 Identity = dict[str, Any]
 """Named parts, so that a refusal can say which of them differ."""
@@ -62,35 +59,6 @@ def differences(before: Identity, now: Identity) -> str:
 
 def _shown(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def model_digest(model: str) -> str:
-    """A digest of a model directory's files, by content, so that a copy is the same model; of other names the name.
-
-    Of files above a megabyte, 16 samples and the size: a change of training changes all weights.
-    """
-    folder = model_folder(model.removeprefix(BASE_PREFIX))
-    if not folder.is_dir():
-        return f"name:{model}"
-    digest = hashlib.blake2b(digest_size=8)
-    # run.json and metrics.jsonl tell of the training and not of the model.
-    for file in sorted(p for p in folder.iterdir() if p.is_file() and p.name not in ("run.json", "metrics.jsonl")):
-        size = file.stat().st_size
-        digest.update(f"{file.name} {size}\n".encode())
-        for chunk in _sampled(file, size):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _sampled(file: Path, size: int) -> list[bytes]:
-    with file.open("rb") as opened:
-        if size <= _SAMPLES * _SAMPLE_BYTES:
-            return [opened.read()]
-        chunks = []
-        for i in range(_SAMPLES):
-            opened.seek(i * (size - _SAMPLE_BYTES) // (_SAMPLES - 1))
-            chunks.append(opened.read(_SAMPLE_BYTES))
-        return chunks
 
 
 def _digest(data: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from emollm.core.options import read_config, split_command
+from emollm.core.options import Config, read_config, split_command
 
 
 def main(argv: Sequence[str]) -> None:
@@ -13,7 +13,7 @@ def main(argv: Sequence[str]) -> None:
     from emollm.data.affect import AffectConfig, build_affect
     from emollm.data.manifest import report
 
-    commands = {"aaid": AaidConfig, "affect": AffectConfig, "aeb": AebConfig, "own": OwnConfig}
+    commands: dict[str, type[Config]] = {"aaid": AaidConfig, "affect": AffectConfig, "aeb": AebConfig, "own": OwnConfig}
     command, rest = split_command(argv, prog="build_data", commands=commands)
     prog = f"build_data {command}"
     match command:

@@ -109,9 +109,9 @@ def report(folder: Path) -> str:
     if missing := manifest.get("missing"):
         lines.append(f"note: left out, no source given: {', '.join(missing)}")
     for what, corpora in manifest.get("left_out", {}).items():
-        counts = ", ".join(f"{source} {count:,}" for source, count in corpora.items())
-        if counts:
-            lines.append(f"note: texts of {what.replace('_', ' ')} left out: {counts}")
+        if corpora:
+            left_out = ", ".join(f"{source} {count:,}" for source, count in corpora.items())
+            lines.append(f"note: texts of {what.replace('_', ' ')} left out: {left_out}")
     if rejected := manifest["rejected"]["rows"]:
         labels = manifest["rejected"]["labels"]
         lines.append(f"note: {rejected:,} bad rows ({labels:,} labels) left out; see {folder / 'rejected.jsonl'}")

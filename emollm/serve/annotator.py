@@ -1,4 +1,4 @@
-"""One replica of the model: pieces of requests in, answers out, in batches by tokens."""
+"""One replica of the model: pieces of requests in, answers out, batched by tokens."""
 
 # No `from __future__ import annotations` in files that hold a deployment: Serve reads its annotations in replicas.
 import asyncio
@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from ray import serve
 from emollm.core.answers import Answer
 from emollm.core.bases import model_folder
 from emollm.core.card import AffectCard
+from emollm.core.digest import model_digest
 from emollm.core.prompts import Question, questions_for
 from emollm.core.tasks import select_tasks
 from emollm.models.device import resolve_device
@@ -28,15 +30,16 @@ from emollm.serve.problems import report
 
 
 class Description(NamedTuple):
-    """What a replica knows of its model."""
+    """What a replica reports about its model."""
 
     card: AffectCard
     engine: str
     precision: str
-    weights: str | None
+    digest: str
+    """`model_digest` of the model that was loaded."""
     metrics: dict[str, Any]
     identity: str
-    """16 hex digits, equal where two replicas give the same answers, rounding aside."""
+    """16 hex digits, equal for replicas that give the same answers, except for rounding."""
 
 
 def batch_budget(config: ServeConfig) -> int:
@@ -57,28 +60,27 @@ class Annotator:
             **{**config.scorer_options(), "precision": self._precision, "device": device},
             num_threads=max(1, int(config.cpus_per_replica)),
         )
-        # One batch in the model at a time: threads beside each other in PyTorch are slower than one after another.
+        # One batch in the model at a time: concurrent PyTorch threads are slower than one after another. What can be
+        # done there is, so that the event loop goes on taking requests.
         self._model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._gate = FairGate(batch_budget(config))
         self._metrics = ModelMetrics()
         self._score.set_max_batch_size(self._gate.budget)
         self._score.set_batch_wait_timeout_s(config.batch_wait_ms / 1000)
-        # Prefixes are computed now, and a model that loads but cannot answer is found out before it gets a request.
+        # Computes the prefixes, and finds out a model that loads but cannot answer before it gets a request.
         self._scorer.score(questions_for("A quiet start.", self._scorer.card.tasks))
-        # Now, and not when it is asked: the folder may get another model while this one is served.
+        # Now, not on request: the folder may get another model while this one is served.
         self._description = self._described()
 
     def _described(self) -> Description:
-        folder, card, config = model_folder(self._config.model), self._scorer.card, self._config
-        weights = _weights_fingerprint(folder)
-        # Without the precision: `auto` measures, and may come out differently on two nodes.
-        alike = f"{card.model_dump_json()} {weights} {config.engine} {config.exact}"
+        card, config, digest = self._scorer.card, self._config, model_digest(self._config.model)
+        alike = f"{card.model_dump_json()} {digest} {config.engine} {config.exact}"
         return Description(
             card=card,
             engine=config.engine,
             precision=self._precision,
-            weights=weights,
-            metrics=_training_summary(folder),
+            digest=digest,
+            metrics=_training_summary(model_folder(config.model)),
             identity=hashlib.sha256(alike.encode()).hexdigest()[:16],
         )
 
@@ -87,10 +89,10 @@ class Annotator:
         return self._description
 
     async def answer(self, piece: Piece) -> list[list[Answer]] | None:
-        """The answers of each text, in the order of its questions; None of a piece that was cut for another model."""
+        """The answers of each text, in the order of its questions; None if the piece was cut for another model."""
         if piece.model != self._description.identity:
             return None
-        # `@serve.batch` refuses what counts more than a batch: a long text, or a piece cut where batches are larger.
+        # `@serve.batch` refuses a piece larger than a batch: a long text, or one cut by an earlier deployment.
         piece = replace(piece, tokens=min(piece.tokens, self._gate.budget))
         self._metrics.waiting(self._gate.waiting + 1)
         async with self._gate.turn(piece):
@@ -106,41 +108,37 @@ class Annotator:
             return await self._score_round(pieces)
         except Exception as error:
             report(error, trace=self._config.log_errors)
-            # Ray Serve logs what leaves here with its trace, in three places.
+            # Ray Serve would log any other exception with its traceback, in three places.
             raise RuntimeError("a batch failed; `unexpected error`, logged before this, says where") from None
 
     async def _score_round(self, pieces: list[Piece]) -> list[list[list[Answer]]]:
-        asked = [[self._questions(piece, text) for text in piece.texts] for piece in pieces]
-        flat = [question for texts in asked for questions in texts for question in questions]
-        started = time.perf_counter()
-        scored = await asyncio.get_running_loop().run_in_executor(self._model_thread, self._scorer.score, flat)
+        run = asyncio.get_running_loop().run_in_executor
+        scored, seconds = await run(self._model_thread, self._score_pieces, pieces)
         self._metrics.batch(
             requests=len({piece.request for piece in pieces}),
             tokens=sum(piece.tokens for piece in pieces),
-            seconds=time.perf_counter() - started,
+            seconds=seconds,
             waiting=self._gate.waiting,
         )
-        self._metrics.answers(flat, scored)
+        return scored
+
+    def _score_pieces(self, pieces: list[Piece]) -> tuple[list[list[list[Answer]]], float]:
+        """The answers by piece, text and question, and the seconds in the model. Runs in the model's thread."""
+        questions: list[Question] = []
+        widths = []
+        for piece in pieces:
+            tasks = select_tasks(piece.tasks, self._scorer.card.tasks)
+            before = len(questions)
+            for text in piece.texts:
+                questions += questions_for(text, tasks)
+            widths.append((len(questions) - before) // len(piece.texts))
+        started = time.perf_counter()
+        scored = self._scorer.score(questions)
+        seconds = time.perf_counter() - started
+        self._metrics.answers(questions, scored)
         answers = iter(scored)
-        return [[[next(answers) for _ in questions] for questions in texts] for texts in asked]
-
-    def _questions(self, piece: Piece, text: str) -> list[Question]:
-        return questions_for(text, select_tasks(piece.tasks, self._scorer.card.tasks))
-
-
-def _weights_fingerprint(folder: Path) -> str | None:
-    """16 hex digits over the name, size, first and last MiB of each weight file; None for an untrained base."""
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        return None
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            size = file.stat().st_size
-            digest.update(f"{file.name} {size}".encode() + stream.read(2**20))
-            stream.seek(max(0, size - 2**20))
-            digest.update(stream.read())
-    return digest.hexdigest()[:16]
+        by_piece = zip(pieces, widths, strict=True)
+        return [[list(islice(answers, width)) for _ in piece.texts] for piece, width in by_piece], seconds
 
 
 def _training_summary(folder: Path) -> dict[str, Any]:

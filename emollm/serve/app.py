@@ -3,12 +3,13 @@
 # No `from __future__ import annotations` here: FastAPI and Serve read annotations inside replicas, where they
 # cannot look up strings.
 import json
+import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, StreamingResponse
 from ray import serve
@@ -24,7 +25,7 @@ from emollm.core.options import with_values
 from emollm.scoring.open import resolve_engine
 from emollm.serve.annotator import Annotator, batch_budget
 from emollm.serve.auth import check_access
-from emollm.serve.batching import PIECES_A_BATCH
+from emollm.serve.batching import PIECES_PER_BATCH
 from emollm.serve.config import ServeConfig
 from emollm.serve.gateway import PIECES_UNDER_WAY, Gateway
 from emollm.serve.middleware import Admit, AskForKey, LimitBody, Record
@@ -45,19 +46,20 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorMessage, "description": what}
     for status, what in {
         401: "The API key is missing or unknown",
-        403: "There are no API keys, and the question came from elsewhere",
-        408: "The body did not come within the deadline",
+        403: "There are no API keys, and the request came from another machine",
+        408: "The body did not arrive within the deadline",
         413: "The body is too large",
+        415: "The body is not announced as JSON",
         422: "A field is wrong; `fields` names it",
-        429: "The queue is full; Retry-After says when to come back",
-        503: "No replica has a model yet, or it was replaced meanwhile",
+        429: "The queue is full; Retry-After says when to try again",
+        503: "No replica has loaded the model yet, or it was replaced meanwhile",
         504: "Not answered within the deadline",
     }.items()
 }
 
 
 def make_api(gateway: Gateway, keys: Mapping[str, str]) -> FastAPI:
-    """The routes, and what stands around them."""
+    """The routes and their middleware."""
     api = FastAPI(
         title="emollm",
         version=__version__,
@@ -71,16 +73,18 @@ def make_api(gateway: Gateway, keys: Mapping[str, str]) -> FastAPI:
         },
     )
 
-    @api.post("/v1/annotate", responses=ERRORS)
-    async def annotate(request: Request, body: AnnotateRequest) -> AnnotateResponse:
+    @api.post("/v1/annotate", responses=ERRORS, response_model=AnnotateResponse)
+    async def annotate(request: Request, body: AnnotateRequest) -> Response:
         """The affect of each text."""
         results = await gateway.annotate(request.scope["emollm"], body.texts, body.tasks)
-        return AnnotateResponse(results=[TextResult.of(questions, answers) for questions, answers in results])
+        message = AnnotateResponse(results=[TextResult.of(questions, answers) for questions, answers in results])
+        # Written here: FastAPI would validate each answer once more, which took longer than making it.
+        return Response(message.model_dump_json(), media_type="application/json")
 
     @api.post("/v1/annotate/stream", responses=ERRORS, response_class=StreamingResponse)
     async def stream(request: Request, body: StreamRequest) -> StreamingResponse:
-        """The same for a large list, a JSON line a text as soon as it is there; the last line is `{"done": N}`."""
-        await gateway.tasks(body.tasks)  # an unknown one is 422, and no line of a stream
+        """The same for a large list: one JSON line per text as soon as it is scored; the last line is `{"done": N}`."""
+        await gateway.tasks(body.tasks)  # an unknown task is 422, not a line of a stream
         notes = request.scope["emollm"]
 
         async def lines() -> AsyncIterator[str]:
@@ -100,7 +104,7 @@ def make_api(gateway: Gateway, keys: Mapping[str, str]) -> FastAPI:
 
     @api.get("/v1/tasks", responses={401: ERRORS[401]})
     async def tasks() -> list[TaskMessage]:
-        """What can be asked, on which scale or over which labels."""
+        """The tasks that the model answers, with their scales or labels."""
         described = await gateway.describe()
         card = described.card
         origins = card.heads.origins() if card.heads and described.engine == "heads" else {}
@@ -108,19 +112,19 @@ def make_api(gateway: Gateway, keys: Mapping[str, str]) -> FastAPI:
 
     @api.get("/v1/model", responses={401: ERRORS[401]})
     async def model() -> ModelMessage:
-        """Which model answers: its card, fingerprints, and what its training wrote."""
+        """The model that answers: its card, digest, and the summary of its training."""
         described = await gateway.describe()
         return ModelMessage.of(
             described.card,
             engine=described.engine,
             precision=described.precision,
-            weights=described.weights,
+            digest=described.digest,
             metrics=described.metrics,
         )
 
     @api.get("/healthz")
     async def healthz() -> dict[str, str]:
-        """The HTTP side is up."""
+        """The HTTP process is up."""
         return {"status": "ok"}
 
     @api.get("/readyz", responses={503: ERRORS[503]})
@@ -141,7 +145,8 @@ def make_api(gateway: Gateway, keys: Mapping[str, str]) -> FastAPI:
     # Added last is outermost.
     config, metrics = gateway.config, gateway.metrics
     api.add_middleware(LimitBody, max_bytes=int(config.max_body_mib * 2**20), patience_s=config.deadline_s)
-    api.add_middleware(Admit, metrics, most=config.max_requests, patience_s=config.deadline_s)
+    most = math.ceil(config.max_requests / config.num_http_replicas)
+    api.add_middleware(Admit, metrics, most=most, patience_s=config.deadline_s)
     api.add_middleware(AskForKey, keys=keys, open_access=config.open_access)
     api.add_middleware(Record, metrics, log_errors=config.log_errors)
     return api
@@ -150,7 +155,7 @@ def make_api(gateway: Gateway, keys: Mapping[str, str]) -> FastAPI:
 @serve.deployment
 @serve.ingress()
 class Http:
-    """The HTTP side: light, holds no model, and stays up while replicas of the model come and go."""
+    """The HTTP processes: they hold no model and stay up while replicas of the model come and go."""
 
     def __init__(self, options: Mapping[str, Any], keys: Mapping[str, str], annotator: Any) -> None:
         self._gateway = Gateway(ServeConfig.model_validate(dict(options)), annotator)
@@ -164,30 +169,31 @@ def build(args: Mapping[str, Any]) -> Any:
     """The Serve application for `serve run emollm.serve.app:build model=DIR [engine=..] [replicas=..]`."""
     config = ServeConfig.model_validate(dict(args))
     keys = check_access(config)
-    card_tasks(config.model)  # a wrong folder is an error here, not a replica that restarts for ever
+    card_tasks(config.model)  # a wrong folder is an error here, not a replica that restarts without end
     config = with_values(config, model=anywhere(config.model), engine=resolve_engine(config.model, config.engine))
     options = config.model_dump(mode="json")
     draining = {"graceful_shutdown_wait_loop_s": 1.0, "graceful_shutdown_timeout_s": config.deadline_s + 5}
-    # One line a request, ours, with the key's name and the number of texts.
+    # One line per request, ours, with the key's name and the number of texts.
     logging = LoggingConfig(encoding="JSON", enable_access_log=False)
-    # Fairness between requests is the gate's in the replica, so what waits shall wait there: every piece that can be
-    # under way, and beside them who asks whether the model is ready. Serve warns of less than the tokens of a batch.
+    # The gate in the replica is what is fair between requests, so pieces must wait there and not in Serve's queue: room
+    # for every piece that can be in flight, and for readiness checks. Serve warns of less than the tokens of a batch.
     at_work = max(batch_budget(config), config.max_requests * PIECES_UNDER_WAY + 64)
     annotator = Annotator.options(  # type: ignore[attr-defined]
         **_replicas(config),
         ray_actor_options={"num_cpus": config.cpus_per_replica, "num_gpus": config.gpus_per_replica or 0.0},
         max_ongoing_requests=at_work,
-        # A folder that does not load is reported after three tries, not tried for ever.
+        # A folder that does not load is reported after three tries.
         max_constructor_retry_count=3,
         max_surge_percent=100,
         logging_config=logging,
         **draining,
     )
     http = Http.options(  # type: ignore[attr-defined]
+        num_replicas=config.num_http_replicas,
         ray_actor_options={"num_cpus": 0.1},
-        # The gateway counts, and says 429 in its own words; this is the wall behind it.
+        # `Admit` counts requests and answers 429 in its own words; this limit is behind it.
         max_ongoing_requests=config.max_requests + 64,
-        max_queued_requests=config.max_requests + 64,  # a burst waits here for the moment it takes to be handed on
+        max_queued_requests=config.max_requests + 64,  # a burst waits here until it is handed on
         backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1),
         max_surge_percent=100,
         logging_config=logging,
@@ -203,7 +209,7 @@ def _replicas(config: ServeConfig) -> dict[str, Any]:
         min_replicas=config.replicas,
         max_replicas=config.max_replicas,
         # Two batches' worth of pieces: one in the model, one waiting.
-        target_ongoing_requests=2 * PIECES_A_BATCH,
+        target_ongoing_requests=2 * PIECES_PER_BATCH,
         upscale_delay_s=10,
         downscale_delay_s=300,
     )

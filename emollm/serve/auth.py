@@ -38,9 +38,9 @@ def key_line(name: str, key: str) -> str:
 
 
 def parse_keys(text: str, *, where: str) -> dict[str, str]:
-    """Hashes by name out of `name = sha256:...`, one a line or parted by commas; # begins a comment.
+    """Hashes by name from `name = sha256:...` entries, separated by lines or commas; # starts a comment.
 
-    Raises ConfigError. The line itself is not quoted: somebody may have put a key there.
+    Raises ConfigError. The line itself is not quoted: it may hold a key.
     """
     keys: dict[str, str] = {}
     for number, line in enumerate(re.split(r"[\n,]", text), start=1):
@@ -54,13 +54,15 @@ def parse_keys(text: str, *, where: str) -> dict[str, str]:
                 "python -m emollm.serve.keys NAME --file FILE"
             )
         if found[1] in keys:
-            raise ConfigError(f"{where} holds two keys named {found[1]!r}; a name tells whose request it was")
+            raise ConfigError(
+                f"{where} has two keys named {found[1]!r}; rename one, names identify requests in the logs"
+            )
         keys[found[1]] = found[2]
     return keys
 
 
 def read_keys(config: ServeConfig, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Hashes by name, of the key file, else of the environment; empty if there is neither."""
+    """Hashes by name, from the key file, else from the environment; empty if there is neither."""
     if config.keys is None:
         return parse_keys(environment.get(ENVIRONMENT, ""), where=f"${ENVIRONMENT}")
     try:
@@ -76,13 +78,13 @@ def read_keys(config: ServeConfig, environment: Mapping[str, str] = os.environ) 
 
 
 def check_access(config: ServeConfig, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The keys; raises ConfigError where strangers could reach an endpoint that asks for none."""
+    """The keys; raises ConfigError if others could reach an endpoint without keys."""
     keys = read_keys(config, environment)
     if not keys and not config.open_access and not is_loopback(config.host):
         raise ConfigError(
-            f"--host {config.host} lets others in, and there are no API keys; make one: "
-            "python -m emollm.serve.keys NAME --file keys.txt, then --keys keys.txt (or --open-access, behind a "
-            "gateway that checks who asks)"
+            f"--host {config.host} is open to other machines, and there are no API keys; make one: "
+            "python -m emollm.serve.keys NAME --file keys.txt, then --keys keys.txt "
+            "(or --open-access, behind a gateway that authenticates)"
         )
     return keys
 
@@ -96,15 +98,15 @@ def is_loopback(host: str) -> bool:
 
 
 def is_loopback_host(header: str) -> bool:
-    """Whether a Host header, `localhost:8000` or `[::1]`, names this machine and nothing that DNS could turn there."""
+    """Whether a Host header, `localhost:8000` or `[::1]`, names this machine without DNS."""
     found = _HOST.fullmatch(header)
     return found is not None and is_loopback(found[1].lower())
 
 
 def key_name(sent: str, keys: Mapping[str, str]) -> str | None:
-    """The name of the key that was sent, None if it is none of them.
+    """The name of the key that was sent; None if it is unknown.
 
-    All are compared, each in constant time: how long it takes tells nothing about how near a guess was.
+    All are compared, each in constant time: the time does not reveal how close a guess was.
     """
     sent_hash = hash_key(sent)
     found = None
@@ -115,15 +117,15 @@ def key_name(sent: str, keys: Mapping[str, str]) -> str | None:
 
 
 def add_key(file: Path, name: str) -> str:
-    """Append a new key to a file (made with mode 0600); returns the key, which is stored nowhere."""
+    """Append a new key to a file (created with mode 0600); returns the key, which is stored nowhere."""
     before = file.read_text(encoding="utf-8") if file.exists() else ""
     if name in parse_keys(before, where=str(file)):
-        raise ConfigError(f"{file} has a key named {name!r} already; remove its line to replace it")
+        raise ConfigError(f"{file} already has a key named {name!r}; remove its line to replace it")
     key = new_key()
     line = key_line(name, key)
     try:
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "w", encoding="utf-8") as stream:
-            # An editor may have left the last line without its end.
+            # An editor may have left the last line without a newline.
             stream.write(("\n" if before and not before.endswith("\n") else "") + line + "\n")
     except OSError as error:
         raise ConfigError(f"cannot write {file}: {error.strerror}") from None

@@ -1,4 +1,4 @@
-"""Requests cut into pieces, and the gate that lets pieces through to the model in fair rounds."""
+"""Cuts requests into pieces and lets them through to the model in fair rounds."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 
 BYTES_PER_TOKEN = 4
-"""The sample posts hold 4.03 bytes a token for SmolLM2 (2.8 to 5.7). An estimate will do: it decides who waits, while
-the engine cuts its own passes by exact tokens."""
+"""The sample posts have 4.03 bytes per token for SmolLM2 (2.8 to 5.7). An estimate is enough: it decides which pieces
+wait, and the engine batches by exact token counts."""
 QUESTION_TOKENS = 8
-"""What a question costs besides the post: its suffix and the answers that are read."""
-PIECES_A_BATCH = 4
-"""A piece is at most this part of a batch, so that a round holds several requests."""
+"""Tokens per question besides the post: its suffix and the answers scored."""
+PIECES_PER_BATCH = 4
+"""A piece is at most a quarter of a batch, so that a round holds several requests."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Some texts of one request, asked the same tasks: what goes through the model as a whole."""
+    """Some texts of one request, which go through the model together."""
 
     request: str
-    """Id of the request it was cut from: pieces of one request take turns with those of others."""
+    """Id of its request: requests take turns."""
     texts: tuple[str, ...]
     tasks: tuple[str, ...]
     tokens: int
     """Estimated work."""
     model: str
-    """Identity of the model it was cut for: a replica with another one does not answer."""
+    """Identity of the model it was cut for: a replica with another model does not answer."""
 
 
 def text_tokens(text: str, *, num_questions: int, max_post_tokens: int) -> int:
-    """Estimated tokens of work for one text; a longer post than `max_post_tokens` is cut there by the engine.
+    """Estimated tokens of work for one text; the engine truncates posts at `max_post_tokens`.
 
-    `num_questions` is 0 for heads, which read a post once for all questions.
+    `num_questions` is 0 for heads: one forward pass answers all questions.
     """
     post = len(text.encode("utf-8", "replace")) // BYTES_PER_TOKEN + 1
     return min(post, max_post_tokens) + num_questions * QUESTION_TOKENS
@@ -50,10 +50,10 @@ def cut(
     batch_tokens: int,
     model: str,
 ) -> Iterator[Piece]:
-    """The texts in order, in pieces of at most a part of a batch; a longer text is a piece of its own."""
+    """The texts in order, in pieces of at most a quarter of a batch; a longer text is a piece of its own."""
     part: list[str] = []
     tokens = 0
-    piece_tokens = batch_tokens // PIECES_A_BATCH
+    piece_tokens = batch_tokens // PIECES_PER_BATCH
     for text in texts:
         cost = text_tokens(text, num_questions=num_questions, max_post_tokens=max_post_tokens)
         if part and tokens + cost > piece_tokens:
@@ -66,12 +66,12 @@ def cut(
 
 
 class FairGate:
-    """Lets pieces through in rounds of at most `budget` tokens, requests taking turns.
+    """Lets pieces through in rounds of at most `budget` tokens; requests take turns.
 
-    Why before `@serve.batch`: Serve closes a batch by the clock, also while the model is busy with the one before, so
-    that a steady stream of requests would run in batches of one; and it puts what no longer fits at the end of its
-    queue. Here a round is made up when the model is free, holds no more than fits, and a request with a thousand
-    pieces gets one in while a request with one gets one.
+    Why in front of `@serve.batch`: Serve closes a batch by the clock, even while the model is busy with the one before,
+    so a steady stream of requests would run in batches of one; and what does not fit goes to the end of its queue. Here
+    a round is assembled when the model is free, and a request with a thousand pieces gets one in for each piece of a
+    request with one.
     """
 
     def __init__(self, budget: int) -> None:
@@ -83,12 +83,12 @@ class FairGate:
 
     @property
     def waiting(self) -> int:
-        """Pieces that wait for their round."""
+        """Pieces waiting for their round."""
         return sum(not future.done() for line in self._lines.values() for _, future in line)
 
     @contextlib.asynccontextmanager
     async def turn(self, piece: Piece) -> AsyncIterator[None]:
-        """Wait for a place in a round and hold it in the block. Cancelled, it is given back at once."""
+        """Wait for a place in a round and hold it within the block. A cancelled piece gives it back at once."""
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._lines.setdefault(piece.request, deque()).append((piece.tokens, place))
         self._admit()
@@ -105,7 +105,7 @@ class FairGate:
             self._leave()
 
     def close(self) -> None:
-        """The model has begun with this round: nobody enters until all of it have left."""
+        """The model has started this round: no piece enters until all of it have left."""
         self._closed = self._inside > 0
 
     def _leave(self) -> None:

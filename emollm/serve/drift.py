@@ -1,4 +1,4 @@
-"""How far the answers of late are from the first ones: a number an alarm can be set on."""
+"""How far the latest answers are from the first ones: a number to set an alarm on."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ WINDOW = 500
 
 
 class Drift:
-    """Answers to one question, the first `window` of them against the last.
+    """Compares the first `window` answers to one question with the last.
 
-    `of_answers` is the total variation distance of the two distributions: 0 equal, 1 nothing in common; two samples of
-    500 from one distribution over five answers lie at .05 or so. `of_confidence` is the mean confidence of late less
-    that at first. Both are None until both windows are full, and do not overlap before 2 x `window` answers.
+    `of_answers` is the total variation distance of the two distributions: 0 equal, 1 disjoint; two samples of 500 from
+    one distribution over five answers are about .05 apart. `of_confidence` is the latest mean confidence minus the
+    first. Both are None until both windows are full, after 2 x `window` answers.
     """
 
     def __init__(self, window: int = WINDOW) -> None:

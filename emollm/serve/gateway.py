@@ -1,4 +1,4 @@
-"""Between HTTP and the model: requests cut into pieces, and asked again where a replica died or the model changed."""
+"""Between HTTP and the model: cuts requests into pieces and sends them again if a replica died or the model changed."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from emollm.serve.metrics import HttpMetrics
 from emollm.serve.problems import Problem, log
 
 PIECES_UNDER_WAY = 32
-"""Of one request: enough for eight replicas, and no more memory for a larger request."""
+"""Pieces in flight per request: enough for eight replicas, and bounded memory for a large request."""
 ATTEMPTS = 3
-"""Asking a piece again is safe, for answers are computed and nothing is stored; but a text that kills its replica
-must not kill them all, one after the other."""
+"""Sending a piece again is safe: answers are computed and nothing is stored. But a text that kills its replica must
+not kill all replicas in turn."""
 RESTARTS = 5
 RESTART_PAUSE_S = 0.5
-"""While replicas of an old model and of a new one stand side by side, a request may meet both."""
+"""While replicas of an old and a new model run side by side, a request may meet both."""
 READY_TIMEOUT_S = 2.0
-"""Who asks whether it is ready is not to wait; a request rather waits for a replica that is coming up."""
+"""Readiness checks must not wait; a request may wait for a replica that is starting."""
 DESCRIBE_TIMEOUT_S = 15.0
 
 
 class ModelChanged(Problem):
-    """A replica has another model than the one that the request was cut for."""
+    """A replica has another model than the one the request was cut for."""
 
     def __init__(self) -> None:
         super().__init__(503, "model_changed", "the model was replaced meanwhile; send it again", retry_after_s=1)
 
 
 class Gateway:
-    """What the routes call. One a replica of the HTTP deployment; `annotator` is a handle to those of the model."""
+    """What the routes call, one per HTTP process; `annotator` is a handle to the model replicas."""
 
     def __init__(self, config: ServeConfig, annotator: Any) -> None:
         self.config = config
@@ -51,7 +51,7 @@ class Gateway:
         self._description: Description | None = None
 
     async def describe(self, *, now: bool = False) -> Description:
-        """The model's own description, kept after the first; `now` asks a replica in any case.
+        """The model's description, cached; `now` asks a replica in any case.
 
         Raises Problem while no replica has a model.
         """
@@ -117,39 +117,46 @@ class Gateway:
     ) -> AsyncGenerator[tuple[list[Question], list[Answer]]]:
         described = await self.describe()
         tasks = _select(names, described)
-        remaining = iter(self._cut(notes, texts, tasks, described))
-        under_way: deque[tuple[Piece, asyncio.Task[list[list[Answer]]]]] = deque()
+        # One list for all texts: the response needs the task and emotion of each answer, not the text.
+        questions = questions_for("", tasks)
+        remaining = iter(self._cut(notes, texts, tasks, described, num_questions=len(questions)))
+        under_way: deque[asyncio.Task[list[list[Answer]]]] = deque()
         try:
             while True:
                 for piece in itertools.islice(remaining, PIECES_UNDER_WAY - len(under_way)):
-                    under_way.append((piece, asyncio.create_task(self._ask(piece))))
+                    under_way.append(asyncio.create_task(self._ask(piece)))
                 if not under_way:
                     return
-                piece, task = under_way[0]
+                task = under_way[0]
                 try:
                     answered = await asyncio.wait_for(task, self.config.deadline_s)
                 except TimeoutError:
                     raise self._too_late() from None
                 under_way.popleft()
-                for text, answers in zip(piece.texts, answered, strict=True):
-                    yield questions_for(text, tasks), answers
+                for answers in answered:
+                    yield questions, answers
         finally:
-            # A client that left, a deadline or an error: what it had under way is called back.
-            left = [task for _, task in under_way]
-            for task in left:
+            # The client left, the deadline passed or a piece failed: cancel the rest.
+            for task in under_way:
                 task.cancel()
-            # Awaited, or asyncio would log the trace of one that fails as it is called back.
-            await asyncio.gather(*left, return_exceptions=True)
+            # Awaited, or asyncio would log the traceback of one that fails while it is cancelled.
+            await asyncio.gather(*under_way, return_exceptions=True)
 
     def _cut(
-        self, notes: dict[str, Any], texts: Sequence[str], tasks: tuple[Task, ...], described: Description
+        self,
+        notes: dict[str, Any],
+        texts: Sequence[str],
+        tasks: tuple[Task, ...],
+        described: Description,
+        *,
+        num_questions: int,
     ) -> list[Piece]:
         pieces = list(
             cut(
                 notes["request_id"],
                 texts,
                 [task.name for task in tasks],
-                num_questions=0 if self.config.engine == "heads" else len(questions_for("", tasks)),
+                num_questions=0 if self.config.engine == "heads" else num_questions,
                 max_post_tokens=described.card.max_post_tokens,
                 batch_tokens=batch_budget(self.config),
                 model=described.identity,

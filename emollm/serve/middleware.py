@@ -1,8 +1,9 @@
-"""Around every route, from outside in: log line and security headers, who asks, how many, how much is sent."""
+"""Around every route, from outside in: log line and security headers, access, number of requests, the body."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -16,14 +17,16 @@ from emollm.serve.metrics import HttpMetrics
 from emollm.serve.problems import Problem, log, report
 
 OPEN_PATHS = ("/", "/docs", "/openapi.json", "/healthz", "/readyz")
-"""No key is asked for here: nothing of a model's answers can be had from them."""
+"""These need no key: they give away no answers of the model."""
 OPEN_FOLDER = "/page/"
 COUNTED_FOLDER = "/v1/annotate"
-"""What makes work. Nothing else takes a body."""
+"""Routes that take a body and use the model."""
 PROXY_HEADERS = ("forwarded", "x-forwarded-", "x-real-ip", "via")
-"""How headers begin that tell of somebody behind the peer."""
+"""Prefixes of headers that show that the peer is a proxy."""
 QUIET_PATHS = ("/healthz", "/readyz")
-"""Asked every few seconds by load balancers: counted, not logged."""
+"""Polled by load balancers: counted, not logged."""
+
+_JSON = re.compile(r"application/(\S+\+)?json\s*(;|$)", re.IGNORECASE)
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'none'; "
@@ -45,7 +48,7 @@ def local_path(scope: Scope) -> str:
 
 
 class Record:
-    """Outermost: an id and a log line for each request, headers on each answer, and no error beyond it."""
+    """Outermost: an id and a log line per request, security headers per answer, and the last resort for errors."""
 
     def __init__(self, app: ASGIApp, metrics: HttpMetrics, *, log_errors: bool) -> None:
         self._app = app
@@ -93,7 +96,7 @@ class Record:
 
 
 class AskForKey:
-    """Who may ask: holders of a key; where there are no keys, this machine alone."""
+    """Access: holders of a key; where there are no keys, this machine only."""
 
     def __init__(self, app: ASGIApp, keys: Mapping[str, str], *, open_access: bool) -> None:
         self._app = app
@@ -143,7 +146,7 @@ def _from_this_machine(scope: Scope) -> bool:
 
 
 class Admit:
-    """Bounds the requests at work or waiting. It counts until the answer's last byte, or until its client has left."""
+    """Bounds the requests in progress or waiting, each counted until its last byte is sent or its client leaves."""
 
     def __init__(self, app: ASGIApp, metrics: HttpMetrics, *, most: int, patience_s: float) -> None:
         self._app = app
@@ -158,9 +161,8 @@ class Admit:
             await self._app(scope, receive, send)
             return
         if self._at_work >= self._most:
-            # By then as many will have been answered as there are places.
             wait = min(self._mean_seconds, self._patience_s)
-            message = f"{self._at_work} requests are at work or waiting; come back later"
+            message = f"{self._at_work} requests are in progress or waiting; try again later"
             problem = Problem(429, "queue_full", message, retry_after_s=wait)
             await problem.response(scope["emollm"]["request_id"])(scope, receive, send)
             return
@@ -178,7 +180,7 @@ class Admit:
 
 
 class LimitBody:
-    """Refuses a body by its announced length, as soon as it has grown too long, or if it does not come in time."""
+    """Refuses a body that is not announced as JSON, is too long, or does not arrive in time."""
 
     def __init__(self, app: ASGIApp, max_bytes: int, patience_s: float) -> None:
         self._app = app
@@ -191,10 +193,10 @@ class LimitBody:
             return
         try:
             async with asyncio.timeout(self._patience_s):
-                body = await self._read(Headers(scope=scope).get("content-length", ""), receive)
+                body = await self._read(Headers(scope=scope), receive)
         except TimeoutError:
             problem = Problem(408, "body_late", f"the body did not come within {self._patience_s:g} s")
-            problem.headers["Connection"] = "close"  # what still comes of it is not read
+            problem.headers["Connection"] = "close"  # the rest of it is not read
         except Problem as error:
             problem = error
         else:
@@ -202,7 +204,11 @@ class LimitBody:
             return
         await problem.response(scope["emollm"]["request_id"])(scope, receive, send)
 
-    async def _read(self, announced: str, receive: Receive) -> bytes:
+    async def _read(self, headers: Headers, receive: Receive) -> bytes:
+        # Without it a form on any other site's page could make this machine work: browsers ask first only for JSON.
+        if not _JSON.match(headers.get("content-type", "")):
+            raise Problem(415, "not_json", "send the body as JSON with the header `content-type: application/json`")
+        announced = headers.get("content-length", "")
         if announced.isdecimal() and int(announced) > self._max_bytes:
             raise self._too_large()
         parts: list[bytes] = []

@@ -1,4 +1,4 @@
-"""Errors as clients see them (a code, a sentence, the field) and as the log tells them; never a trace or a text."""
+"""Errors as clients see them (code, sentence, field) and as they are logged; never a traceback or a text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger("ray.serve")
 
 
 def report(error: Exception, *, trace: bool) -> None:
-    """Log an unexpected error: only where it happened, for what an exception says may quote a text."""
+    """Log an unexpected error by type and place: its message may quote a text."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     log.error(
         "unexpected error",
@@ -68,10 +68,10 @@ async def on_problem(request: Request, problem: Exception) -> JSONResponse:
 
 
 async def on_invalid(request: Request, error: Exception) -> JSONResponse:
-    """A body that does not fit the schema: 422 with its fields, not the values that stood in them."""
+    """A body that does not fit the schema: 422 with its fields, without their values."""
     assert isinstance(error, RequestValidationError)
     fields = [
-        # Of a body that is no JSON the location is a byte's number.
+        # If the body is not JSON, the location is a byte offset.
         ("body" if problem["type"] == "json_invalid" else field_name(problem["loc"]), str(problem["msg"]))
         for problem in error.errors()[:20]
     ]
@@ -81,7 +81,7 @@ async def on_invalid(request: Request, error: Exception) -> JSONResponse:
 
 
 def field_name(location: Sequence[int | str]) -> str:
-    """`("body", "texts", 3)` as `texts.3`. A name a client made up is cut: it may be anything."""
+    """`("body", "texts", 3)` as `texts.3`. A name that the client made up is cut to 64 characters."""
     parts = [str(part) for part in location if part != "body"]
     return ".".join(part.encode("utf-8", "replace").decode()[:64] for part in parts) or "body"
 
@@ -90,7 +90,7 @@ _CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
 
 
 async def on_http_error(request: Request, error: Exception) -> JSONResponse:
-    """What the framework refuses: unknown paths, other methods, a body that is no JSON."""
+    """What the framework refuses: unknown paths, other methods, a body that is not JSON."""
     status = int(getattr(error, "status_code", 500))
     if status == 400:
         return Problem(422, "invalid_request", "the body is not JSON in UTF-8", fields=[("body", "not JSON")]).response(

@@ -1,4 +1,4 @@
-"""What goes over the wire."""
+"""Request and response bodies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_STREAM_TEXTS = 20_000
 MAX_CHARACTERS = 20_000
 
 Text = Annotated[str, Field(max_length=MAX_CHARACTERS)]
-_TASKS = "Tasks by name, or `profile` for the five of SemEval-2018. Without: every task of the model."
+_TASKS = "Task names, or `profile` for the five of SemEval-2018. Default: every task of the model."
 
 
 class _Message(BaseModel):
@@ -39,17 +39,17 @@ class StreamRequest(_Message):
 class AnswerMessage(_Message):
     task: str
     emotion: str | None
-    """The emotion asked about, of a task that has emotions."""
+    """The emotion asked about, for tasks that have emotions."""
     value: Value | None
     """In the task's own range, classes or labels; null where `error` is set."""
     confidence: float | None
-    """Probability of the value, 0..1; of a regression that of a number within a tenth of its range."""
+    """Probability of the value, 0..1; for a regression, of a number within a tenth of its range."""
     std: float | None
-    """Standard deviation, of a regression, in its own range."""
+    """Standard deviation of a regression, in its own range."""
     probabilities: dict[str, float]
-    """Of each class or label; of a regression, of the tenths of 0..1. Empty where the engine knows none."""
+    """Of each class or label; for a regression, of the tenths of 0..1. Empty if the engine computes none."""
     valid_mass: float | None
-    """Probability that the model, left free, gives a valid answer: near 0 means, do not trust the rest."""
+    """Probability that unconstrained generation gives a valid answer; near 0, do not trust the other numbers."""
     error: str | None
     """`empty_text`, `invalid_answer` or `scoring_failed`."""
 
@@ -63,16 +63,16 @@ class AnswerMessage(_Message):
             std=answer.std,
             probabilities=answer.probabilities,
             valid_mass=answer.valid_mass,
-            # What stands behind the colon is an exception's own words: for the log, not for the wire.
+            # The part after the colon is an exception's message: for the log, not for clients.
             error=answer.error.split(":")[0] if answer.error else None,
         )
 
 
 class TextResult(_Message):
     truncated: bool
-    """Whether the text was cut at the model's token limit."""
+    """Whether the text was truncated at the model's token limit."""
     answers: list[AnswerMessage]
-    """One a question: one a task, or one an emotion of a task that has emotions."""
+    """One per question: one per task, or one per emotion for tasks that have emotions."""
 
     @classmethod
     def of(cls, questions: Sequence[Question], answers: Sequence[Answer]) -> TextResult:
@@ -84,25 +84,25 @@ class TextResult(_Message):
 
 class AnnotateResponse(_Message):
     results: list[TextResult]
-    """One a text, in order."""
+    """One per text, in order."""
 
 
 class StreamLine(TextResult):
-    """One line of a stream. The last line is `{"done": N}`, or `{"error": ...}` where it broke off."""
+    """One line of a stream. The last line is `{"done": N}`, or `{"error": ...}` if it broke off."""
 
     index: int
-    """Which of the texts, from 0."""
+    """Number of the text, from 0."""
 
 
 class FieldProblem(_Message):
     field: str
-    """Where in the body, `texts.3`."""
+    """Position in the body, such as `texts.3`."""
     message: str
 
 
 class ErrorBody(_Message):
     code: str
-    """A word to program against: `invalid_request`, `too_large`, `queue_full`, ..."""
+    """Machine-readable: `invalid_request`, `too_large`, `queue_full`, ..."""
     message: str
     fields: list[FieldProblem] = []
     request_id: str
@@ -128,10 +128,10 @@ class TaskMessage(_Message):
     labels: list[str]
     emotions: list[str]
     no_label: str | None
-    """What an empty label set is called."""
+    """Name of the empty label set."""
     source: str
     origin: str | None
-    """Of heads: `trained`, `distilled`, or `derived` from another task's answer. Null where words are the answer."""
+    """For heads: `trained`, `distilled`, or `derived` from another task's answer. Null for other engines."""
 
     @classmethod
     def of(cls, task: Task, origin: str | None = None) -> TaskMessage:
@@ -156,28 +156,26 @@ class ModelMessage(_Message):
     licence: str
     adapter: str | None
     base_fingerprint: str
-    weights_fingerprint: str | None
-    """Of the model directory's own files; null for an untrained base."""
+    digest: str
+    """16 hex digits over the model directory's files; `name:MODEL` for an untrained base."""
     engine: str
     precision: str
     max_post_tokens: int
     tasks: list[str]
     metrics: dict[str, Any]
-    """What the training run wrote beside the weights."""
+    """Summary of the training run, from `run.json`."""
     card: dict[str, Any]
-    """`affect.json`, whole."""
+    """The whole `affect.json`."""
 
     @classmethod
-    def of(
-        cls, card: AffectCard, *, engine: str, precision: str, weights: str | None, metrics: dict[str, Any]
-    ) -> ModelMessage:
+    def of(cls, card: AffectCard, *, engine: str, precision: str, digest: str, metrics: dict[str, Any]) -> ModelMessage:
         return cls(
             name=card.name,
             base=card.base.name,
             licence=card.base.licence,
             adapter=card.adapter,
             base_fingerprint=card.base.fingerprint,
-            weights_fingerprint=weights,
+            digest=digest,
             engine=engine,
             precision=precision,
             max_post_tokens=card.max_post_tokens,

@@ -1,4 +1,4 @@
-"""Deploy the endpoint to the Ray that is up."""
+"""Deploy the endpoint to the running Ray."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _OWN_ERROR = re.compile(r"emollm\.core\.errors\.(\w+): (.*)")
 
 
 def deploy(config: ServeConfig, *, name: str = "emollm", route_prefix: str = "/") -> None:
-    """Returns when it answers. Raises what kept the model from loading, as its replica raised it."""
+    """Returns once it answers. Raises the error that kept the model from loading, as its replica raised it."""
     from ray import serve
 
     from emollm.serve.app import build
@@ -24,14 +24,14 @@ def deploy(config: ServeConfig, *, name: str = "emollm", route_prefix: str = "/"
 
 
 def _cause(name: str, error: RuntimeError) -> EmollmError:
-    # Serve raises only the names of deployments; why stands in their state.
+    # Serve raises only the names of deployments; the reason is in their state.
     from ray import serve
 
     application = serve.status().applications.get(name)
-    told = [state.message for state in application.deployments.values() if state.message] if application else []
-    for message in told:
+    messages = [state.message for state in application.deployments.values() if state.message] if application else []
+    for message in messages:
         if found := _OWN_ERROR.findall(message):
             kind: type[EmollmError] = getattr(errors, found[-1][0])
             return kind(found[-1][1])
-    lines = [line for line in "\n".join([str(error), *told]).splitlines() if line.strip()]
+    lines = [line for line in "\n".join([str(error), *messages]).splitlines() if line.strip()]
     return ResourceError(f"the endpoint did not start: {lines[-1]}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -282,7 +283,7 @@ def test_any_rows_of_the_staged_input_are_read_in_order(tmp_path: Path) -> None:
     corpus, rows = staged(tmp_path, ROWS, together=False)
     assert [row["id"] for row in rows] == [f"{name}{i}" for name in "ab" for i in range(posts)]
     target, edges = find_files(str(tmp_path))[0], (0, 1, GROUP_ROWS, posts - 1, posts, posts + GROUP_ROWS, 2 * posts)
-    for first, stop in zip(edges, edges[1:], strict=False):
+    for first, stop in itertools.pairwise(edges):
         found = read_staged(target, str(tmp_path / "_staged-False"), corpus, first, stop)
         assert found.to_pylist() == rows[first:stop]
 

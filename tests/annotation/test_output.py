@@ -19,11 +19,12 @@ import pytest
 from emollm.annotation.blocks import block_size, pending_blocks
 from emollm.annotation.estimate import beside
 from emollm.annotation.finish import finish, reopen
-from emollm.annotation.identity import differences, model_digest
+from emollm.annotation.identity import differences
 from emollm.annotation.lock import STALE_S, locked
 from emollm.annotation.output import ROW, Committed, OutputFolder
 from emollm.annotation.stage import Corpus, Staged
 from emollm.annotation.verify import verify
+from emollm.core.digest import model_digest
 from emollm.core.errors import DataError
 from emollm.core.tasks import select_tasks
 from emollm.data.files.carry import common_type, json_kinds, to_type, type_from_text, type_to_text

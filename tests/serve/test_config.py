@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"replicas": 3, "max_replicas": 2}, "max_replicas 2 is less than replicas 3"),
+        ({"replicas": 3, "max_replicas": 2}, "--max-replicas 2 is less than --replicas 3"),
         ({"batch_tokens": 1}, "greater than or equal to 64"),
         ({"deadline_s": 0}, "greater than 0"),
         ({"max_request": 5}, "not permitted"),

@@ -44,7 +44,8 @@ def ask(
     async def send(message: Message) -> None:
         said.append(message)
 
-    named = {"host": "127.0.0.1:8000"} | {name.replace("_", "-"): value for name, value in headers.items()}
+    usual = {"host": "127.0.0.1:8000", "content-type": "application/json"}
+    named = usual | {name.replace("_", "-"): value for name, value in headers.items()}
     scope = {
         "type": "http",
         "method": method,
@@ -111,3 +112,21 @@ def test_a_body_is_refused_by_its_length_and_not_read_where_none_is_wanted() -> 
     for method, path in (("GET", "/v1/annotate"), ("GET", "/"), ("POST", "/"), ("POST", "/page/app.js")):
         # Handed on as it comes: these routes do not read, so nothing can wait or fill memory.
         assert ask(app, b"x" * 11, complete=False, method=method, path=path)[:2] == (200, b"x" * 11)
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        ("application/json; charset=utf-8", 200),
+        ("Application/JSON", 200),
+        ("application/problem+json", 200),
+        ("application/x-www-form-urlencoded", 415),  # curl -d, and a form
+        ("text/plain", 415),
+        ("application/jsonp", 415),
+        ("", 415),
+    ],
+)
+def test_a_body_that_is_not_announced_as_json_is_refused_with_the_header_to_send(sent: str, status: int) -> None:
+    answer, body, _ = ask(LimitBody(application, max_bytes=10, patience_s=1), b"{}", content_type=sent)
+    assert answer == status
+    assert status == 200 or "content-type: application/json" in json.loads(body)["error"]["message"]

@@ -10,11 +10,12 @@ export function modelCard(model, tasks) {
     name: lastPart(model.name),
     base: lastPart(model.base),
     licence: model.licence,
-    kind: model.adapter === "lora" ? "LoRA on the base" : "whole weights",
+    kind: { lora: "LoRA on the base", heads: "heads on the base" }[model.adapter] ?? "full weights",
     "trained on": rows.length ? `rows: ${rows.join(", ")}` : "nothing: its answers are noise",
     engine: `${model.engine}, ${model.precision}`,
     "longest post": `${model.max_post_tokens} tokens; the rest of a longer one is not read`,
-    weights: model.weights_fingerprint ?? model.base_fingerprint,
+    "base weights": model.base_fingerprint,
+    "model digest": model.digest,
   };
   const metrics = Object.entries(model.metrics).filter(([, value]) => typeof value === "number");
   return el("div", { class: "panels" },
