@@ -17,44 +17,44 @@ Location = Annotated[str, BeforeValidator(lambda value: os.fspath(value) if isin
 class AnnotateConfig(ScorerConfig):
     """Annotate a corpus of posts with affect columns, into Parquet.
 
-    A job that died is continued by running it again; one that has finished is left alone.
+    Run the same command again to continue an interrupted job; a finished one is left as it is.
     """
 
     input: Location
     """Posts: a file, a folder, or a pattern such as 'posts/**/*.parquet'; local, s3:// or gs://. Parquet, JSON lines,
-    CSV or plain text (a post a line); .gz is read too."""
+    CSV or plain text (one post per line); .gz is read too."""
     out: Location
-    """Folder to write, local, s3:// or gs://. On a cluster: one that all nodes share."""
+    """Output folder, local, s3:// or gs://. On a cluster: a folder that all nodes share."""
     tasks: tuple[str, ...] = ("profile",)
-    """Tasks to ask; `profile` is all five of SemEval-2018, eleven questions a post."""
+    """Tasks to answer; `profile` is the five of SemEval-2018, eleven questions per post."""
     id_column: str | None = None
-    """Column with the id of a post. None: `id` where there is one; else ids are made of file, row and text."""
+    """Column with the post ids. None: `id` if there is one, else ids are derived from file, row and text."""
     text_column: str = "text"
-    """Column with the post."""
+    """Column with the text of the posts."""
     carry: tuple[str, ...] = ()
-    """Other columns to carry into the output; '*' is all of them."""
+    """Input columns to copy to the output; '*' is all of them."""
     max_posts: int | None = Field(None, ge=1)
-    """Annotate only the first so many posts. None: all."""
+    """Annotate at most this many posts, from the start. None: all."""
     block_posts: int | None = Field(None, ge=1)
-    """Posts kept or lost together when something dies: make it minutes of an actor's work. None: 256 on CPUs, 2,048
-    on GPUs, more where there are millions, fewer where actors would have nothing to do."""
+    """Commit size: posts per committed block; a crash loses at most the blocks in flight. None: 256 on CPUs, 2,048 on
+    GPUs, more for millions of posts, fewer if actors would be idle."""
     batch_size: int | None = Field(None, ge=1)
-    """Posts an actor scores at once; inside, prompts are batched by tokens. None: as many as take a few seconds."""
+    """Posts per call of an actor, which batches them by tokens. None: as many as take a few seconds."""
     hang_minutes: float = Field(10.0, gt=0)
-    """End an actor that takes longer over one portion, and go on as after a crash. More than an actor needs for
-    --batch-size posts."""
+    """Minutes after which an actor that has not finished --batch-size posts is treated as crashed."""
     file_posts: int = Field(100_000, ge=1)
-    """Posts a file of the finished output."""
+    """Posts per Parquet file of the output."""
     max_workers: int | None = Field(None, ge=1)
-    """Scoring actors at most: the pool grows from --cluster.num-workers where there is room. None: it does not grow."""
+    """Largest number of scoring actors: the pool grows from --cluster.num-workers as resources allow. None: it does not
+    grow."""
     max_error_rate: float = Field(0.5, ge=0, le=1)
-    """Stop when more than this share of posts has an error, looked at from 200 posts on."""
+    """Stop if more than this share of posts has an error, checked after 200 posts."""
     retry_errors: bool = False
-    """Score the posts again that have an error in an earlier run's output, and those only."""
+    """Score only the posts that have an error in an earlier run's output."""
     dry_run: int | None = Field(None, ge=1)
-    """Score only so many posts, keep nothing, and estimate time, GPU-hours and size of the whole."""
+    """Score this many posts, write nothing, and estimate time, GPU-hours and size of the whole job."""
     overwrite: bool = False
-    """Replace the output of another annotation job, or of this one if it is finished."""
+    """Replace the output of another annotation job, or of this one if it has finished."""
     cluster: ClusterConfig = ClusterConfig()
     """Scoring actors, their CPUs and GPUs."""
 

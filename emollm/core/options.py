@@ -80,6 +80,9 @@ def _profiles() -> dict[str, dict[str, Any]]:
     return tomllib.loads((resources.files("emollm") / "core" / "profiles.toml").read_text(encoding="utf-8"))
 
 
+_METAVARS = {"str": "TEXT", "int": "N", "float": "X", "Path": "PATH", "bool": "BOOL"}
+
+
 class _Parser(argparse.ArgumentParser):
     """argparse, but a wrong option is a ConfigError that lists the right ones; options may be given without a name."""
 
@@ -94,6 +97,13 @@ class _Parser(argparse.ArgumentParser):
             words[at : at + 1] = [f"{free.pop(0)}={word}"]
             _, left = self.parse_known_args(words)
         return super().parse_args(words, namespace)
+
+    def format_help(self) -> str:
+        # pydantic-settings writes Python types: `tuple[str,...]`.
+        for action in self._actions:
+            if isinstance(action.metavar, str):
+                action.metavar = "A,B" if "tuple" in action.metavar else _METAVARS.get(action.metavar, action.metavar)
+        return super().format_help()
 
     def error(self, message: str) -> Any:
         options = sorted(o for action in self._actions for o in action.option_strings if o.startswith("--"))
@@ -275,7 +285,7 @@ def run_job(main: Callable[[Sequence[str]], None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted; nothing half-written is left behind", file=sys.stderr)
+        print("interrupted; partial output was removed", file=sys.stderr)
         sys.exit(130)
 
 

@@ -17,40 +17,40 @@ from emollm.scoring.scorer import Engine
 
 Baseline = Literal["constant", "vader", "textblob", "lexicon", "embedding", "zero-shot", "endpoint"]
 LOCAL: tuple[Baseline, ...] = ("constant", "vader", "textblob", "embedding")
-"""What `--baselines local` stands for: what runs here, in minutes, on all rows."""
+"""What `--baselines local` stands for: those that score all rows in minutes."""
 
 
 class EvaluateConfig(ScorerConfig):
-    """Measure a model, baselines, or anybody's predictions on labelled rows, and write the report."""
+    """Measure a model, baselines or external predictions on labelled rows, and write a report."""
 
     model: str | None = None  # type: ignore[assignment]
-    """Model directory, the model in the box by name, or an untrained base: its registry name, or base:FOLDER. None:
-    the model in the box, or none where --predictions or --beside are given."""
+    """Model directory, the bundled default model by name, or an untrained base: its registry name, or base:FOLDER.
+    None: the bundled default model, or none if --predictions or --beside are given."""
     data: Path | None = None
     """Data folder that `emollm build-data` wrote: its validation rows."""
     aeb: Path | None = None
     """Benchmark folder that `emollm build-data` aeb` wrote. Together with --data both are measured."""
     predictions: Path | None = None
-    """Somebody's predictions, JSON lines or Parquet with `prediction` and `gold`; or a predictions.parquet of this
+    """External predictions, JSON lines or Parquet with `prediction` and `gold`; or a predictions.parquet of this
     job, to measure again without scoring."""
     task: str | None = None
-    """Task of --predictions, unless a column `task` or the instructions tell it."""
+    """Task of --predictions, unless a column `task` or the instructions name it."""
     scale: Scale | None = None
     """Scale of the numbers in --predictions, its golds included: the task's own range, or `unit`, 0..1. None: own, but
     refused where all are in 0..1 and the range is another."""
     invalid: Invalid = "clip"
-    """What an answer that is no value counts as. clip: a number is clipped to the range, the rest is wrong. drop: its
-    row is left out. worst: it is wrong. The report shows all three."""
+    """How to score an answer that is not a valid value. clip: a number is clipped to the range, anything else is wrong.
+    drop: its row is left out. worst: it is wrong. The report shows all three."""
     tasks: tuple[str, ...] | None = None
-    """Tasks to measure, comma-separated; `profile` is all five of SemEval-2018. None: all that there are rows of."""
+    """Tasks to measure, comma-separated; `profile` is all five of SemEval-2018. None: all that have rows."""
     max_rows: int | None = Field(None, ge=1)
-    """At most so many questions a task and emotion of --aeb and --data, the first ones. None: all."""
+    """Questions per task and emotion of --aeb and --data, at most, from the start. None: all."""
     calibrated: bool = True
-    """Put the model's answers through its calibration, if it has one."""
+    """Apply the model's calibration, if it has one."""
     baselines: tuple[Baseline | Literal["local"], ...] = ()
     """Systems to compare with, on the same rows, comma-separated; `local` is constant, vader, textblob, embedding."""
     train: Path | None = None
-    """Data folder whose training rows teach the embedding baseline. None: --data."""
+    """Data folder with the training rows of the embedding baseline. None: --data."""
     beside: tuple[Path, ...] = ()
     """Output folders of earlier runs on the same rows, comma-separated: their systems are measured again and stand
     beside this run's, without being scored again."""
@@ -59,7 +59,7 @@ class EvaluateConfig(ScorerConfig):
     zero_shot: str = DEFAULT_BASE
     """Untrained base of the zero-shot baseline."""
     slow_rows: int = Field(40, ge=1)
-    """At most so many questions a task and emotion, evenly spread, for the zero-shot and endpoint baselines."""
+    """Questions per task and emotion, at most and evenly spread, for the zero-shot and endpoint baselines."""
     endpoint: EndpointConfig = EndpointConfig()
     """An OpenAI-compatible server, for the endpoint baseline."""
     resamples: int = Field(1000, ge=0)
@@ -67,12 +67,12 @@ class EvaluateConfig(ScorerConfig):
     seed: int = 0
     """Seed of the resamples."""
     right_share: float = Field(0.9, gt=0, le=1)
-    """Share of right answers for which the report gives the confidence below which to abstain."""
+    """Accuracy for which the report gives the confidence threshold for abstaining."""
     out: Path | None = None
     """Folder for predictions.parquet, metrics.json, report.html, report.md and run.json. None: only the table is
     printed."""
     overwrite: bool = False
-    """Replace a folder that is already there."""
+    """Replace an existing folder."""
     cluster: ClusterConfig = ClusterConfig()
     """Scoring actors, their CPUs and GPUs."""
 
@@ -102,43 +102,42 @@ class EvaluateConfig(ScorerConfig):
 
 
 class CalibrateConfig(ScorerConfig):
-    """Fit maps on validation rows that make a model's probabilities mean what they say, and keep them in its card."""
+    """Calibrate a model's probabilities on validation rows, and store the maps in its card."""
 
     model: str
-    """Model directory; its affect.json is written anew."""
+    """Model directory; its affect.json is rewritten."""
     data: Path
     """Data folder that `emollm build-data` wrote: its validation rows, which the model was not trained on."""
     tasks: tuple[str, ...] | None = None
     """Tasks to calibrate. None: every task that the model and the data share."""
     max_rows: int | None = Field(None, ge=1)
-    """At most so many questions a task and emotion. None: all."""
+    """Questions per task and emotion, at most. None: all."""
     engine: Engine = "auto"
-    """The engine whose answers are calibrated; each has its own maps."""
+    """Inference engine to calibrate; each has its own maps."""
     right_share: float = Field(0.9, gt=0, le=1)
-    """Share of right answers for which the confidence below which to abstain is put into the card."""
+    """Accuracy for which the card stores the confidence threshold for abstaining."""
     cluster: ClusterConfig = ClusterConfig()
     """Scoring actors, their CPUs and GPUs."""
 
 
 class AuditConfig(ScorerConfig):
-    """Compare a model's scores of sentences that differ in a gender or race word alone (Equity Evaluation Corpus)."""
+    """Compare a model's scores of sentences that differ only in a gender or race word (Equity Evaluation Corpus)."""
 
     eec: Path
     """Equity-Evaluation-Corpus.csv, or its folder."""
     tasks: tuple[str, ...] = ("EI-reg", "V-reg")
     """Tasks whose scores are compared: regressions and ordinals that the model knows."""
     max_frames: int | None = Field(None, ge=2)
-    """At most so many of the 144 sentence frames (template and emotion word), evenly spread; each has 60 sentences.
-    None: all."""
+    """Sentence frames (template and emotion word) to use, of 144, evenly spread; each has 60 sentences. None: all."""
     correction: Literal["holm", "benjamini-hochberg"] = "holm"
-    """How p-values are corrected for the number of tests: holm bounds the chance of any false alarm, the other the
-    share of false alarms."""
+    """Correction of p-values for multiple tests: holm bounds the family-wise error rate, benjamini-hochberg the false
+    discovery rate."""
     alpha: float = Field(0.05, gt=0, lt=1)
-    """Corrected p-values below this are called a difference."""
+    """Corrected p-values below this count as a difference."""
     out: Path | None = None
     """Folder for scores.parquet, audit.json, audit.html and run.json. None: only the table is printed."""
     overwrite: bool = False
-    """Replace a folder that is already there."""
+    """Replace an existing folder."""
     cluster: ClusterConfig = ClusterConfig()
     """Scoring actors, their CPUs and GPUs."""
 
@@ -155,7 +154,7 @@ class CompareConfig(Config):
     system_b: str | None = None
     """System of run B. None: its first, the model."""
     invalid: Invalid = "clip"
-    """What an answer that is no value counts as; `drop` leaves out rows that are invalid in either."""
+    """How to score an answer that is not a valid value; `drop` leaves out rows that are invalid in either run."""
     resamples: int = Field(2000, ge=100)
     """Bootstrap resamples."""
     seed: int = 0

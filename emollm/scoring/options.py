@@ -1,4 +1,4 @@
-"""The options that say which model is asked, and how; shared by every job that asks one."""
+"""Options for the model and its inference engine, shared by every job that scores posts."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from emollm.scoring.scorer import UNDECIDED, Device, Engine, Precision
 
 
 class ScorerConfig(Config):
-    """A model, and how its answers are had."""
+    """A model and its inference engine."""
 
     model: str = DEFAULT_MODEL
     """Model directory, the bundled default model by name, or an untrained base: its registry name, or base:FOLDER."""
     engine: Engine = "auto"
-    """Inference engine. auto: heads where the model has some, else constrained."""
+    """Inference engine. heads: one forward pass per post. constrained: exact probabilities of the closed answers, by
+    trie-constrained scoring. generate: free text, parsed. auto: heads if the model has them, else constrained."""
     device: Device = "auto"
-    """Where the model runs. auto: a GPU where one is given to the worker, else the CPU."""
+    """Where the model runs. auto: on a GPU if the worker has one, else on the CPU."""
     precision: Precision = "auto"
-    """Arithmetic of the model. auto: float32 on CPUs and for heads, else bf16, or fp16 on GPUs without it. fastest:
-    bf16 where it is measured to be faster, so that answers may differ from machine to machine."""
+    """Arithmetic of the model. auto: float32 on CPUs and for heads, else bf16, or fp16 on GPUs without bf16. fastest:
+    bf16 where it measures faster than float32, so answers may differ between machines."""
     batch_tokens: int | None = Field(None, ge=64)
-    """Tokens that go through the model at once, padding included. None: 1,024 on a CPU, by free memory on a GPU."""
+    """Tokens per forward pass, padding included. None: 1,024 on a CPU; on a GPU as many as its free memory allows."""
     exact: bool = True
-    """With the constrained engine: read ordinal answers to their end. --no-exact reads them as far as they differ: 1.8
-    times as fast, probabilities off by .006 on average."""
+    """For the constrained engine: score ordinal answers to their last token. --no-exact scores them only as far as they
+    differ: 1.8 times as fast, probabilities off by .006 on average."""
 
     def known_precision(self, engine: str) -> str:
         """The precision as far as it is known without a device: a `Precision` to the letter, or `UNDECIDED`."""
