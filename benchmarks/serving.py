@@ -30,7 +30,7 @@ from emollm.core.bases import DEFAULT_MODEL
 
 ROOT = Path(__file__).resolve().parents[1]
 _SERVE = ("ray::ServeReplica", "ray::ProxyActor")
-SAMPLE_POSTS = ROOT / "emollm" / "data" / "corpora" / "samples" / "posts.jsonl"
+SAMPLE_POSTS = ROOT / "emollm" / "corpora" / "samples" / "posts.jsonl"
 
 
 def main() -> None:
@@ -109,7 +109,7 @@ def endpoint(args: argparse.Namespace) -> Iterator[tuple[str, list[psutil.Proces
     import ray
     from ray import serve
 
-    sys.path.insert(0, str(ROOT))  # `serve` is a folder of the repository, not an installed package
+    sys.path.insert(0, str(ROOT))  # this tree, not an installed one
     from emollm.serve.app import build
 
     for name in ("ray", "ray.serve"):

@@ -56,7 +56,9 @@ def test_each_command_tells_its_options(name: str, capsys: pytest.CaptureFixture
     with pytest.raises(SystemExit) as ended:
         main([name, "--help"])
     assert ended.value.code == 0
-    assert capsys.readouterr().out.startswith(f"usage: emollm {name}")
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"usage: emollm {name}")
+    assert "tuple[" not in shown, "values are named, not Python's types"
 
 
 def test_a_wrong_word_is_one_line_with_the_way_out() -> None:
