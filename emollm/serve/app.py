@@ -77,7 +77,9 @@ def make_api(gateway: Gateway, keys: Mapping[str, str]) -> FastAPI:
     async def annotate(request: Request, body: AnnotateRequest) -> Response:
         """The affect of each text."""
         results = await gateway.annotate(request.scope["emollm"], body.texts, body.tasks)
-        message = AnnotateResponse(results=[TextResult.of(questions, answers) for questions, answers in results])
+        message = AnnotateResponse.model_construct(
+            results=[TextResult.of(questions, answers) for questions, answers in results]
+        )
         # Written here: FastAPI would validate each answer once more, which took longer than making it.
         return Response(message.model_dump_json(), media_type="application/json")
 
@@ -93,7 +95,7 @@ def make_api(gateway: Gateway, keys: Mapping[str, str]) -> FastAPI:
                 async with aclosing(gateway.stream(notes, body.texts, body.tasks)) as results:
                     async for questions, answers in results:
                         result = TextResult.of(questions, answers)
-                        yield StreamLine(index=index, **dict(result)).model_dump_json() + "\n"
+                        yield StreamLine.model_construct(index=index, **dict(result)).model_dump_json() + "\n"
                         index += 1
             except Problem as problem:
                 yield json.dumps(problem.body(notes["request_id"])) + "\n"
