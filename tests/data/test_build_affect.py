@@ -19,7 +19,7 @@ def corpora(folder: Path) -> AffectConfig:
     go, sst = folder / "goemotions", folder / "sst"
     go.mkdir()
     sst.mkdir()
-    (go / "train.tsv").write_text("what a day\t17\tg1\nSee you, @sam!\t27\tg2\nso it goes\t25,27\tg3\n")
+    (go / "train.tsv").write_text("what a day\t17\tg1\nSee YOU, @sam!\t27\tg2\nso it goes\t25,27\tg3\n")
     (go / "dev.tsv").write_text("so it goes ...\t25\tg4\nnever again\t2\tg5\n")
     (go / "test.tsv").write_text("see you\t17\tg6\n")
     (sst / "train.txt").write_text("(4 (2 a) (4 joy))\n(0 (2 a) (0 bore))\n")
