@@ -162,10 +162,12 @@ def select_tasks(names: Sequence[str], known: Mapping[str, Task] | Iterable[Task
 
     Raises ConfigError listing the choices when a name is unknown.
     """
+    # Of all tasks there are, as no model is named: what any model can be asked.
+    profile = PROFILE if known is TASKS else (ANY_POST, *PROFILE)
     by_name = dict(known) if isinstance(known, Mapping) else {task.name: task for task in known}
     wanted: dict[str, None] = {}
     for name in names:
-        for one in [p for p in (ANY_POST, *PROFILE) if p in by_name] if name == "profile" else [name]:
+        for one in [p for p in profile if p in by_name] if name == "profile" else [name]:
             wanted[one] = None
     unknown = [name for name in wanted if name not in by_name]
     if unknown or not wanted:

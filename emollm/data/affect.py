@@ -33,7 +33,7 @@ from emollm.data.corpora.vader import read_vader
 from emollm.data.instructions import build_rows
 from emollm.data.manifest import describe_wording, file_hashes
 
-_SPLITTER = re.compile(r"https?://\S+|@\w+|[\W_]+")
+_SPLITTER = re.compile(r"https?://\S+|@\w+|[^\w@]+|[_@]+")
 _CORPORA = ("semeval", "goemotions", "emobank", "sst", "tdt")
 
 

@@ -54,7 +54,7 @@ _AFFECT: dict[str, Any] = {
     "learning_rate": 1e-3,
     "epochs": 2.0,
     "global_batch_size": 32,
-    "evaluations": 12,
+    "num_evaluations": 12,
     "validation_rows": 2000,
     "patience": 5,
     "cluster": {"num_workers": 1},

@@ -9,7 +9,7 @@ import torch
 from emollm.core.errors import ModelError
 from emollm.core.heads_card import FeatureSpec, Prompt
 from emollm.models.load import LoadedModel
-from emollm.scoring.heads.backbone import Backbone, PostEncoder
+from emollm.scoring.heads.backbone import Backbone, PostEncoder, named_emoji
 from tests.scoring.heads.conftest import BACKBONES, Load
 
 POSTS = ("Glad.", "the train is late AGAIN and nobody says a word, I could scream", "so so", "what a day :)")
@@ -69,3 +69,11 @@ def test_a_bert_reads_posts_between_its_own_tokens(backbone: Load) -> None:
 def test_a_layer_that_is_not_there_is_refused(backbone: Load) -> None:
     with pytest.raises(ModelError, match="read layer 3, but the backbone has 2 layers"):
         Backbone(backbone("llama").model, "decoder", depth=3)
+
+
+def test_an_emoji_is_read_as_its_name_and_letters_stay() -> None:
+    named = named_emoji("so \U0001f602 \U0001f44d\U0001f3fd caf\u00e9 \u2014 \u4f60\u597d \u2764\ufe0f")
+    assert named.split() == [
+        "so", "face", "with", "tears", "of", "joy", "thumbs", "up", "sign", "caf\u00e9", "\u2014", "\u4f60\u597d",
+        "heavy", "black", "heart",
+    ]  # fmt: skip
