@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.waiting import wait_for
+
+OFFLINE = {
+    "PYTHON": sys.executable, "PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
+    "PIP_EXTRA_INDEX_URL": "", "PIP_FIND_LINKS": "", "PIP_RETRIES": "1",
+}  # fmt: skip
 
 
 def install(venv: Path, **env: str) -> subprocess.CompletedProcess[str]:
@@ -52,17 +59,13 @@ def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_without_a_network_it_is_one_line_and_the_next_try_goes_on(tmp_path: Path) -> None:
     venv = tmp_path / "a folder für alles"
-    offline = {
-        "PYTHON": sys.executable, "PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
-        "PIP_EXTRA_INDEX_URL": "", "PIP_FIND_LINKS": "", "PIP_RETRIES": "1",
-    }  # fmt: skip
-    ran = install(venv, **offline)
+    ran = install(venv, **OFFLINE)
     assert ran.returncode == 2
     [line] = ran.stderr.splitlines()
     assert line.startswith("error: installing failed: the package index cannot be reached")
     assert "the same command goes on" in line
     made = (venv / "pyvenv.cfg").stat().st_mtime_ns
-    assert install(venv, **offline).returncode == 2
+    assert install(venv, **OFFLINE).returncode == 2
     assert (venv / "pyvenv.cfg").stat().st_mtime_ns == made  # not begun anew
 
 
@@ -75,3 +78,21 @@ def test_an_environment_that_was_cut_short_is_made_again(tmp_path: Path) -> None
     )
     assert ran.returncode == 2 and "installing failed" in ran.stderr
     assert (tmp_path / "venv" / "bin" / "python").exists()
+
+
+@pytest.mark.slow
+def test_ctrl_c_is_one_line(tmp_path: Path) -> None:
+    venv = tmp_path / "venv"
+    env = {**os.environ, **OFFLINE, "PIP_RETRIES": "9", "VENV": str(venv)}
+    started = subprocess.Popen(
+        ["/bin/sh", str(ROOT / "install.sh")], env=env, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    wait_for(lambda: "Retrying" in _text(venv / "install.log"))
+    os.killpg(started.pid, signal.SIGINT)
+    _, said = started.communicate(timeout=60)
+    assert (started.returncode, said) == (130, "interrupted; the same command goes on\n")
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""

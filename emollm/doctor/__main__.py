@@ -157,7 +157,7 @@ def _model(config: DoctorConfig, nodes: Sequence[NodeFacts]) -> Finding:
         return Finding(check="model", status="skipped", says="no --model")
     name = config.model.removeprefix(BASE_PREFIX)
     if bundled(name):
-        return Finding(check="model", status="ok", says=f"{name} is in the box")
+        return Finding(check="model", status="ok", says=f"{name} is bundled with emollm")
     if _is_path(name):
         return checks.check_model(nodes, model=name)
     base = BASES.get(name)

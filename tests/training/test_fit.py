@@ -16,7 +16,7 @@ def config(data: Path, **options: object) -> TrainConfig:
 
 
 def test_rows_are_chosen_by_task_wording_and_number(sample_data: Path) -> None:
-    assert training_rows(config(sample_data)).num_rows == 32_220
+    assert training_rows(config(sample_data)).num_rows == 47_920
     first = training_rows(config(sample_data, num_wordings=1, tasks=("E-c", "V-reg")))
     assert first.num_rows == 2 * 862
     assert set(first["task"].to_pylist()) == {"E-c", "V-reg"}
