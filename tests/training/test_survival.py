@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from emollm.training.options import TrainConfig
 from emollm.training.ray_train import fit
 from emollm.training.run_folder import read_lines
 from tests.conftest import ROOT
+from tests.ray_cluster import ENV
 from tests.training.drive import HELD_AT, hold_workers
 from tests.training.ranks import options, run_cases
 from tests.waiting import wait_for
@@ -85,7 +85,7 @@ def test_a_killed_job_goes_on_with_another_number_of_workers(
     command = [sys.executable, "-W", "ignore", "-m", "tests.training.drive", str(file), str(hold)]
     run = tmp_path / ".model.training"
     # In a session of its own: its private Ray must die with it, not with the tests.
-    with subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}) as job:
+    with subprocess.Popen(command, cwd=ROOT, env={**ENV, "PYTHONPATH": str(ROOT)}) as job:
         wait_for(lambda: list((run / "checkpoints").glob("step-*")) or job.poll() is not None)
         job.kill()
     assert list((run / "checkpoints").glob("step-*"))
