@@ -57,9 +57,9 @@ class ConstrainedScorer:
         self._reader: Reader
         if loaded.is_encoder_decoder:
             pad = loaded.tokenizer.pad_token_id
-            self._reader = Seq2SeqReader(loaded.model, pad=pad, device=device, batch_tokens=batch_tokens)
+            self._reader = Seq2SeqReader(loaded.model, pad=pad, device=device, limit=self._limit)
         else:
-            self._reader = CausalReader(loaded.model, device=device, batch_tokens=batch_tokens)
+            self._reader = CausalReader(loaded.model, device=device, limit=self._limit)
         self._spaces: dict[tuple[Task, str | None], _Space] = {}
 
     @property
@@ -122,10 +122,5 @@ class ConstrainedScorer:
 
 
 def _request(search: TrieSearch[Any], item: Frontier[Any]) -> Request:
-    chain = search.chain(item)
-    return Request(
-        parent=item.parent,
-        tokens=[node.token for node in chain],
-        wanted=[list(node.children) for node in chain],
-        keep=not all(child.is_leaf for child in chain[-1].children.values()),
-    )
+    chain = search.trie.chain(item.node)
+    return Request(parent=item.parent, tokens=chain.tokens, wanted=chain.wanted, keep=chain.keep)
