@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import os
+import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +19,7 @@ from numpy.typing import NDArray
 
 from emollm.annotation.ledger import Instructions, Portion
 from emollm.annotation.output import ROW
-from emollm.core.errors import DataError
+from emollm.core.errors import DataError, DeviceError
 from emollm.models.batching import PASSES
 from emollm.scoring.rows import AnnotatePosts
 
@@ -86,7 +89,7 @@ class ScoreBlock:
     def _score(self, table: pa.Table, weights: NDArray[np.intp]) -> tuple[pa.Table, Portion]:
         """`weights` says how many posts each row stands for."""
         tokens, padded, started = PASSES.tokens, PASSES.padded, time.monotonic()
-        with ending_if_it_hangs(self._patience_s):
+        with ending_if_it_hangs(self._patience_s), ending_if_the_gpu_fails():
             scored = self._annotate(table)
         seconds = time.monotonic() - started
         self._adapt(table.num_rows, seconds)
@@ -133,6 +136,17 @@ def ending_if_it_hangs(patience_s: float) -> Iterator[None]:
         yield
     finally:
         faulthandler.cancel_dump_traceback_later()
+
+
+@contextlib.contextmanager
+def ending_if_the_gpu_fails() -> Iterator[None]:
+    """The process dies with its GPU's context: Ray starts another, and the ledger has the block done again there."""
+    try:
+        yield
+    except DeviceError:
+        traceback.print_exc(file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(1)
 
 
 def distinct_posts(table: pa.Table) -> tuple[pa.Table, NDArray[np.intp]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,9 @@ class EncodedPrompt:
     def ids(self) -> list[int]:
         return self.prefix + self.post + self.suffix
 
+    def __len__(self) -> int:
+        return len(self.prefix) + len(self.post) + len(self.suffix)
+
 
 class PromptEncoder:
     """Encodes prompts and answers for one model."""
@@ -45,20 +49,32 @@ class PromptEncoder:
         self._begin: list[int] = [bos] if begins else []
         self._end: list[int] = [eos] if is_encoder_decoder else []
         self._eos: int = eos
-        self._anchor: list[int] = self._ids(_ANCHOR)
+        self._anchor: list[int] = self._ids([_ANCHOR])[0]
         self._cache: dict[tuple[str, bool], list[int]] = {}
+        self._surroundings: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
 
     def prompt(self, pieces: Pieces) -> EncodedPrompt:
         """Ids of the whole prompt, in three parts."""
-        prefix, post, suffix = lay_out(pieces, self._layout)
-        post_ids = self._encode(post)
-        cut = post_ids[: self._max_post_tokens]
-        return EncodedPrompt(
-            prefix=self._begin + self._fixed(prefix, first=True),
-            post=cut,
-            suffix=self._fixed(suffix) + self._end,
-            truncated=len(cut) < len(post_ids),
-        )
+        return self.prompts([pieces])[0]
+
+    def prompts(self, pieces: Sequence[Pieces]) -> list[EncodedPrompt]:
+        """The prompts of many, their posts tokenised in one call and equal ones once."""
+        laid_out = [lay_out(each, self._layout) for each in pieces]
+        posts = list(dict.fromkeys(post for _, post, _ in laid_out))
+        post_ids = dict(zip(posts, self._encode(posts), strict=True))
+        most, found = self._max_post_tokens, []
+        for prefix, post, suffix in laid_out:
+            ids = post_ids[post]
+            before, after = self._around(prefix, suffix)
+            found.append(EncodedPrompt(before, ids[:most], after, truncated=len(ids) > most))
+        return found
+
+    def _around(self, prefix: str, suffix: str) -> tuple[list[int], list[int]]:
+        """The same lists each time: a reader may tell equal prefixes by identity."""
+        if (prefix, suffix) not in self._surroundings:
+            before = self._begin + self._fixed(prefix, first=True)
+            self._surroundings[prefix, suffix] = before, self._fixed(suffix) + self._end
+        return self._surroundings[prefix, suffix]
 
     def answer(self, text: str) -> list[int]:
         """Ids of an answer, closed by the end token.
@@ -79,19 +95,25 @@ class PromptEncoder:
     def _fixed(self, text: str, *, first: bool = False) -> list[int]:
         key = (text, first)
         if key not in self._cache:
-            self._cache[key] = self._encode(text, first=first)
+            [self._cache[key]] = self._ids([text]) if first else self._encode([text])
         return self._cache[key]
 
-    def _encode(self, text: str, *, first: bool = False) -> list[int]:
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids that texts have in the middle of a text."""
         # A lone surrogate, as broken scrapers leave it, cannot be encoded: it becomes "?".
-        text = text.encode("utf-8", "replace").decode("utf-8")
-        ids = self._ids(text if first else _ANCHOR + text)
-        if first:
-            return ids
-        behind = len(self._anchor)
-        return ids[behind:] if ids[:behind] == self._anchor else self._ids(text)
+        clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+        behind, found = len(self._anchor), []
+        for text, ids in zip(clean, self._ids([_ANCHOR + text for text in clean]), strict=True):
+            found.append(ids[behind:] if ids[:behind] == self._anchor else self._ids([text])[0])
+        return found
 
-    def _ids(self, text: str) -> list[int]:
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        if not texts:
+            return []
         # split_special_tokens: "<|im_end|>" or "</s>" in a post is text, never the token that ends a prompt.
-        encoded = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)
-        return list(encoded.input_ids)
+        encoded = self._tokenizer(
+            texts, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False,
+            return_token_type_ids=False,
+        )  # fmt: skip
+        found: list[list[int]] = encoded["input_ids"]
+        return found

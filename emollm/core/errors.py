@@ -25,5 +25,9 @@ class ResourceError(EmollmError, RuntimeError):
     """CPUs, GPUs, memory or a port that are not to be had."""
 
 
+class DeviceError(EmollmError, RuntimeError):
+    """A GPU that failed: nothing more can be computed in this process, and nothing it gave is to be trusted."""
+
+
 class TrainingError(EmollmError, RuntimeError):
     """A training run that stopped: its last good state is kept, its output folder is not written."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -93,8 +94,12 @@ class HeadsCard(_Part):
         """Blocks that are run."""
         return max(feature_spec.layer for feature_spec in self.feature_specs)
 
+    @cached_property
+    def _by_question(self) -> dict[tuple[str, str | None], Head]:
+        return {(head.task, head.emotion): head for head in reversed(self.heads)}
+
     def head(self, task: str, emotion: str | None) -> Head | None:
-        return next((head for head in self.heads if (head.task, head.emotion) == (task, emotion)), None)
+        return self._by_question.get((task, emotion))
 
     def origins(self) -> dict[str, str]:
         """Of each task, whether its answers are trained, distilled or derived."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-PASS_TOKENS = 48
-"""What a pass costs besides its tokens, in tokens: reading the weights (135M parameters on a CPU core)."""
+PASS_TOKENS = {"cpu": 48, "cuda": 4096}
+"""What a pass costs besides its tokens, in tokens, by device: on a CPU core reading the weights (135M parameters), on a
+GPU starting some hundred kernels (an estimate)."""
 
 
 @dataclass(slots=True)
@@ -46,24 +48,36 @@ def by_length(lengths: Sequence[int], *, batch_tokens: int) -> Iterator[list[int
         yield batch
 
 
-def with_least_padding(lengths: Sequence[int], *, batch_tokens: int) -> list[list[int]]:
-    """As `by_length`, but cut where the padding saved is worth another pass; optimal, and quadratic in the batch size.
+def with_least_padding(lengths: Sequence[int], *, batch_tokens: int, pass_tokens: int) -> list[list[int]]:
+    """As `by_length`, but cut where the padding saved is worth another pass, which costs as much as `pass_tokens`.
 
-    For lengths that differ much: reading answers, one row may have one token to read and the next a hundred.
+    For lengths that differ much: reading answers, one row may have one token to read and the next a hundred. Rows of
+    one length are cut where a batch is full, so that what is searched grows with the different lengths alone.
     """
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    # cheapest[i]: least cost of order[i:]; cut[i]: where its first batch ends.
-    cheapest = [0.0] * (len(order) + 1)
-    cut = [0] * len(order)
-    for start in reversed(range(len(order))):
-        longest = lengths[order[start]]
-        most = max(1, batch_tokens // max(1, longest))
-        ends = range(start + 1, min(len(order), start + most) + 1)
-        cut[start] = min(ends, key=lambda end: PASS_TOKENS + longest * (end - start) + cheapest[end])
-        cheapest[start] = PASS_TOKENS + longest * (cut[start] - start) + cheapest[cut[start]]
+    rows: dict[int, list[int]] = {}
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        rows.setdefault(lengths[index], []).append(index)
+    longest_first, counts = list(rows), [len(mine) for mine in rows.values()]
+
+    def most(length: int) -> int:
+        return max(1, batch_tokens // max(1, length))
+
+    # cheapest[i]: least cost of what is not longer than longest_first[i]; cut[i]: where what is padded to it ends.
+    cheapest, cut = [0.0] * (len(counts) + 1), [0] * len(counts)
+    for start in reversed(range(len(counts))):
+        length, together, best = longest_first[start], 0, math.inf
+        for end in range(start + 1, len(counts) + 1):
+            together += counts[end - 1]
+            cost = pass_tokens * -(-together // most(length)) + length * together + cheapest[end]
+            if cost < best:
+                best, cut[start] = cost, end
+        cheapest[start] = best
     batches, start = [], 0
-    while start < len(order):
-        batches.append(order[start : cut[start]])
-        PASSES.add(lengths, batches[-1])
+    while start < len(counts):
+        alike = [index for length in longest_first[start : cut[start]] for index in rows[length]]
+        size = most(longest_first[start])
+        for i in range(0, len(alike), size):
+            batches.append(alike[i : i + size])
+            PASSES.add(lengths, batches[-1])
         start = cut[start]
     return batches

@@ -17,7 +17,7 @@ from emollm.core.prompts import Question, render
 from emollm.core.tasks import Kind, Task
 from emollm.models.batching import by_length
 from emollm.models.load import LoadedModel, prompt_encoder
-from emollm.scoring.safely import score_safely
+from emollm.scoring.safely import TokenLimit, score_safely
 
 
 class GenerateScorer:
@@ -26,7 +26,7 @@ class GenerateScorer:
     def __init__(self, loaded: LoadedModel, *, device: str = "cpu", batch_tokens: int = 4096) -> None:
         self._loaded = loaded
         self._device = device
-        self._batch_tokens = batch_tokens
+        self._limit = TokenLimit(batch_tokens)
         self._encoder = prompt_encoder(loaded)
         self._answer_tokens: dict[str, int] = {}
 
@@ -35,17 +35,19 @@ class GenerateScorer:
         return self._loaded.card
 
     def score(self, questions: Sequence[Question]) -> list[Answer]:
-        return score_safely(questions, encode=self._encode, batches=self._batches, score=self._score_batch)
+        return score_safely(
+            questions, encode=self._encode, batches=self._batches, score=self._score_batch, limit=self._limit
+        )
 
-    def _encode(self, question: Question) -> EncodedPrompt:
-        return self._encoder.prompt(render(question))
+    def _encode(self, questions: Sequence[Question]) -> list[EncodedPrompt]:
+        return self._encoder.prompts([render(question) for question in questions])
 
     def _batches(self, questions: Sequence[Question], prompts: Sequence[EncodedPrompt]) -> Iterator[list[int]]:
         # One task a batch: a batch generates until its slowest row ends, and a number ends before a list of emotions.
         order = sorted(range(len(questions)), key=lambda i: questions[i].task.name)
         for _, group in groupby(order, key=lambda i: questions[i].task.name):
             indices = list(group)
-            for batch in by_length([len(prompts[i].ids) for i in indices], batch_tokens=self._batch_tokens):
+            for batch in by_length([len(prompts[i].ids) for i in indices], batch_tokens=self._limit.tokens):
                 yield [indices[j] for j in batch]
 
     def _score_batch(self, questions: Sequence[Question], prompts: Sequence[EncodedPrompt]) -> list[Answer]:

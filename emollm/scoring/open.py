@@ -54,8 +54,12 @@ def open_scorer(
     loaded = load_model(model, dtype=DTYPES[resolved], device=device)
     if batch_tokens is None:
         batch_tokens = default_batch_tokens(device, bytes_per_token=activation_bytes(loaded.model))
-    scorer = _behind(engine, loaded, device=device, batch_tokens=batch_tokens, search=search)
     maps = loaded.card.calibration.get(engine) if calibrated else None
+    if engine == "heads":
+        from emollm.scoring.heads.engine import HeadsScorer
+
+        return HeadsScorer(loaded, device=device, batch_tokens=batch_tokens, calibration=maps)
+    scorer = _behind(engine, loaded, device=device, batch_tokens=batch_tokens, search=search)
     if maps is None:
         return scorer
     from emollm.scoring.calibrated import CalibratedScorer
@@ -66,10 +70,6 @@ def open_scorer(
 def _behind(
     engine: str, loaded: LoadedModel, *, device: str, batch_tokens: int, search: SearchOptions | None
 ) -> Scorer:
-    if engine == "heads":
-        from emollm.scoring.heads.engine import HeadsScorer
-
-        return HeadsScorer(loaded, device=device, batch_tokens=batch_tokens)
     if loaded.card.base.architecture == "encoder":
         raise ModelError(
             f"{loaded.card.name} is an encoder and writes no answers; fit heads on it: `emollm train` --objective heads"

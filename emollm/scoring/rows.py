@@ -6,12 +6,17 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from emollm.core.answers import SCORING_FAILED, Answer
+from emollm.core.answers import Answer
 from emollm.core.prompts import Question, column_name, questions_for
 from emollm.core.tasks import TASKS, Kind, Task, select_tasks
+from emollm.scoring.arrays import AnswerArrays, ArrayScorer, Floats
 from emollm.scoring.open import open_scorer
+from emollm.scoring.safely import Rows, run_safely
 from emollm.scoring.scorer import Scorer
 
 _VALUE_TYPES = {
@@ -105,45 +110,68 @@ class AnnotatePosts(_ScorerHolder):
 
     def __call__(self, table: pa.Table) -> pa.Table:
         tasks = select_tasks(self._task_names, self.scorer.card.tasks)
-        columns = questions_for("", tasks)
-        rows = self._answer_rows(table, columns)
         given = table.drop_columns(["problem"]) if "problem" in table.column_names else table
-        arrays: list[Any] = list(given.columns)
-        for i, question in enumerate(columns):
-            arrays += _answer_arrays(question.task, [row[i] for row in rows])
-        arrays.append(pa.array([any(a.truncated for a in row) for row in rows], pa.bool_()))
-        arrays.append(pa.array([next((a.error for a in row if a.error), None) for row in rows], pa.string()))
-        self._report(len(rows))
-        return pa.table(arrays, schema=pa.schema([*given.schema, *answer_fields(tasks)]))
+        columns = self._columns(table, questions_for("", tasks))
+        self._report(table.num_rows)
+        return pa.table([*given.columns, *columns], schema=pa.schema([*given.schema, *answer_fields(tasks)]))
 
-    def _answer_rows(self, table: pa.Table, columns: list[Question]) -> list[list[Answer]]:
-        """The answers of each row, one a question."""
+    def _columns(self, table: pa.Table, questions: list[Question]) -> list[pa.Array]:
+        """The answer columns of a table's rows."""
         texts = [text or "" for text in table["text"].to_pylist()]
         problems = table["problem"].to_pylist() if "problem" in table.column_names else [None] * len(texts)
-        good = [text for text, problem in zip(texts, problems, strict=True) if not problem]
-        answers = iter(_score_posts(self.scorer, good, columns))
-        return [
-            [Answer(value=None, error=problem)] * len(columns) if problem else next(answers) for problem in problems
-        ]
+        good = [n for n, problem in enumerate(problems) if not problem]
+        columns = _scored(self.scorer, [texts[n] for n in good], questions)
+        if len(good) == len(texts):
+            return columns
+        # The others stand between them: null, with their problem as the error of each question and of the row.
+        places: list[int | None] = [None] * len(texts)
+        for i, n in enumerate(good):
+            places[n] = i
+        columns = [column.take(pa.array(places, pa.int64())) for column in columns]
+        why = pa.array(problems, pa.string())
+        for i in (*range(3, len(columns) - 2, 4), len(columns) - 1):
+            columns[i] = pc.coalesce(columns[i], why)
+        columns[-2] = pc.fill_null(columns[-2], False)
+        return columns
+
+
+def _scored(scorer: Scorer, texts: Sequence[str], questions: Sequence[Question]) -> list[pa.Array]:
+    """Four columns per question, and `truncated` and `error`."""
+    if isinstance(scorer, ArrayScorer):
+        found = scorer.score_posts(texts, questions)
+        count = len(texts)
+        columns = []
+        for question, arrays in zip(questions, found.each, strict=True):
+            if isinstance(arrays, str):
+                columns += _answer_arrays(question.task, [Answer(value=None, error=arrays)] * count)
+            else:
+                columns += columns_of(arrays, found.errors)
+        all_fail = next((each for each in found.each if isinstance(each, str)), None)
+        return [*columns, pa.array(found.truncated_N), pa.array([e or all_fail for e in found.errors], pa.string())]
+    rows = _score_posts(scorer, texts, questions)
+    columns = []
+    for i, question in enumerate(questions):
+        columns += _answer_arrays(question.task, [row[i] for row in rows])
+    return [
+        *columns,
+        pa.array([any(a.truncated for a in row) for row in rows], pa.bool_()),
+        pa.array([next((a.error for a in row if a.error), None) for row in rows], pa.string()),
+    ]
 
 
 def _score_posts(scorer: Scorer, texts: Sequence[str], columns: Sequence[Question]) -> list[list[Answer]]:
     """The answers of each text. Engines mind their own errors; should one raise all the same, halves are tried."""
-    if not texts:
-        return []
-    asked = [Question(q.task, text, q.emotion) for text in texts for q in columns]
-    try:
-        answers = scorer.score(asked)
-    except Exception as error:
-        if len(texts) == 1:
-            return [[Answer(value=None, error=f"{SCORING_FAILED}: {_one_line(error)}")] * len(columns)]
-        half = len(texts) // 2
-        return [*_score_posts(scorer, texts[:half], columns), *_score_posts(scorer, texts[half:], columns)]
-    return [answers[i : i + len(columns)] for i in range(0, len(answers), len(columns))]
 
+    def score(rows: Rows) -> list[list[Answer]]:
+        answers = scorer.score([Question(q.task, texts[n], q.emotion) for n in rows for q in columns])
+        return [answers[i : i + len(columns)] for i in range(0, len(answers), len(columns))]
 
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    found: dict[int, list[Answer]] = {}
+    for rows, answers, why in run_safely(range(len(texts)), score):
+        if answers is None:
+            answers = [[Answer(value=None, error=why)] * len(columns)]
+        found.update(zip(rows, answers, strict=True))
+    return [found[n] for n in range(len(texts))]
 
 
 def _answer_arrays(task: Task, answers: Sequence[Answer]) -> list[pa.Array]:
@@ -156,6 +184,44 @@ def _answer_arrays(task: Task, answers: Sequence[Answer]) -> list[pa.Array]:
         pa.array([a.confidence for a in answers], pa.float32()),
         pa.array([a.error for a in answers], pa.string()),
     ]
+
+
+def columns_of(found: AnswerArrays, errors: Sequence[str | None]) -> list[pa.Array]:
+    """The same four columns out of arrays; `errors` are the posts'."""
+    task, count = found.task, len(errors)
+    failed_N = np.array([error is not None for error in errors], bool) if any(errors) else None
+    return [
+        _value_column(found, failed_N),
+        pa.array(found.std_N, pa.float32(), mask=failed_N)
+        if task.kind is Kind.REGRESSION
+        else _struct(_probabilities_type(task), found.probabilities_NK, failed_N),
+        pa.array(found.confidence_N.astype(np.float32), mask=failed_N),
+        pa.nulls(count, pa.string()) if failed_N is None else pa.array(errors, pa.string()),
+    ]
+
+
+def _value_column(found: AnswerArrays, failed_N: NDArray[np.bool_] | None) -> pa.Array:
+    task = found.task
+    match task.kind:
+        case Kind.REGRESSION:
+            return pa.array(found.value, mask=failed_N)
+        case Kind.ORDINAL:
+            return pa.array(np.array([c.value for c in task.classes], np.int32)[found.value], mask=failed_N)
+        case Kind.SINGLE_LABEL:
+            return pa.array(task.labels, pa.string()).take(pa.array(found.value, pa.int32(), mask=failed_N))
+        case Kind.LABEL_SET:
+            held_NK = found.value if failed_N is None else found.value & ~failed_N[:, None]
+            ends = np.concatenate([[0], held_NK.sum(axis=1).cumsum()]).astype(np.int32)
+            labels = pa.array(task.labels, pa.string()).take(pa.array(np.nonzero(held_NK)[1]))
+            nulls = None if failed_N is None else pa.array(failed_N)
+            return pa.ListArray.from_arrays(pa.array(ends), labels, mask=nulls)
+
+
+def _struct(kind: pa.DataType, values_NK: Floats, failed_N: NDArray[np.bool_] | None) -> pa.Array:
+    columns_KN = np.ascontiguousarray(values_NK.T, dtype=np.float32)
+    arrays = [pa.array(column, mask=failed_N) for column in columns_KN]
+    nulls = None if failed_N is None else pa.array(failed_N)
+    return pa.StructArray.from_arrays(arrays, fields=list(kind), mask=nulls)
 
 
 def output_schema(tasks: tuple[Task, ...], carried: Sequence[pa.Field] = ()) -> pa.Schema:

@@ -1,58 +1,137 @@
-"""One bad row harms no other: what every engine wraps around its batches."""
+"""One bad row harms no other, and a GPU that fails gives no answers: what every engine wraps around its batches."""
 
 from __future__ import annotations
 
 import logging
+import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from emollm.core.answers import EMPTY_TEXT, SCORING_FAILED, Answer
 from emollm.core.encoding import EncodedPrompt
+from emollm.core.errors import DeviceError
 from emollm.core.prompts import Question
 
 _log = logging.getLogger(__name__)
 
-ScoreBatch = Callable[[Sequence[Question], Sequence[EncodedPrompt]], list[Answer]]
-Batches = Callable[[Sequence[Question], Sequence[EncodedPrompt]], Iterator[list[int]]]
+A = TypeVar("A")
+T = TypeVar("T")
+Rows = Sequence[int]
+
+_FULL = ("out of memory", "ALLOC_FAILED", "can't allocate memory", "not enough memory")
+_BROKEN = ("CUDA error", "device-side assert", "CUBLAS_STATUS", "CUDNN_STATUS", "cuDNN error", "NCCL")
+
+
+class TokenLimit:
+    """Tokens that go through a model at once, padding included: as many as asked for, until fewer turn out to fit.
+
+    A size that did not fit is remembered: no later batch of the process is as large.
+    """
+
+    def __init__(self, tokens: int) -> None:
+        self.tokens = tokens
+
+    def lower(self, tried: int) -> None:
+        """A batch of `tried` tokens did not fit."""
+        self.tokens = max(1, min(self.tokens, tried) // 2)
+        _log.warning("a batch did not fit into memory; from now on at most %s tokens at once", self.tokens)
+
+
+def run_safely(
+    rows: Rows,
+    run: Callable[[Rows], A],
+    *,
+    batches: Callable[[Rows], Iterator[Rows]] = lambda rows: iter([rows]),
+    too_large: Callable[[Rows], None] = lambda _rows: None,
+) -> Iterator[tuple[Rows, A | None, str]]:
+    """Run every row once, in `batches`: (rows, what `run` gave, ""), or (one row, None, its error).
+
+    A batch that does not fit into memory is told to `too_large`, which makes later `batches` smaller. One that raises
+    anything else is halved until the row that raises is alone. Raises DeviceError where a GPU failed, for then every
+    later call fails too.
+    """
+    left = deque(batches(rows))
+    while left:
+        batch = left.popleft()
+        try:
+            found = run(batch)
+        except Exception as error:
+            full, why = _is_full(error), error_text(error)
+            if not full and _is_broken(error):
+                raise DeviceError(f"the GPU failed ({why}); start the process again") from error
+        else:
+            yield batch, found, ""
+            continue
+        if len(batch) == 1:
+            # Not what it says: that may quote the text, and the endpoint writes this log too.
+            _log.warning("a row could not be scored: %s", why.partition(":")[0])
+            yield batch, None, f"{SCORING_FAILED}: {why}"
+            continue
+        if full:
+            _free_memory()
+            too_large(batch)
+            again = deque(batches([row for each in (batch, *left) for row in each]))
+            if len(again[0]) < len(batch):
+                left = again
+                continue
+        half = len(batch) // 2
+        left.extendleft((batch[half:], batch[:half]))
 
 
 def score_safely(
-    questions: Sequence[Question], *, encode: Callable[[Question], EncodedPrompt], batches: Batches, score: ScoreBatch
+    questions: Sequence[Question],
+    *,
+    encode: Callable[[Sequence[Question]], Sequence[EncodedPrompt]],
+    batches: Callable[[Sequence[Question], Sequence[EncodedPrompt]], Iterator[list[int]]],
+    score: Callable[[Sequence[Question], Sequence[EncodedPrompt]], Sequence[Answer]],
+    limit: TokenLimit,
 ) -> list[Answer]:
-    """One answer a question, in order. A question without text, or one that fails by itself, gets an error."""
-    answers: dict[int, Answer] = {}
+    """One answer per question, in order. A question without text, or one that fails by itself, gets an error."""
+    answers = {n: Answer(value=None, error=EMPTY_TEXT) for n, q in enumerate(questions) if not q.text.strip()}
     prompts: dict[int, EncodedPrompt] = {}
-    for number, question in enumerate(questions):
-        if not question.text.strip():
-            answers[number] = Answer(value=None, error=EMPTY_TEXT)
-            continue
-        try:
-            prompts[number] = encode(question)
-        except Exception as error:
-            answers[number] = _failed(error)
-    numbers = list(prompts)
-    for batch in batches([questions[n] for n in numbers], [prompts[n] for n in numbers]):
-        mine = [numbers[i] for i in batch]
-        answers.update(
-            zip(mine, _halving([questions[n] for n in mine], [prompts[n] for n in mine], score), strict=True)
-        )
-    return [answers[number] for number in range(len(questions))]
+
+    def keep(rows: Rows, found: Sequence[T] | None, why: str, kept: dict[int, T]) -> None:
+        if found is None:
+            answers[rows[0]] = Answer(value=None, error=why)
+        else:
+            kept.update(zip(rows, found, strict=True))
+
+    def cut(rows: Rows) -> Iterator[list[int]]:
+        for batch in batches([questions[n] for n in rows], [prompts[n] for n in rows]):
+            yield [rows[i] for i in batch]
+
+    with_text = [n for n in range(len(questions)) if n not in answers]
+    for rows, encoded, why in run_safely(with_text, lambda rows: encode([questions[n] for n in rows])):
+        keep(rows, encoded, why, prompts)
+    scored = run_safely(
+        list(prompts),
+        lambda rows: score([questions[n] for n in rows], [prompts[n] for n in rows]),
+        batches=cut,
+        too_large=lambda rows: limit.lower(sum(len(prompts[n].ids) for n in rows)),
+    )
+    for rows, found, why in scored:
+        keep(rows, found, why, answers)
+    return [answers[n] for n in range(len(questions))]
 
 
-def _halving(questions: Sequence[Question], prompts: Sequence[EncodedPrompt], score: ScoreBatch) -> list[Answer]:
-    """Score a batch; if it raises, its halves: a bad row is cornered in few steps, and too large a batch fits."""
-    try:
-        return score(questions, prompts)
-    except Exception as error:
-        if len(questions) == 1:
-            # Not what it says: that may quote the text, and the endpoint writes this log too.
-            _log.warning("a question could not be scored: %s", type(error).__name__)
-            return [_failed(error)]
-        half = len(questions) // 2
-    return [
-        *_halving(questions[:half], prompts[:half], score),
-        *_halving(questions[half:], prompts[half:], score),
-    ]
+def error_text(error: Exception) -> str:
+    """In one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
-def _failed(error: Exception) -> Answer:
-    return Answer(value=None, error=f"{SCORING_FAILED}: {type(error).__name__}: {str(error)[:200]}")
+def _is_full(error: Exception) -> bool:
+    return type(error).__name__ in ("OutOfMemoryError", "MemoryError") or any(mark in str(error) for mark in _FULL)
+
+
+def _is_broken(error: Exception) -> bool:
+    # By name: this module is imported where torch is not.
+    return type(error).__name__ == "AcceleratorError" or (
+        isinstance(error, RuntimeError) and any(mark in str(error) for mark in _BROKEN)
+    )
+
+
+def _free_memory() -> None:
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()

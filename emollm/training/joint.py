@@ -200,7 +200,7 @@ def head_scores(
     device: str = "cpu",
 ) -> Floats:
     """[texts, O], batched by length."""
-    posts = [encode(text) for text in texts]
+    posts = encode.many(texts)
     scores = np.zeros((len(posts), len(head_weights.bias_O)))
     for part in by_length([len(post.ids) for post in posts], batch_tokens=1024):
         batch = encode.batch([posts[i] for i in part], device)

@@ -9,12 +9,13 @@ import pytest
 
 from emollm.core.answers import EMPTY_TEXT, SCORING_FAILED, Answer
 from emollm.core.encoding import EncodedPrompt
+from emollm.core.errors import DeviceError
 from emollm.core.prompts import Question, questions_for
 from emollm.core.tasks import TASKS, select_tasks
 from emollm.models.load import LoadedModel
 from emollm.scoring.constrained.engine import ConstrainedScorer
 from emollm.scoring.generate import GenerateScorer
-from emollm.scoring.safely import score_safely
+from emollm.scoring.safely import TokenLimit, run_safely, score_safely
 from tests.core.test_encoding import NASTY
 
 GOOD = ("I am so happy!", "What a sad day, my friend")
@@ -60,17 +61,21 @@ def test_a_row_that_breaks_the_model_is_the_only_one_without_an_answer(
 
 
 def test_a_row_that_cannot_be_encoded_harms_nobody() -> None:
-    def encode(question: Question) -> EncodedPrompt:
-        if question.text == "bad":
+    def encode(questions: Sequence[Question]) -> list[EncodedPrompt]:
+        if any(question.text == "bad" for question in questions):
             raise ValueError("no such character")
-        return EncodedPrompt([1], [2], [3], truncated=False)
+        return [EncodedPrompt([1], [2], [3], truncated=False) for _ in questions]
 
     def batches(questions: Sequence[Question], _prompts: Sequence[EncodedPrompt]) -> Any:
         yield list(range(len(questions)))
 
     questions = [Question(TASKS["V-oc"], text) for text in ("good", "bad", "fine")]
     answers = score_safely(
-        questions, encode=encode, batches=batches, score=lambda qs, _: [Answer(value=len(q.text)) for q in qs]
+        questions,
+        encode=encode,
+        batches=batches,
+        score=lambda qs, _: [Answer(value=len(q.text)) for q in qs],
+        limit=TokenLimit(64),
     )
     assert [a.value for a in answers] == [4, None, 4]
     assert answers[1].error == f"{SCORING_FAILED}: ValueError: no such character"
@@ -78,3 +83,53 @@ def test_a_row_that_cannot_be_encoded_harms_nobody() -> None:
 
 def test_no_questions(tiny: LoadedModel) -> None:
     assert ConstrainedScorer(tiny).score([]) == []
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch's."""
+
+
+class AcceleratorError(RuntimeError):
+    """Named as torch's."""
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_the_size_that_fitted_is_remembered() -> None:
+    limit, tried = TokenLimit(16), []
+
+    def run(rows: Sequence[int]) -> list[int]:
+        tried.append(len(rows))
+        if len(rows) > 3:
+            raise OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+        return list(rows)
+
+    def batches(rows: Sequence[int]) -> Any:
+        yield from (rows[i : i + limit.tokens] for i in range(0, len(rows), limit.tokens))
+
+    def safely(count: int) -> list[int]:
+        parts = run_safely(range(count), run, batches=batches, too_large=lambda rows: limit.lower(len(rows)))
+        return [row for _, found, _ in parts for row in found or []]
+
+    assert safely(16) == list(range(16)) and limit.tokens == 2
+    tried.clear()
+    assert safely(4) == list(range(4)) and tried == [2, 2]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AcceleratorError("unspecified launch failure"),
+        RuntimeError("CUDA error: device-side assert triggered"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`"),
+    ],
+)
+def test_a_gpu_that_failed_gives_no_answers_and_no_row_is_blamed(error: Exception) -> None:
+    calls = 0
+
+    def poisoned(_rows: Sequence[int]) -> list[int]:
+        nonlocal calls
+        calls += 1
+        raise error
+
+    with pytest.raises(DeviceError, match="the GPU failed"):
+        list(run_safely(range(1000), poisoned))
+    assert calls == 1

@@ -1,4 +1,4 @@
-"""FeatureSpec with a decoder-only model: every post is one tree of tokens.
+"""Reads with a decoder-only model: every post is one tree of tokens.
 
     prefix ── post ─┬─ suffix (anger) ─┬─ "0" ─ ":" ...
                     │                  └─ "1" ─ ":" ...
@@ -15,26 +15,31 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import DynamicCache
 
 from emollm.core.encoding import EncodedPrompt
 from emollm.core.errors import ModelError
-from emollm.models.batching import with_least_padding
-from emollm.scoring.constrained.reader import Read, Request, wanted_log_ps
+from emollm.models.batching import PASS_TOKENS, with_least_padding
+from emollm.scoring.constrained.reader import Read, Request, split_like, wanted_log_ps
 from emollm.scoring.constrained.treecache import KeyValues, TreeCache
+from emollm.scoring.safely import TokenLimit
 
 _MAX_PREFIXES = 64
 _ROOM = 24
 """Places for answers in a row from the start: what most rows need, so that few grow."""
-_HEAD_POSITIONS = 128
-"""Positions that go through the vocabulary head at once: 25 MB of logits with 50,000 tokens. With 100 MB, which come
-fresh from the system every time, the softmax took four times as long."""
+_HEAD_BYTES = {"cpu": 25 << 20, "cuda": 1 << 30}
+"""Float32 logits made at once. On a CPU, 100 MB come fresh from the system every time: the softmax took four times as
+long as with 25 MB."""
+_TRUNK = 0
+"""The chain that all other new tokens of its row see."""
 
 
 class _Place(NamedTuple):
@@ -44,38 +49,46 @@ class _Place(NamedTuple):
 
 @dataclass(slots=True)
 class _Append:
-    """Tokens to append to a row whose next free place is `base`."""
+    """Tokens to append to a row whose next free place is `base`, in chains of tokens that follow each other."""
 
     row: int
     base: int
     tokens: list[int] = field(default_factory=list)
-    parents: list[int] = field(default_factory=list)
-    """Their places: in the row, or from `base` on among these tokens."""
-    wanted: dict[int, list[int]] = field(default_factory=dict)
-    """Ids asked for, by place."""
+    anchors: list[int] = field(default_factory=list)
+    """Of each token, the place in the row that its chain hangs on, the trunk of new tokens aside."""
+    depths: list[int] = field(default_factory=list)
+    """How far below its anchor a token is; from 1."""
+    chains: list[int] = field(default_factory=list)
+    """Which chain a token is of."""
+    wanted_at: list[int] = field(default_factory=list)
+    """Tokens behind which ids are asked for, counted from 0."""
+    wanted: list[list[int]] = field(default_factory=list)
+    """The ids, of each of them."""
     num_kept: int = 0
-    """The first so many are stored."""
+    """The first so many tokens are stored."""
 
-    def chain(self, tokens: Sequence[int], parent: int) -> list[int]:
-        """Append tokens one after the other; return their places."""
-        places = []
-        for token in tokens:
-            self.parents.append(parent)
-            self.tokens.append(token)
-            parent = self.base + len(self.tokens) - 1
-            places.append(parent)
-        return places
+    def chain(self, tokens: Sequence[int], anchor: int, *, number: int, above: int = 0) -> int:
+        """Append tokens one after the other, `above` tokens of the trunk before them; the number of the first."""
+        first, count = len(self.tokens), len(tokens)
+        self.tokens += tokens
+        self.anchors += [anchor] * count
+        self.depths += range(above + 1, above + count + 1)
+        self.chains += [number] * count
+        return first
 
 
 class CausalReader:
     """Works with any decoder that takes position ids (LLaMA, OPT, ...), and with BLOOM."""
 
-    def __init__(self, model: Any, *, device: str, batch_tokens: int) -> None:
+    def __init__(self, model: Any, *, device: str, limit: TokenLimit) -> None:
         self._decoder = model.get_decoder()
         self._head = model.get_output_embeddings()
         self._dtype = next(model.parameters()).dtype
         self._device = device
-        self._batch_tokens = batch_tokens
+        self._limit = limit
+        kind = torch.device(device).type
+        self._head_positions = max(1, _HEAD_BYTES[kind] // (4 * model.config.get_text_config().vocab_size))
+        self._pass_tokens = PASS_TOKENS[kind]
         self._takes_positions = "position_ids" in inspect.signature(self._decoder.forward).parameters
         if not self._takes_positions and not hasattr(self._decoder, "build_alibi_tensor"):
             name = type(model).__name__
@@ -90,40 +103,50 @@ class CausalReader:
         for number, prompt in enumerate(prompts):
             branches = rows.setdefault((tuple(prompt.prefix), tuple(prompt.post)), {})
             branches.setdefault(tuple(prompt.suffix), []).append(number)
-        appends, ends = [], {}
+        appends, asked = [], []
         for row, ((prefix, post), branches) in enumerate(rows.items()):
-            append = _Append(row, base=len(prefix))
-            tip = [len(prefix) - 1, *append.chain(post, len(prefix) - 1)][-1]
-            for suffix, numbers in branches.items():
-                end = append.chain(suffix, tip)[-1]
-                append.wanted[end] = sorted({i for n in numbers for i in wanted[n]})
-                ends.update({n: _Place(row, end) for n in numbers})
+            append, anchor = _Append(row, base=len(prefix)), len(prefix) - 1
+            append.chain(post, anchor, number=_TRUNK)
+            for branch, (suffix, numbers) in enumerate(branches.items(), start=_TRUNK + 1):
+                append.chain(suffix, anchor, number=branch, above=len(post))
+                append.wanted_at.append(len(append.tokens) - 1)
+                append.wanted.append(sorted({i for n in numbers for i in wanted[n]}))
+                asked.append((row, len(append.wanted) - 1, numbers))
             append.num_kept = len(append.tokens)
             appends.append(append)
         prefixes = [prefix for prefix, _ in rows]
         computed = {prefix: self._prefix(prefix) for prefix in dict.fromkeys(prefixes)}
         self._trees = TreeCache(prefixes, computed, room=max(append.num_kept for append in appends) + _ROOM)
         log_ps = self._forward(appends)
-        return [Read(ends[n], [log_ps[ends[n]][i] for i in ids]) for n, ids in enumerate(wanted)]
+        reads: dict[int, Read] = {}
+        for row, end, numbers in asked:
+            by_id = dict(zip(appends[row].wanted[end], log_ps[row][end], strict=True))
+            place = _Place(row, appends[row].base + appends[row].wanted_at[end])
+            reads.update({n: Read(place, [by_id[i] for i in wanted[n]]) for n in numbers})
+        return [reads[n] for n in range(len(prompts))]
 
     @torch.inference_mode()
     def read(self, requests: Sequence[Request]) -> list[list[Read]]:
         appends: dict[int, _Append] = {}
-        places: dict[int, list[_Place]] = {}
+        firsts: dict[int, int] = {}
         # What is kept comes first in its row, so that its places stay true when the rest is dropped.
         for number in sorted(range(len(requests)), key=lambda n: not requests[n].keep):
             request, row = requests[number], requests[number].parent.row
             append = appends.setdefault(row, _Append(row, base=self._trees.used[row]))
-            chain = append.chain(request.tokens, request.parent.at)
-            append.wanted.update(zip(chain, request.wanted, strict=True))
+            first = append.chain(request.tokens, request.parent.at, number=number + _TRUNK + 1)
+            append.wanted_at += range(first, len(append.tokens))
+            append.wanted += request.wanted
             if request.keep:
                 append.num_kept = len(append.tokens)
-            places[number] = [_Place(row, place) for place in chain]
-        log_ps = self._forward(list(appends.values()))
-        return [
-            [Read(place, [log_ps[place][i] for i in ids]) for place, ids in zip(places[n], request.wanted, strict=True)]
-            for n, request in enumerate(requests)
-        ]
+            firsts[number] = first
+        log_ps = dict(zip(appends, self._forward(list(appends.values())), strict=True))
+        found = []
+        for number, request in enumerate(requests):
+            # Every token of a request is asked about, so that a token's number is that of its answer.
+            row, first = request.parent.row, firsts[number]
+            base, mine = appends[row].base, log_ps[row]
+            found.append([Read(_Place(row, base + t), mine[t]) for t in range(first, first + len(request.tokens))])
+        return found
 
     def _prefix(self, prefix: tuple[int, ...]) -> KeyValues:
         if prefix not in self._prefixes:
@@ -135,49 +158,57 @@ class CausalReader:
             self._prefixes[prefix] = [(layer.keys, layer.values) for layer in cache.layers]
         return self._prefixes[prefix]
 
-    def _forward(self, appends: Sequence[_Append]) -> dict[_Place, dict[int, float]]:
-        """Run all appends, like lengths together; returns the wanted log-probabilities by place."""
-        log_ps: dict[_Place, dict[int, float]] = {}
-        for batch in with_least_padding([len(append.tokens) for append in appends], batch_tokens=self._batch_tokens):
-            log_ps.update(self._forward_batch([appends[i] for i in batch]))
-        return log_ps
+    def _forward(self, appends: Sequence[_Append]) -> list[list[list[float]]]:
+        """Run all appends, like lengths together; of each, and of what it asks about, the log-probabilities."""
+        lengths = [len(append.tokens) for append in appends]
+        order: list[int] = []
+        flat: list[torch.Tensor] = []
+        for batch in with_least_padding(lengths, batch_tokens=self._limit.tokens, pass_tokens=self._pass_tokens):
+            order += batch
+            flat += self._forward_batch([appends[i] for i in batch])
+        # One wait for the device, after all batches.
+        found = iter(split_like(torch.cat(flat), [ids for i in order for ids in appends[i].wanted]))
+        by_append = {i: [next(found) for _ in appends[i].wanted] for i in order}
+        return [by_append[i] for i in range(len(appends))]
 
-    def _forward_batch(self, appends: Sequence[_Append]) -> dict[_Place, dict[int, float]]:
+    def _forward_batch(self, appends: Sequence[_Append]) -> list[torch.Tensor]:
+        """The log-probabilities asked for, one after the other, on the device."""
         rows = [append.row for append in appends]
-        past = max(append.base for append in appends)
-        longest = max(len(append.tokens) for append in appends)
-        ids_BT = np.zeros((len(rows), longest), dtype=np.int64)
-        depth_BT = np.zeros((len(rows), longest), dtype=np.int64)
-        seen_BTK = np.zeros((len(rows), longest, past + longest), dtype=bool)
-        # Each sees itself; padding sees nothing else, and nothing sees it.
-        seen_BTK[:, np.arange(longest), past + np.arange(longest)] = True
-        for b, append in enumerate(appends):
-            ids_BT[b, : len(append.tokens)] = append.tokens
-            old_seen_KK, old_depth_K = self._trees.seen_BKK[append.row], self._trees.depth_BK[append.row]
-            for t, parent in enumerate(append.parents):
-                if parent < append.base:
-                    seen_BTK[b, t, : append.base] |= old_seen_KK[parent, : append.base]
-                    depth_BT[b, t] = old_depth_K[parent] + 1
-                else:
-                    seen_BTK[b, t] |= seen_BTK[b, parent - append.base]
-                    depth_BT[b, t] = depth_BT[b, parent - append.base] + 1
+        past, longest = max(append.base for append in appends), max(len(append.tokens) for append in appends)
+        lengths_B = np.array([len(append.tokens) for append in appends])
+        is_token_BT = np.arange(longest) < lengths_B[:, None]
+
+        def filled(values: Iterable[list[int]], padding: int) -> NDArray[np.int64]:
+            array_BT = np.full(is_token_BT.shape, padding, dtype=np.int64)
+            array_BT[is_token_BT] = np.fromiter(chain.from_iterable(values), np.int64, lengths_B.sum())
+            return array_BT
+
+        ids_BT = filled((append.tokens for append in appends), 0)
+        anchors_BT = filled((append.anchors for append in appends), 0)
+        chains_BT = filled((append.chains for append in appends), -1)
+        depth_BT = filled((append.depths for append in appends), 0)
+        # Padding sees itself alone, and nothing sees it.
+        depth_BT += np.where(is_token_BT, np.take_along_axis(self._trees.depth_BK[rows], anchors_BT, axis=1), 0)
+        above_BTT = (chains_BT[:, :, None] == chains_BT[:, None, :]) | (chains_BT == _TRUNK)[:, None, :]
+        above_BTT &= np.tri(longest, dtype=bool) & is_token_BT[:, :, None]
+        above_BTT[:, np.arange(longest), np.arange(longest)] = True
+        old_BTK = self._trees.seen_BKK[np.array(rows)[:, None], anchors_BT, :past] & is_token_BT[:, :, None]
+        seen_BTK = np.concatenate([old_BTK, above_BTT], axis=2)
         past_depth_BK = self._trees.depth_BK[rows, :past]
         cache = self._trees.past(rows)
         hidden_BTD = self._decode(ids_BT, depth_BT, seen_BTK, past_depth_BK, cache)
         self._trees.store(cache, rows, [append.num_kept for append in appends], depth_BT, seen_BTK)
+        return self._wanted(hidden_BTD, appends)
 
-        wanted = {
-            (b, place - append.base): ids for b, append in enumerate(appends) for place, ids in append.wanted.items()
-        }
-        log_ps: list[list[float]] = []
-        for start in range(0, len(wanted), _HEAD_POSITIONS):
-            part = list(wanted)[start : start + _HEAD_POSITIONS]
-            hidden_ND = hidden_BTD[[b for b, _ in part], [t for _, t in part]]
-            log_ps += wanted_log_ps(self._head(hidden_ND), [wanted[key] for key in part])
-        return {
-            _Place(appends[b].row, appends[b].base + t): dict(zip(ids, values, strict=True))
-            for ((b, t), ids), values in zip(wanted.items(), log_ps, strict=True)
-        }
+    def _wanted(self, hidden_BTD: torch.Tensor, appends: Sequence[_Append]) -> list[torch.Tensor]:
+        row_N = [b for b, append in enumerate(appends) for _ in append.wanted_at]
+        at_N = [t for append in appends for t in append.wanted_at]
+        wanted_N = [ids for append in appends for ids in append.wanted]
+        hidden_ND = hidden_BTD[torch.tensor(row_N, device=self._device), torch.tensor(at_N, device=self._device)]
+        return [
+            wanted_log_ps(self._head(hidden_ND[i : i + self._head_positions]), wanted_N[i : i + self._head_positions])
+            for i in range(0, len(wanted_N), self._head_positions)
+        ]
 
     def _decode(
         self, ids_BT: np.ndarray, depth_BT: np.ndarray, seen_BTK: np.ndarray, past_depth_BK: np.ndarray, cache: Any

@@ -25,7 +25,7 @@ from emollm.scoring.constrained.search import (
 )
 from emollm.scoring.constrained.seq2seq import Seq2SeqReader
 from emollm.scoring.constrained.trie import DecimalTrie, LabelSetTrie, Trie, closed_answers
-from emollm.scoring.safely import score_safely
+from emollm.scoring.safely import TokenLimit, score_safely
 
 _HELD = 16
 """Prompt tokens held at once, in units of `batch_tokens`: rows of many batches go on together when answers are read,
@@ -51,15 +51,15 @@ class ConstrainedScorer:
         options: SearchOptions | None = None,
     ) -> None:
         self._loaded = loaded
-        self._batch_tokens = batch_tokens
+        self._limit = TokenLimit(batch_tokens)
         self._options = options or SearchOptions()
         self._encoder = prompt_encoder(loaded)
         self._reader: Reader
         if loaded.is_encoder_decoder:
             pad = loaded.tokenizer.pad_token_id
-            self._reader = Seq2SeqReader(loaded.model, pad=pad, device=device, batch_tokens=batch_tokens)
+            self._reader = Seq2SeqReader(loaded.model, pad=pad, device=device, limit=self._limit)
         else:
-            self._reader = CausalReader(loaded.model, device=device, batch_tokens=batch_tokens)
+            self._reader = CausalReader(loaded.model, device=device, limit=self._limit)
         self._spaces: dict[tuple[Task, str | None], _Space] = {}
 
     @property
@@ -67,10 +67,12 @@ class ConstrainedScorer:
         return self._loaded.card
 
     def score(self, questions: Sequence[Question]) -> list[Answer]:
-        return score_safely(questions, encode=self._encode, batches=self._batches, score=self._score_batch)
+        return score_safely(
+            questions, encode=self._encode, batches=self._batches, score=self._score_batch, limit=self._limit
+        )
 
-    def _encode(self, question: Question) -> EncodedPrompt:
-        return self._encoder.prompt(render(question))
+    def _encode(self, questions: Sequence[Question]) -> list[EncodedPrompt]:
+        return self._encoder.prompts([render(question) for question in questions])
 
     def _batches(self, questions: Sequence[Question], prompts: Sequence[EncodedPrompt]) -> Iterator[list[int]]:
         """Questions that share a post stay together; like lengths too."""
@@ -78,7 +80,7 @@ class ConstrainedScorer:
         batch: list[int] = []
         tokens = 0
         for i in order:
-            if batch and tokens + len(prompts[i].ids) > self._batch_tokens * _HELD:
+            if batch and tokens + len(prompts[i].ids) > self._limit.tokens * _HELD:
                 yield batch
                 batch, tokens = [], 0
             batch.append(i)
@@ -120,10 +122,5 @@ class ConstrainedScorer:
 
 
 def _request(search: TrieSearch[Any], item: Frontier[Any]) -> Request:
-    chain = search.chain(item)
-    return Request(
-        parent=item.parent,
-        tokens=[node.token for node in chain],
-        wanted=[list(node.children) for node in chain],
-        keep=not all(child.is_leaf for child in chain[-1].children.values()),
-    )
+    chain = search.trie.chain(item.node)
+    return Request(parent=item.parent, tokens=chain.tokens, wanted=chain.wanted, keep=chain.keep)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from emollm.core.encoding import EncodedPrompt
+from emollm.core.errors import ModelError
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +42,23 @@ class Reader(Protocol):
         """One `Read` a token of each request."""
 
 
-def wanted_log_ps(logits_NV: torch.Tensor, wanted: Sequence[list[int]]) -> list[list[float]]:
-    """Log-probabilities of the wanted ids at each of N positions, normalised over the whole vocabulary in float32."""
+def wanted_log_ps(logits_NV: torch.Tensor, wanted: Sequence[list[int]]) -> torch.Tensor:
+    """Log-probabilities of the wanted ids at each of N positions, one after the other and still on the device.
+
+    Normalised over the whole vocabulary in float32.
+    """
     logits_NV = logits_NV.float()
     rows = torch.tensor([n for n, ids in enumerate(wanted) for _ in ids], device=logits_NV.device)
     columns = torch.tensor([i for ids in wanted for i in ids], device=logits_NV.device)
-    flat = (logits_NV[rows, columns] - logits_NV.logsumexp(-1)[rows]).tolist()
-    split, start = [], 0
+    return logits_NV[rows, columns] - logits_NV.logsumexp(-1)[rows]
+
+
+def split_like(flat: torch.Tensor, wanted: Sequence[list[int]]) -> list[list[float]]:
+    """The values of each of the wanted lists."""
+    values, split, start = flat.tolist(), [], 0
     for ids in wanted:
-        split.append(flat[start : start + len(ids)])
+        split.append(values[start : start + len(ids)])
         start += len(ids)
+    if not math.isfinite(sum(values)):
+        raise ModelError("the model gives probabilities that are not numbers; try --precision float32")
     return split

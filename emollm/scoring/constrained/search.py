@@ -75,26 +75,15 @@ class TrieSearch(Generic[A]):
         """`log_ps` of the root's children, in their order."""
         self._branch(self.trie.root, root, 0.0, log_ps, on_greedy_path=True)
 
-    def chain(self, item: Frontier[A]) -> list[Node[A]]:
-        """The prefix's last token and those that must follow it: read in one go."""
-        nodes = [item.node]
-        while True:
-            self.trie.grow(nodes[-1])
-            children = list(nodes[-1].children.values())
-            if len(children) > 1 or children[0].is_leaf:
-                return nodes
-            nodes.append(children[0])
-
     def take(self, item: Frontier[A], read: Sequence[tuple[Slot, Sequence[float]]]) -> None:
         """What the model said of `item`: for each node of its chain the place after it and its children's log_ps."""
         self.open.remove(item)
         self.reads += 1
         log_p = item.log_p
-        chain = self.chain(item)
-        for (_, log_ps), _node in zip(read[:-1], chain, strict=False):
+        for _, log_ps in read[:-1]:
             log_p += log_ps[0]
         slot, log_ps = read[-1]
-        self._branch(chain[-1], slot, log_p, log_ps, on_greedy_path=item is self._greedy)
+        self._branch(self.trie.chain(item.node).nodes[-1], slot, log_p, log_ps, on_greedy_path=item is self._greedy)
 
     def _branch(
         self, node: Node[A], slot: Slot, log_p: float, log_ps: Sequence[float], *, on_greedy_path: bool

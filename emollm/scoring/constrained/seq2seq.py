@@ -1,4 +1,4 @@
-"""FeatureSpec with an encoder-decoder: the encoder reads each prompt once, the decoder goes on from stored places.
+"""Reads with an encoder-decoder: the encoder reads each prompt once, the decoder goes on from stored places.
 
 Here answers do not share a row, as T5 and BART count positions by the cache's length. An answer is short, and what
 is dear to copy, the decoder's view of the prompt, is computed once.
@@ -19,7 +19,8 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from emollm.core.encoding import EncodedPrompt
 from emollm.models.batching import by_length
-from emollm.scoring.constrained.reader import Read, Request, wanted_log_ps
+from emollm.scoring.constrained.reader import Read, Request, split_like, wanted_log_ps
+from emollm.scoring.safely import TokenLimit
 
 _HEAD_POSITIONS = 512
 """Decoder tokens at once, at most: all of them go through the vocabulary head."""
@@ -42,12 +43,12 @@ class _Prompts(NamedTuple):
 
 
 class Seq2SeqReader:
-    def __init__(self, model: Any, *, pad: int, device: str, batch_tokens: int) -> None:
+    def __init__(self, model: Any, *, pad: int, device: str, limit: TokenLimit) -> None:
         self._model = model
         self._pad = pad
         self._start = model.config.decoder_start_token_id
         self._device = device
-        self._batch_tokens = batch_tokens
+        self._limit = limit
         self._prompts: list[_Prompts] = []
         self._answers: list[list[tuple[torch.Tensor, torch.Tensor]]] = []
 
@@ -55,7 +56,7 @@ class Seq2SeqReader:
     def open(self, prompts: Sequence[EncodedPrompt], wanted: Sequence[list[int]]) -> list[Read]:
         self._prompts, self._answers = [], []
         reads: dict[int, Read] = {}
-        for batch in by_length([len(prompt.ids) for prompt in prompts], batch_tokens=self._batch_tokens):
+        for batch in by_length([len(prompt.ids) for prompt in prompts], batch_tokens=self._limit.tokens):
             longest = len(prompts[batch[0]].ids)
             ids = torch.full((len(batch), longest), self._pad)
             mask = torch.zeros_like(ids)
@@ -70,7 +71,7 @@ class Seq2SeqReader:
             cross = [(layer.keys, layer.values) for layer in cache.cross_attention_cache.layers]
             self._prompts.append(_Prompts(hidden, mask, cross))
             self._answers.append([(layer.keys, layer.values) for layer in cache.self_attention_cache.layers])
-            for b, log_ps in enumerate(wanted_log_ps(logits[:, 0], [wanted[i] for i in batch])):
+            for b, log_ps in enumerate(_log_ps(logits[:, 0], [wanted[i] for i in batch])):
                 place = _Place(len(self._prompts) - 1, b, len(self._answers) - 1, b, 1)
                 reads[batch[b]] = Read(place, log_ps)
         return [reads[i] for i in range(len(prompts))]
@@ -84,7 +85,7 @@ class Seq2SeqReader:
         reads: dict[int, list[Read]] = {}
         for numbers in groups.values():
             prompt_length = self._prompts[requests[numbers[0]].parent.prompts].mask_BT.shape[1]
-            most = max(1, min(self._batch_tokens // prompt_length, _HEAD_POSITIONS))
+            most = max(1, min(self._limit.tokens // prompt_length, _HEAD_POSITIONS))
             by_tokens = sorted(numbers, key=lambda n: len(requests[n].tokens))
             for start in range(0, len(by_tokens), most):
                 part = by_tokens[start : start + most]
@@ -110,7 +111,7 @@ class Seq2SeqReader:
             self._answers.append([(layer.keys, layer.values) for layer in cache.self_attention_cache.layers])
         flat = [(b, t) for b, request in enumerate(requests) for t in range(len(request.tokens))]
         at = logits[[b for b, _ in flat], [t for _, t in flat]]
-        log_ps = iter(wanted_log_ps(at, [ids for request in requests for ids in request.wanted]))
+        log_ps = iter(_log_ps(at, [ids for request in requests for ids in request.wanted]))
         here = len(self._answers) - 1
         return [
             [
@@ -129,6 +130,10 @@ class Seq2SeqReader:
             use_cache=True,
         ).logits
         return logits
+
+
+def _log_ps(logits: torch.Tensor, wanted: Sequence[list[int]]) -> list[list[float]]:
+    return split_like(wanted_log_ps(logits, wanted), wanted)
 
 
 def _cache_of(layers: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> DynamicCache:

@@ -28,9 +28,14 @@ class TreeCache:
         """One row for each of `prefixes`, copied from `computed` (one row each), with room for so many more tokens."""
         self.used = [len(prefix) for prefix in prefixes]
         length = max(self.used) + room
+        # The rows of each prefix: they are few, and so are the copies.
+        of_prefix: dict[tuple[int, ...], list[int]] = {}
+        for row, prefix in enumerate(prefixes):
+            of_prefix.setdefault(prefix, []).append(row)
+        rows = {prefix: torch.tensor(mine) for prefix, mine in of_prefix.items()}
         self._layers: KeyValues = [
-            (_started([computed[p][i][0] for p in prefixes], length),
-             _started([computed[p][i][1] for p in prefixes], length))
+            (_started([(rows[p], layers[i][0]) for p, layers in computed.items()], len(prefixes), length),
+             _started([(rows[p], layers[i][1]) for p, layers in computed.items()], len(prefixes), length))
             for i in range(len(computed[prefixes[0]]))
         ]  # fmt: skip
         self.depth_BK = np.tile(np.arange(length, dtype=np.int64), (len(prefixes), 1))
@@ -54,16 +59,24 @@ class TreeCache:
     ) -> None:  # fmt: skip
         """Keep the first `counts[i]` of the new tokens of rows[i] in a cache that `past(rows)` began."""
         past = max(self.used[row] for row in rows)
-        self._reserve(max(self.used[row] + count for row, count in zip(rows, counts, strict=True)))
-        for i, (row, count) in enumerate(zip(rows, counts, strict=True)):
-            start, end = self.used[row], self.used[row] + count
-            for (keys, values), layer in zip(self._layers, cache.layers, strict=True):
-                keys[row, :, start:end] = layer.keys[i, :, past : past + count]
-                values[row, :, start:end] = layer.values[i, :, past : past + count]
-            self.depth_BK[row, start:end] = depth_BT[i, :count]
-            self.seen_BKK[row, start:end, :start] = seen_BTK[i, :count, :start]
-            self.seen_BKK[row, start:end, start:end] = seen_BTK[i, :count, past : past + count]
-            self.used[row] = end
+        used, count = np.array([self.used[row] for row in rows]), np.array(counts)
+        self._reserve(int((used + count).max()))
+        # One entry per kept token: the row it is in, here and in the cache, and its place in both.
+        here_N = np.repeat(np.arange(len(rows)), count)
+        new_N = np.arange(len(here_N)) - np.repeat(count.cumsum() - count, count)
+        row_N, place_N = np.array(rows)[here_N], used[here_N] + new_N
+        self.depth_BK[row_N, place_N] = depth_BT[here_N, new_N]
+        self.seen_BKK[row_N, place_N, :past] = seen_BTK[here_N, new_N, :past]
+        for i, row in enumerate(rows):  # what is new stands behind each row's own past
+            start, end = used[i], used[i] + count[i]
+            self.seen_BKK[row, start:end, start:end] = seen_BTK[i, : count[i], past : past + count[i]]
+            self.used[row] = int(end)
+        device = self._layers[0][0].device
+        to = tuple(torch.from_numpy(index).to(device) for index in (row_N, place_N))
+        of = tuple(torch.from_numpy(index).to(device) for index in (here_N, past + new_N))
+        for (keys, values), layer in zip(self._layers, cache.layers, strict=True):
+            keys[to[0], :, to[1]] = layer.keys[of[0], :, of[1]]
+            values[to[0], :, to[1]] = layer.values[of[0], :, of[1]]
 
     def _reserve(self, length: int) -> None:
         more = length - self.depth_BK.shape[1]
@@ -80,10 +93,10 @@ def _longer(states: torch.Tensor, more: int) -> torch.Tensor:
     return torch.cat([states, states.new_zeros((*states.shape[:2], more, states.shape[3]))], dim=2)
 
 
-def _started(states: Sequence[torch.Tensor], length: int) -> torch.Tensor:
-    """[1, H, k, D] each to the beginning of a row of [rows, H, length, D]."""
-    _, heads, _, size = states[0].shape
-    rows = states[0].new_zeros((len(states), heads, length, size))
-    for row, state in zip(rows, states, strict=True):
-        row[:, : state.shape[2]] = state[0]
-    return rows
+def _started(states: Sequence[tuple[torch.Tensor, torch.Tensor]], count: int, length: int) -> torch.Tensor:
+    """[count, H, length, D] that begin with these: rows, and the [1, H, k, D] that they begin with."""
+    first = states[0][1]
+    started = first.new_zeros((count, first.shape[1], length, first.shape[3]))
+    for rows, state in states:
+        started[rows.to(state.device), :, : state.shape[2]] = state
+    return started

@@ -7,6 +7,7 @@ label sets, which are too many (2 to the 28 for GoEmotions) and grow where the s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from emollm.core.answers import answer_string
@@ -21,13 +22,15 @@ A = TypeVar("A")
 class Node(Generic[A]):
     """A token of an answer, and what may follow it."""
 
-    __slots__ = ("answer", "children", "common", "count", "depth", "high", "low", "pending", "places", "token")
+    __slots__ = ("answer", "chain", "children", "common", "count", "depth", "high", "low", "pending", "places", "token")
 
     def __init__(self, token: int, depth: int) -> None:
         self.token = token
         self.depth = depth
         """Tokens up to here, this one included; 0 for the root."""
         self.children: dict[int, Node[A]] = {}
+        self.chain: Chain[A] | None = None
+        """What is read together with this token; made when it is first read."""
         self.answer: A | None = None
         """The answer that ends here: only a leaf, whose token is the end token, has one."""
         self.count = 0
@@ -53,6 +56,18 @@ class Node(Generic[A]):
             yield from child.below()
 
 
+@dataclass(frozen=True, slots=True)
+class Chain(Generic[A]):
+    """A token and those that must follow it: read in one go."""
+
+    nodes: list[Node[A]]
+    tokens: list[int]
+    wanted: list[list[int]]
+    """Of each token, what may follow it."""
+    keep: bool
+    """Whether anything is read after the last token."""
+
+
 class Trie(Generic[A]):
     """All answers, spelled out."""
 
@@ -63,6 +78,19 @@ class Trie(Generic[A]):
 
     def grow(self, node: Node[A]) -> None:
         """Make sure that the children of `node` are all there."""
+
+    def chain(self, node: Node[A]) -> Chain[A]:
+        if node.chain is None:
+            nodes = [node]
+            while True:
+                self.grow(nodes[-1])
+                children = list(nodes[-1].children.values())
+                if len(children) > 1 or children[0].is_leaf:
+                    break
+                nodes.append(children[0])
+            keep = not all(child.is_leaf for child in children)
+            node.chain = Chain(nodes, [n.token for n in nodes], [list(n.children) for n in nodes], keep)
+        return node.chain
 
     def _insert(self, answer: A, ids: Sequence[int]) -> list[Node[A]]:
         """The nodes of the path, root first."""

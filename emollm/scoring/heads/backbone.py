@@ -1,4 +1,4 @@
-"""FeatureSpec a post with the first blocks of a backbone: hidden states of chosen layers, pooled.
+"""Features of posts from the first blocks of a backbone: hidden states of chosen layers, pooled.
 
 Works with decoders, with the encoder of an encoder-decoder, and with encoders (BERT, RoBERTa, MiniLM). The blocks
 behind the deepest layer that is read are dropped, and the vocabulary head is never run.
@@ -12,6 +12,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,20 +52,25 @@ class PostEncoder:
         )
 
     def __call__(self, text: str) -> EncodedPrompt:
-        text = named_emoji(text) if self._prompt.emoji == "named" else text
-        return self._encoder.prompt(Pieces(self._prompt.prefix, f" {text}", self._prompt.suffix))
+        return self.many([text])[0]
+
+    def many(self, texts: Sequence[str]) -> list[EncodedPrompt]:
+        prefix, suffix = self._prompt.prefix, self._prompt.suffix
+        if self._prompt.emoji == "named":
+            texts = [named_emoji(text) for text in texts]
+        return self._encoder.prompts([Pieces(prefix, f" {text}", suffix) for text in texts])
 
     def batch(self, prompts: Sequence[EncodedPrompt], device: str) -> Batch:
-        longest = max(len(prompt.ids) for prompt in prompts)
-        ids = np.full((len(prompts), longest), self._pad, dtype=np.int64)
-        mask, post = np.zeros_like(ids), np.zeros_like(ids)
-        for b, prompt in enumerate(prompts):
-            start = len(prompt.prefix)
-            ids[b, : len(prompt.ids)] = prompt.ids
-            mask[b, : len(prompt.ids)] = 1
-            post[b, start : start + len(prompt.post)] = 1
-        last = np.array([len(prompt.ids) - 1 for prompt in prompts])
-        return Batch(*(torch.from_numpy(array).to(device) for array in (ids, mask, post, last)))
+        lengths = np.array([len(prompt) for prompt in prompts])
+        starts = np.array([len(prompt.prefix) for prompt in prompts])
+        ends = starts + np.array([len(prompt.post) for prompt in prompts])
+        places = np.arange(lengths.max())
+        mask = places < lengths[:, None]
+        ids = np.full(mask.shape, self._pad, dtype=np.int64)
+        ids[mask] = np.fromiter(chain.from_iterable(prompt.ids for prompt in prompts), np.int64, lengths.sum())
+        post = (places >= starts[:, None]) & (places < ends[:, None])
+        arrays = (ids, mask.astype(np.int64), post.astype(np.int64), lengths - 1)
+        return Batch(*(torch.from_numpy(array).to(device) for array in arrays))
 
 
 def named_emoji(text: str) -> str:

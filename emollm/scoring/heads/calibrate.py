@@ -15,8 +15,8 @@ from scipy.special import expit, log_softmax
 
 from emollm.core.heads_card import Head
 from emollm.core.tasks import Kind, Task
+from emollm.scoring.arrays import Floats
 from emollm.scoring.heads.readout import (
-    Floats,
     best_jaccard,
     class_probabilities,
     class_values,

@@ -13,7 +13,8 @@ import numpy as np
 
 from emollm.core.heads_card import Derivation, Head
 from emollm.core.tasks import TASKS, Kind, Task
-from emollm.scoring.heads.readout import Floats, Numbers
+from emollm.scoring.arrays import Floats
+from emollm.scoring.heads.readout import Numbers
 
 _VALENCE = Derivation(source="V-reg", rule="scale")
 

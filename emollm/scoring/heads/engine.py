@@ -1,23 +1,44 @@
-"""One forward pass a post, up to the deepest layer that the heads read; every answer from linear heads on it."""
+"""One forward pass per post, up to the deepest layer that the heads read; every answer from linear heads on it.
+
+Shapes: N posts, O outputs of all heads.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from emollm.core.answers import SCORING_FAILED, Answer
+from emollm.core.answers import EMPTY_TEXT, SCORING_FAILED, Answer
+from emollm.core.calibration import Calibration
 from emollm.core.card import AffectCard
 from emollm.core.encoding import EncodedPrompt
 from emollm.core.errors import ModelError
 from emollm.core.prompts import Question
 from emollm.models.batching import by_length
 from emollm.models.load import LoadedModel
+from emollm.scoring.arrays import AnswerArrays, Floats, PostAnswers
+from emollm.scoring.calibrated import calibrated_arrays
 from emollm.scoring.heads.backbone import Backbone, PostEncoder
 from emollm.scoring.heads.weights import HeadWeights, answers, load_bank
-from emollm.scoring.safely import score_safely
+from emollm.scoring.safely import Rows, TokenLimit, run_safely
+
+_POSTS_AHEAD = 2048
+"""Posts that are tokenised on a thread while a GPU reads as many others."""
+
+
+@dataclass(slots=True)
+class _Scores:
+    """What was read of N posts."""
+
+    scores_NO: Floats
+    errors: list[str | None]
+    truncated_N: NDArray[np.bool_]
 
 
 class HeadsScorer:
@@ -31,10 +52,11 @@ class HeadsScorer:
         batch_tokens: int = 1024,
         head_weights: HeadWeights | None = None,
         backbone: Backbone | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         """`head_weights` None: those in the model's folder. A given `backbone` is read, and the model stays whole.
 
-        Raises ModelError if the weights do not fit the card.
+        Answers go through `calibration`, if any. Raises ModelError if the weights do not fit the card.
         """
         assert loaded.card.heads is not None  # `open_scorer` has seen to it
         self._card = loaded.card
@@ -42,84 +64,128 @@ class HeadsScorer:
         if head_weights is None:
             assert loaded.folder is not None  # a card with heads comes from a folder
             head_weights = load_bank(loaded.folder, self._heads)
-        self._bank = head_weights
+        self._head_weights = head_weights
         self._device = device
-        self._batch_tokens = batch_tokens
+        self._limit = TokenLimit(batch_tokens)
         self._encode = PostEncoder(loaded, self._heads.prompt)
-        self._trunk = backbone or Backbone(loaded.model, loaded.card.base.architecture, depth=self._heads.depth)
-        features = len(self._heads.feature_specs) * self._trunk.hidden_size
+        self._backbone = backbone or Backbone(loaded.model, loaded.card.base.architecture, depth=self._heads.depth)
+        features = len(self._heads.feature_specs) * self._backbone.hidden_size
         if head_weights.weight_OF.shape[1] != features:
             raise ModelError(
                 f"head weights of {loaded.card.name} expect {head_weights.weight_OF.shape[1]} features but the base "
                 f"model has {features}: they were trained for another base model"
             )
         self._tasks = {task.name: task for task in loaded.card.tasks}
+        self._maps = {(q.task, q.emotion): q for q in calibration.questions} if calibration else {}
 
     @property
     def card(self) -> AffectCard:
         return self._card
 
     def score(self, questions: Sequence[Question]) -> list[Answer]:
-        found: dict[int, Answer] = {}
-        # A post is read once for all its questions: those about it share a place in `posts`.
-        posts: dict[str, list[int]] = {}
+        # A post is read once for all its questions; posts that are asked the same go through each head together.
+        about: dict[str, list[int]] = {}
         for number, question in enumerate(questions):
-            if self._heads.head(question.task.name, question.emotion) is None:
-                found[number] = Answer(value=None, error=f"{SCORING_FAILED}: no head for {question.column}")
-            else:
-                posts.setdefault(question.text, []).append(number)
-        about = [[questions[n] for n in numbers] for numbers in posts.values()]
-        rows = _Rows(self, {mine[0].text: mine for mine in about})
-        firsts = score_safely([mine[0] for mine in about], encode=rows.encode, batches=rows.batches, score=rows.score)
-        for first, mine, numbers in zip(firsts, about, posts.values(), strict=True):
-            each = rows.answers.get(mine[0].text, [first] * len(mine))
-            found.update(zip(numbers, each, strict=True))
+            about.setdefault(question.text, []).append(number)
+        read = self._read(list(about))
+        alike: dict[tuple[str, ...], list[int]] = {}
+        numbers = list(about.values())
+        for post, mine in enumerate(numbers):
+            alike.setdefault(tuple(questions[n].column for n in mine), []).append(post)
+        found: dict[int, Answer] = {}
+        for posts in alike.values():
+            asked = [questions[n] for n in numbers[posts[0]]]
+            for place, each in enumerate(self._answers(read, posts, asked).answers()):
+                found.update(zip((numbers[post][place] for post in posts), each, strict=True))
         return [found[number] for number in range(len(questions))]
+
+    def score_posts(self, texts: Sequence[str], questions: Sequence[Question]) -> PostAnswers:
+        """The answers of every text to every question; the questions' own texts are not looked at."""
+        return self._answers(self._read(texts), slice(None), questions)
 
     def encode(self, text: str) -> EncodedPrompt:
         return self._encode(text)
 
-    def batches(self, prompts: Sequence[EncodedPrompt]) -> Iterator[list[int]]:
-        return by_length([len(prompt.ids) for prompt in prompts], batch_tokens=self._batch_tokens)
-
     @torch.inference_mode()
-    def scores(self, prompts: Sequence[EncodedPrompt]) -> np.ndarray:
-        """[posts, outputs] of the head_weights. Raises ModelError if the backbone gives no finite numbers."""
+    def scores(self, prompts: Sequence[EncodedPrompt]) -> Floats:
+        """[posts, outputs] of the heads. Raises ModelError if the backbone gives no finite numbers."""
         batch = self._encode.batch(prompts, self._device)
-        features = self._trunk.features(batch, self._heads.feature_specs).cpu().numpy()
+        features = self._backbone.features(batch, self._heads.feature_specs).cpu().numpy()
         if not np.isfinite(features).all():
             raise ModelError("the hidden states are not finite; try --precision float32")
-        return self._bank.scores(features)
+        return self._head_weights.scores(features)
 
-    def answer(self, question: Question, scores_NO: np.ndarray) -> list[Answer]:
-        head = self._heads.head(question.task.name, question.emotion)
-        assert head is not None
-        return answers(head, self._heads, self._tasks, scores_NO)
-
-
-class _Rows:
-    """The posts of one call, and the answers to all questions about each as they are found."""
-
-    def __init__(self, scorer: HeadsScorer, questions: dict[str, list[Question]]) -> None:
-        self._scorer = scorer
-        self._questions = questions
-        self.answers: dict[str, list[Answer]] = {}
-
-    def encode(self, question: Question) -> EncodedPrompt:
-        return self._scorer.encode(question.text)
-
-    def batches(self, _questions: Sequence[Question], prompts: Sequence[EncodedPrompt]) -> Iterator[list[int]]:
-        return self._scorer.batches(prompts)
-
-    def score(self, firsts: Sequence[Question], prompts: Sequence[EncodedPrompt]) -> list[Answer]:
-        scores_NO = self._scorer.scores(prompts)
-        texts = [first.text for first in firsts]
-        # The posts that are asked the same go through each head together.
-        asked: dict[tuple[str, ...], list[int]] = {}
+    def _read(self, texts: Sequence[str]) -> _Scores:
+        count = len(texts)
+        read = _Scores(np.zeros((count, len(self._head_weights.bias_O))), [None] * count, np.zeros(count, bool))
+        rows = []
         for n, text in enumerate(texts):
-            asked.setdefault(tuple(q.column for q in self._questions[text]), []).append(n)
-        for rows in asked.values():
-            per_question = [self._scorer.answer(q, scores_NO[rows]) for q in self._questions[texts[rows[0]]]]
-            for n, mine in zip(rows, zip(*per_question, strict=True), strict=True):
-                self.answers[texts[n]] = [replace(a, truncated=prompts[n].truncated) for a in mine]
-        return [self.answers[text][0] for text in texts]
+            if text and not text.isspace():
+                rows.append(n)
+            else:
+                read.errors[n] = EMPTY_TEXT
+        on_gpu = self._device != "cpu"
+        parts = [rows[i : i + _POSTS_AHEAD] for i in range(0, len(rows), _POSTS_AHEAD)] if on_gpu else [rows]
+        for prompts in _ahead(lambda part: self._tokenised(texts, part, read), parts, on_thread=on_gpu):
+            self._read_part(prompts, read)
+        return read
+
+    def _tokenised(self, texts: Sequence[str], rows: Rows, read: _Scores) -> dict[int, EncodedPrompt]:
+        prompts: dict[int, EncodedPrompt] = {}
+        for part, encoded, why in run_safely(rows, lambda part: self._encode.many([texts[n] for n in part])):
+            if encoded is None:
+                read.errors[part[0]] = why
+            else:
+                prompts.update(zip(part, encoded, strict=True))
+        return prompts
+
+    def _read_part(self, prompts: dict[int, EncodedPrompt], read: _Scores) -> None:
+        lengths = {n: len(prompt) for n, prompt in prompts.items()}
+
+        def batches(rows: Rows) -> Iterator[Rows]:
+            for batch in by_length([lengths[n] for n in rows], batch_tokens=self._limit.tokens):
+                yield [rows[i] for i in batch]
+
+        scored = run_safely(
+            list(prompts),
+            lambda rows: self.scores([prompts[n] for n in rows]),
+            batches=batches,
+            too_large=lambda rows: self._limit.lower(len(rows) * max(lengths[n] for n in rows)),
+        )
+        for rows, scores_NO, why in scored:
+            if scores_NO is None:
+                read.errors[rows[0]] = why
+            else:
+                read.scores_NO[rows] = scores_NO
+        truncated = [n for n, prompt in prompts.items() if prompt.truncated and read.errors[n] is None]
+        read.truncated_N[truncated] = True
+
+    def _answers(self, read: _Scores, posts: Any, questions: Sequence[Question]) -> PostAnswers:
+        """Of some of the posts that were read."""
+        chosen = range(len(read.errors))[posts] if isinstance(posts, slice) else posts
+        scores_NO = read.scores_NO[posts]
+        each = [self._answer(question, scores_NO) for question in questions]
+        return PostAnswers(each, [read.errors[n] for n in chosen], read.truncated_N[posts])
+
+    def _answer(self, question: Question, scores_NO: Floats) -> AnswerArrays | str:
+        head = self._heads.head(question.task.name, question.emotion)
+        if head is None:
+            return f"{SCORING_FAILED}: no head for {question.column}"
+        found = answers(head, self._heads, self._tasks, scores_NO)
+        maps = self._maps.get((question.task.name, question.emotion))
+        return calibrated_arrays(found, maps) if maps else found
+
+
+def _ahead(make: Any, parts: Iterable[Any], *, on_thread: bool) -> Iterator[Any]:
+    """What `make` gives of each part; on a thread, the next one is made while the caller works on one."""
+    if not on_thread:
+        yield from map(make, parts)
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="tokenise") as pool:
+        waiting: Future[Any] | None = None
+        for part in parts:
+            now, waiting = waiting, pool.submit(make, part)
+            if now is not None:
+                yield now.result()
+        if waiting is not None:
+            yield waiting.result()

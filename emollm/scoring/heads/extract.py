@@ -72,9 +72,9 @@ class ReadPosts:
         from emollm.scoring.heads.backbone import pooled_states
 
         encode, backbone, batch_tokens = self._parts
-        prompts = [encode(text) for text in table["text"].to_pylist()]
+        prompts = encode.many(table["text"].to_pylist())
         states = {r: np.zeros((len(prompts), backbone.hidden_size), np.float32) for r in self._feature_specs}
-        for batch in by_length([len(prompt.ids) for prompt in prompts], batch_tokens=batch_tokens):
+        for batch in by_length([len(prompt) for prompt in prompts], batch_tokens=batch_tokens):
             found = pooled_states(
                 backbone, encode.batch([prompts[i] for i in batch], self._device), self._feature_specs
             )

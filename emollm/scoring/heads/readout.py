@@ -16,11 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, ndtr, softmax
 
-from emollm.core.answers import Answer, from_unit
 from emollm.core.heads_card import Head
 from emollm.core.tasks import Task
-
-Floats = NDArray[np.float64]
+from emollm.scoring.arrays import AnswerArrays, Floats
 
 _NEAR = 0.1
 """The confidence in a number is the probability of one this near, as in the other engines."""
@@ -76,24 +74,19 @@ def label_probabilities(head: Head, scores_NK: Floats, *, exclusive: bool) -> Fl
     return found
 
 
-def number_answers(task: Task, found: Numbers) -> list[Answer]:
+def number_answers(task: Task, found: Numbers) -> AnswerArrays:
     assert task.low is not None and task.high is not None
     unit_N, std_N = found.moments()
-    tenths = found.bins([i / 10 for i in range(1, 11)])
-    near_N = _mass_near(found, unit_N)
-    names = [*(f"0.{i}" for i in range(10)), "1"]
-    mode_N = np.clip(found.mean_N, 0.0, 1.0)
-    return [
-        Answer(
-            value=from_unit(task, float(unit)),
-            unit=float(unit),
-            mode=from_unit(task, float(mode)),
-            std=float(std) * (task.high - task.low),
-            confidence=float(near),
-            probabilities=dict(zip(names, row.tolist(), strict=True)),
-        )
-        for unit, mode, std, near, row in zip(unit_N, mode_N, std_N, near_N, tenths, strict=True)
-    ]
+    mode_N, width = np.clip(found.mean_N, 0.0, 1.0), task.high - task.low
+    return AnswerArrays(
+        task=task,
+        value=task.low + unit_N * width,
+        mode=task.low + mode_N * width,
+        unit_N=unit_N,
+        std_N=std_N * width,
+        confidence_N=_mass_near(found, unit_N),
+        probabilities_NK=found.bins([i / 10 for i in range(1, 11)]),
+    )
 
 
 def _mass_near(found: Numbers, unit_N: Floats) -> Floats:
@@ -118,20 +111,16 @@ def class_values(task: Task) -> Floats:
     return np.array([c.value for c in task.classes], dtype=float)
 
 
-def class_answers(task: Task, probabilities_NK: Floats, decision: str) -> list[Answer]:
+def class_answers(task: Task, probabilities_NK: Floats, decision: str) -> AnswerArrays:
     """Ordinals and single labels."""
-    values: list[int] | list[str] = [c.value for c in task.classes] or list(task.labels)
-    likeliest_N = probabilities_NK.argmax(axis=1)
     chosen_N = given_classes(task, probabilities_NK, decision)
-    return [
-        Answer(
-            value=values[chosen],
-            mode=values[likeliest],
-            confidence=float(row[chosen]),
-            probabilities={str(value): float(p) for value, p in zip(values, row, strict=True)},
-        )
-        for chosen, likeliest, row in zip(chosen_N, likeliest_N, probabilities_NK, strict=True)
-    ]
+    return AnswerArrays(
+        task=task,
+        value=chosen_N,
+        mode=probabilities_NK.argmax(axis=1),
+        confidence_N=np.take_along_axis(probabilities_NK, chosen_N[:, None], axis=1)[:, 0],
+        probabilities_NK=probabilities_NK,
+    )
 
 
 def given_labels(head: Head, probabilities_NK: Floats) -> NDArray[np.bool_]:
@@ -167,15 +156,12 @@ def best_jaccard(probabilities_NK: Floats) -> NDArray[np.bool_]:
     return given_NK
 
 
-def set_answers(task: Task, probabilities_NK: Floats, given_NK: NDArray[np.bool_]) -> list[Answer]:
+def set_answers(task: Task, probabilities_NK: Floats, given_NK: NDArray[np.bool_]) -> AnswerArrays:
     """Sets of the labels given; the confidence is the probability of just this set."""
-    sure_N = np.where(given_NK, probabilities_NK, 1 - probabilities_NK).prod(axis=1)
-    return [
-        Answer(
-            value=tuple(label for label, g in zip(task.labels, given, strict=True) if g),
-            mode=tuple(label for label, p in zip(task.labels, row, strict=True) if p > 0.5),
-            confidence=float(sure),
-            probabilities=dict(zip(task.labels, row.tolist(), strict=True)),
-        )
-        for given, row, sure in zip(given_NK, probabilities_NK, sure_N, strict=True)
-    ]
+    return AnswerArrays(
+        task=task,
+        value=given_NK,
+        mode=probabilities_NK > 0.5,
+        confidence_N=np.where(given_NK, probabilities_NK, 1 - probabilities_NK).prod(axis=1),
+        probabilities_NK=probabilities_NK,
+    )

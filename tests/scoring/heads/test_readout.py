@@ -17,7 +17,7 @@ from emollm.scoring.heads.readout import Numbers
 @pytest.mark.parametrize(("mean", "std"), [(0.5, 0.1), (0.02, 0.2), (1.3, 0.3), (-0.5, 0.1)])
 def test_a_number_is_a_normal_cut_off_at_the_ends(mean: float, std: float) -> None:
     drawn = np.clip(np.random.default_rng(0).normal(mean, std, 1_000_000), 0, 1)
-    [answer] = readout.number_answers(TASKS["V-reg"], Numbers(np.array([mean]), np.array([std])))
+    [answer] = readout.number_answers(TASKS["V-reg"], Numbers(np.array([mean]), np.array([std]))).answers()
     assert answer.value == pytest.approx(drawn.mean(), abs=2e-3)
     assert answer.std == pytest.approx(drawn.std(), abs=2e-3)
     assert answer.confidence == pytest.approx(np.mean(np.abs(drawn - answer.unit) <= 0.1), abs=3e-3)
@@ -29,7 +29,7 @@ def test_a_number_is_a_normal_cut_off_at_the_ends(mean: float, std: float) -> No
 
 
 def test_a_number_is_given_in_the_range_of_its_task() -> None:
-    [answer] = readout.number_answers(TASKS["VADER-Tweets"], Numbers(np.array([0.75]), np.array([0.05])))
+    [answer] = readout.number_answers(TASKS["VADER-Tweets"], Numbers(np.array([0.75]), np.array([0.05]))).answers()
     assert answer.value == pytest.approx(2.0, abs=1e-6)  # -4..4
     assert answer.unit == pytest.approx(0.75) and answer.std == pytest.approx(0.4)
 
@@ -40,10 +40,10 @@ def test_classes_are_cut_out_of_a_logistic() -> None:
     below = [1 / (1 + np.exp(-(cut - 1.0))) for cut in (-1.0, 1.0, 3.0)]
     expected = [below[0], below[1] - below[0], below[2] - below[1], 1 - below[2]]
     assert probabilities[0] == pytest.approx(expected)
-    [likeliest] = readout.class_answers(TASKS["EI-oc"], probabilities, "likeliest")
+    [likeliest] = readout.class_answers(TASKS["EI-oc"], probabilities, "likeliest").answers()
     assert (likeliest.value, likeliest.confidence) == (1, pytest.approx(expected[1]))
     # Expected rank .119*0 + .381*1 + .381*2 + .119*3 = 1.5: of two classes as near, the lower.
-    [nearest] = readout.class_answers(TASKS["EI-oc"], np.array([[0.5, 0.0, 0.0, 0.5]]), "expected")
+    [nearest] = readout.class_answers(TASKS["EI-oc"], np.array([[0.5, 0.0, 0.0, 0.5]]), "expected").answers()
     assert (nearest.value, nearest.mode, nearest.confidence) == (1, 0, 0.0)
 
 
@@ -52,14 +52,14 @@ def test_the_expected_class_is_that_of_values_not_of_ranks() -> None:
     task = TASKS["EI-oc"].model_copy(update={"classes": classes})
     # Expected values 3.8 and 1.75, nearest to 5 and 2; the expected ranks, 1.4 and .45, would be 2 and 1.
     each = np.array([[0.3, 0.0, 0.7], [0.7, 0.15, 0.15]])
-    assert [a.value for a in readout.class_answers(task, each, "expected")] == [5, 2]
+    assert [a.value for a in readout.class_answers(task, each, "expected").answers()] == [5, 2]
 
 
 def test_a_set_holds_the_labels_at_or_above_their_thresholds() -> None:
     task = TASKS["E-c"]
     each = np.full((2, 11), 0.1)
     each[0, [0, 4]] = 0.4, 0.9
-    some, none = readout.set_answers(task, each, each >= 0.4)
+    some, none = readout.set_answers(task, each, each >= 0.4).answers()
     assert some.value == ("anger", "joy") and some.mode == ("joy",)
     assert some.confidence == pytest.approx(0.4 * 0.9 * 0.9**9)
     assert some.probabilities["joy"] == 0.9
