@@ -83,7 +83,7 @@ def _answers(column: Column) -> tuple[list[str], list[int]]:
             labels = [f"{task.low + i * step:.3g}" if i % 4 == 0 else "" for i in range(VALUE_BINS)]
             return labels, [column.counts[str(i)] for i in range(VALUE_BINS)]
         case Kind.ORDINAL:
-            return [str(c.value) for c in task.classes], [column.counts[str(c.value)] for c in task.classes]
+            return list(task.answer_names), [column.counts[name] for name in task.answer_names]
         case _:
             known = [*task.labels, ""] if task.kind is Kind.LABEL_SET else list(task.labels)
             known.sort(key=lambda label: -column.counts[label])

@@ -32,10 +32,10 @@ def audit(config: AuditConfig, *, on_rows: Callable[[int, int], None] = lambda _
         raise ConfigError(f"--tasks {', '.join(unordered)}: only scores that have an order can differ; choose numbers")
     sentences = some_frames(read_eec(config.eec), config.max_frames)
     questions = [
-        GoldQuestion(id=s.id, task=task, emotion=emotion, text=s.text, gold=_no_gold(task))
+        GoldQuestion(id=s.id, task=task, emotion=key.emotion, text=s.text, gold=_no_gold(task))
         for s in sentences
         for task in tasks
-        for emotion in task.emotions or (None,)
+        for key in task.keys
     ]
     scored = predict(
         config.model,

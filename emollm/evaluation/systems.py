@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from emollm.core.bases import BASES
 from emollm.core.card import AffectCard, card_of
 from emollm.core.errors import ConfigError, DataError
-from emollm.core.tasks import TASKS, Task
+from emollm.core.tasks import TASKS, QuestionKey, Task
 from emollm.evaluation.external import read_foreign
 from emollm.evaluation.options import Baseline, EvaluateConfig
 from emollm.evaluation.predict import askable_tasks, model_size, predict
@@ -119,9 +119,9 @@ def read_run(folder: Path) -> Run:
 
 def spread(questions: Sequence[GoldQuestion], most: int) -> list[GoldQuestion]:
     """At most so many questions a task and emotion, evenly spread over its rows, in their order."""
-    rows: dict[tuple[str, str | None], list[int]] = {}
+    rows: dict[QuestionKey, list[int]] = {}
     for i, question in enumerate(questions):
-        rows.setdefault((question.task.name, question.emotion), []).append(i)
+        rows.setdefault(question.key, []).append(i)
     chosen = {i for mine in rows.values() for i in _evenly(mine, most)}
     return [question for i, question in enumerate(questions) if i in chosen]
 

@@ -51,7 +51,7 @@ def _keys(question: str, task: Task, tables: Sequence[Table]) -> list[str]:
         case Kind.REGRESSION:
             return [f"{i / BINS:.1f}-{(i + 1) / BINS:.1f}" for i in range(BINS)]
         case Kind.ORDINAL:
-            return [str(c.value) for c in task.classes]
+            return list(task.answer_names)
         case _:
             none = [""] if any("" in table.labels[question] for table in tables) else []
             sizes = tables[0].labels[question]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emollm.core.answers import from_unit, to_unit
-from emollm.core.tasks import Kind, Task
+from emollm.core.tasks import Kind, QuestionKey, Task
 from emollm.evaluation.baselines.polarity import binned
 from emollm.metrics.metrics import Floats
 from emollm.metrics.predictions import Prediction
@@ -28,8 +28,6 @@ _STRENGTHS = (0.1, 1.0, 10.0, 100.0)
 _CUT = 0.5
 _MAX_TOKENS = 256
 _BATCH = 64
-
-Key = tuple[str, str | None]
 
 
 def embedding_folder() -> Path:
@@ -75,27 +73,27 @@ class EmbeddingBaseline:
 
     def __init__(self, train: Sequence[GoldQuestion], embed: Embedder) -> None:
         self._embed = embed
-        self._models: dict[Key, Any] = {}
-        self._spread: dict[Key, float] = {}
+        self._models: dict[QuestionKey, Any] = {}
+        self._spread: dict[QuestionKey, float] = {}
         self._tasks = {question.task.name: question.task for question in train}
-        rows: dict[Key, list[GoldQuestion]] = {}
+        rows: dict[QuestionKey, list[GoldQuestion]] = {}
         for question in train:
-            rows.setdefault((question.task.name, question.emotion), []).append(question)
+            rows.setdefault(question.key, []).append(question)
         for key, mine in rows.items():
             self._fit(key, mine)
 
     def predict(self, questions: Sequence[GoldQuestion]) -> list[Prediction]:
         """Answers to the questions that were trained or can be derived; the others are left out."""
-        rows: dict[Key, list[int]] = {}
+        rows: dict[QuestionKey, list[int]] = {}
         for i, question in enumerate(questions):
-            rows.setdefault((question.task.name, question.emotion), []).append(i)
+            rows.setdefault(question.key, []).append(i)
         found: dict[int, Prediction] = {}
         for key, mine in rows.items():
             asked = [questions[i] for i in mine]
             found.update(zip(mine, self._answers(asked[0].task, key, asked), strict=False))
         return [found[i] for i in sorted(found)]
 
-    def _fit(self, key: Key, rows: Sequence[GoldQuestion]) -> None:
+    def _fit(self, key: QuestionKey, rows: Sequence[GoldQuestion]) -> None:
         from sklearn.linear_model import LogisticRegression, RidgeCV
         from sklearn.multiclass import OneVsRestClassifier
 
@@ -114,16 +112,16 @@ class EmbeddingBaseline:
                 model = LogisticRegression(C=10.0, max_iter=1000).fit(x_ND, [str(gold) for gold in golds])
         self._models[key] = model
 
-    def _answers(self, task: Task, key: Key, questions: Sequence[GoldQuestion]) -> list[Prediction]:
+    def _answers(self, task: Task, key: QuestionKey, questions: Sequence[GoldQuestion]) -> list[Prediction]:
         """One a question, or none at all."""
         derivation = DERIVATIONS.get(task.name)
-        if key not in self._models and (derivation is None or (derivation.source, None) not in self._models):
+        if key not in self._models and (derivation is None or QuestionKey(derivation.source) not in self._models):
             return []
         x_ND = self._embed(question.text for question in questions)
         if key in self._models:
             return self._own(task, key, questions, x_ND)
         assert derivation is not None
-        source = (derivation.source, None)
+        source = QuestionKey(derivation.source)
         if derivation.rule in ("scale", "bins"):
             unit_N = np.clip(self._models[source].predict(x_ND) * derivation.slope + derivation.offset, 0, 1)
             if derivation.rule == "bins":
@@ -135,26 +133,22 @@ class EmbeddingBaseline:
         return _chosen(task, questions, grouped(task, derivation, taught, self._shares(taught, source, x_ND)))
 
     def _own(
-        self, task: Task, key: Key, questions: Sequence[GoldQuestion], x_ND: NDArray[np.float32]
+        self, task: Task, key: QuestionKey, questions: Sequence[GoldQuestion], x_ND: NDArray[np.float32]
     ) -> list[Prediction]:
         if task.kind is Kind.REGRESSION:
             return _numbers(task, questions, np.clip(self._models[key].predict(x_ND), 0, 1), self._spread[key])
         return _chosen(task, questions, self._shares(task, key, x_ND))
 
-    def _shares(self, task: Task, key: Key, x_ND: NDArray[np.float32]) -> Floats:
+    def _shares(self, task: Task, key: QuestionKey, x_ND: NDArray[np.float32]) -> Floats:
         """[N, K] over all classes or labels of the task, 0 for those that training never showed."""
         model = self._models[key]
         shares_NK: Floats = model.predict_proba(x_ND)
         if task.kind is Kind.LABEL_SET:
             return shares_NK
-        names = _names(task)
+        names = list(task.answer_names)
         full_NK = np.zeros((len(x_ND), len(names)))
         full_NK[:, [names.index(name) for name in model.classes_]] = shares_NK
         return full_NK
-
-
-def _names(task: Task) -> list[str]:
-    return [str(c.value) for c in task.classes] or list(task.labels)
 
 
 def _numbers(task: Task, questions: Sequence[GoldQuestion], unit_N: Floats, spread: float) -> list[Prediction]:
@@ -167,8 +161,8 @@ def _numbers(task: Task, questions: Sequence[GoldQuestion], unit_N: Floats, spre
 
 
 def _chosen(task: Task, questions: Sequence[GoldQuestion], shares_NK: Floats) -> list[Prediction]:
-    names = _names(task)
-    values: list[Any] = [c.value for c in task.classes] or list(task.labels)
+    names = list(task.answer_names)
+    values: list[Any] = list(task.answer_values)
     found = []
     for question, share_K in zip(questions, shares_NK, strict=True):
         probabilities = dict(zip(names, map(float, share_K), strict=True))

@@ -64,7 +64,7 @@ class HeadsScorer:
         # A post is read once for all its questions: those about it share a place in `posts`.
         posts: dict[str, list[int]] = {}
         for number, question in enumerate(questions):
-            if self._heads.head(question.task.name, question.emotion) is None:
+            if self._heads.head(question.key) is None:
                 found[number] = Answer(value=None, error=f"{SCORING_FAILED}: no head for {question.column}")
             else:
                 posts.setdefault(question.text, []).append(number)
@@ -92,7 +92,7 @@ class HeadsScorer:
         return self._bank.scores(features)
 
     def answer(self, question: Question, scores_NO: np.ndarray) -> list[Answer]:
-        head = self._heads.head(question.task.name, question.emotion)
+        head = self._heads.head(question.key)
         assert head is not None
         return answers(head, self._heads, self._tasks, scores_NO)
 

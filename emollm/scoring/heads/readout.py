@@ -115,12 +115,12 @@ def given_classes(task: Task, probabilities_NK: Floats, decision: str) -> NDArra
 
 def class_values(task: Task) -> Floats:
     """[K] of an ordinal; they need not be evenly spaced."""
-    return np.array([c.value for c in task.classes], dtype=float)
+    return np.array(task.answer_values, dtype=float)
 
 
 def class_answers(task: Task, probabilities_NK: Floats, decision: str) -> list[Answer]:
     """Ordinals and single labels."""
-    values: list[int] | list[str] = [c.value for c in task.classes] or list(task.labels)
+    values = task.answer_values
     likeliest_N = probabilities_NK.argmax(axis=1)
     chosen_N = given_classes(task, probabilities_NK, decision)
     return [
