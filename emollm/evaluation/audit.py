@@ -16,7 +16,7 @@ from emollm.data.corpora.eec import Sentence, read_eec
 from emollm.evaluation.disparities import Disparity, Scores, disparities, some_frames
 from emollm.evaluation.options import AuditConfig
 from emollm.evaluation.predict import askable_tasks, predict
-from emollm.evaluation.report.audit import audit_page
+from emollm.evaluation.report.audit_page import audit_page
 from emollm.metrics.questions import GoldQuestion
 
 

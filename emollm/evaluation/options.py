@@ -10,13 +10,13 @@ from pydantic import Field, model_validator
 from emollm.core.bases import DEFAULT_BASE, DEFAULT_MODEL
 from emollm.core.options import ClusterConfig, Config
 from emollm.evaluation.baselines.endpoint import EndpointConfig
-from emollm.evaluation.external import Scale
+from emollm.evaluation.external import Parser, Scale
 from emollm.metrics.scores import Invalid
 from emollm.scoring.options import ScorerConfig
 from emollm.scoring.scorer import Engine
 
-Baseline = Literal["constant", "vader", "textblob", "lexicon", "embedding", "zero-shot", "endpoint"]
-LOCAL: tuple[Baseline, ...] = ("constant", "vader", "textblob", "embedding")
+Baseline = Literal["constant", "vader", "textblob", "lexicon", "zero-shot", "endpoint"]
+LOCAL: tuple[Baseline, ...] = ("constant", "vader", "textblob")
 """What `--baselines local` stands for: what runs here, in minutes, on all rows."""
 
 
@@ -25,7 +25,7 @@ class EvaluateConfig(ScorerConfig):
 
     model: str | None = None  # type: ignore[assignment]
     """Model directory, the model in the box by name, or an untrained base: its registry name, or base:FOLDER. None:
-    the model in the box, or none where --predictions or --beside are given."""
+    the model in the box, or none where --predictions or --compare-with are given."""
     data: Path | None = None
     """Data folder that `emollm build-data` wrote: its validation rows."""
     aeb: Path | None = None
@@ -38,20 +38,22 @@ class EvaluateConfig(ScorerConfig):
     scale: Scale | None = None
     """Scale of the numbers in --predictions, its golds included: the task's own range, or `unit`, 0..1. None: own, but
     refused where all are in 0..1 and the range is another."""
+    parser: Parser = "strict"
+    """How answers in --predictions are read. strict: an answer out of range or in another form is invalid. released:
+    as the published evaluation did, to reproduce its tables: the first number, clipped to the range, and where there
+    is none the middle of the range, class 0 or no label."""
     invalid: Invalid = "clip"
-    """What an answer that is no value counts as. clip: a number is clipped to the range, the rest is wrong. drop: its
-    row is left out. worst: it is wrong. The report shows all three."""
+    """What an answer that is not a value of its task counts as. clip: a number is clipped to the range, the rest is
+    wrong. drop: its row is left out. worst: it is wrong. The report shows all three."""
     tasks: tuple[str, ...] | None = None
     """Tasks to measure, comma-separated; `profile` is all five of SemEval-2018. None: all that there are rows of."""
     max_rows: int | None = Field(None, ge=1)
-    """At most so many questions a task and emotion of --aeb and --data, the first ones. None: all."""
+    """At most N questions per task and emotion of --aeb and --data, the first ones. None: all."""
     calibrated: bool = True
     """Put the model's answers through its calibration, if it has one."""
     baselines: tuple[Baseline | Literal["local"], ...] = ()
-    """Systems to compare with, on the same rows, comma-separated; `local` is constant, vader, textblob, embedding."""
-    train: Path | None = None
-    """Data folder whose training rows teach the embedding baseline. None: --data."""
-    beside: tuple[Path, ...] = ()
+    """Systems to compare with, on the same rows, comma-separated; `local` is constant, vader, textblob."""
+    compare_with: tuple[Path, ...] = ()
     """Output folders of earlier runs on the same rows, comma-separated: their systems are measured again and stand
     beside this run's, without being scored again."""
     lexicon: Path | None = None
@@ -59,7 +61,7 @@ class EvaluateConfig(ScorerConfig):
     zero_shot: str = DEFAULT_BASE
     """Untrained base of the zero-shot baseline."""
     slow_rows: int = Field(40, ge=1)
-    """At most so many questions a task and emotion, evenly spread, for the zero-shot and endpoint baselines."""
+    """At most N questions per task and emotion, evenly spread, for the zero-shot and endpoint baselines."""
     endpoint: EndpointConfig = EndpointConfig()
     """An OpenAI-compatible server, for the endpoint baseline."""
     resamples: int = Field(1000, ge=0)
@@ -69,8 +71,7 @@ class EvaluateConfig(ScorerConfig):
     right_share: float = Field(0.9, gt=0, le=1)
     """Share of right answers for which the report gives the confidence below which to abstain."""
     out: Path | None = None
-    """Folder for predictions.parquet, metrics.json, report.html, report.md and run.json. None: only the table is
-    printed."""
+    """Folder for predictions.parquet, metrics.json, report.html and run.json. None: only the table is printed."""
     overwrite: bool = False
     """Replace a folder that is already there."""
     cluster: ClusterConfig = ClusterConfig()
@@ -78,8 +79,8 @@ class EvaluateConfig(ScorerConfig):
 
     @model_validator(mode="after")
     def _has_rows(self) -> Self:
-        if not (self.data or self.aeb or self.predictions or self.beside):
-            raise ValueError("give rows to measure on: --data, --aeb, --predictions or --beside")
+        if not (self.data or self.aeb or self.predictions or self.compare_with):
+            raise ValueError("give rows to measure on: --data, --aeb, --predictions or --compare-with")
         if self.task and not self.predictions:
             raise ValueError("--task names the task of --predictions; to choose tasks, use --tasks")
         if self.max_rows and not (self.data or self.aeb):
@@ -93,7 +94,7 @@ class EvaluateConfig(ScorerConfig):
     @property
     def scored_model(self) -> str | None:
         """The model to score, if any."""
-        return self.model if self.model or self.predictions or self.beside else DEFAULT_MODEL
+        return self.model if self.model or self.predictions or self.compare_with else DEFAULT_MODEL
 
     @property
     def chosen_baselines(self) -> tuple[Baseline, ...]:
@@ -111,7 +112,7 @@ class CalibrateConfig(ScorerConfig):
     tasks: tuple[str, ...] | None = None
     """Tasks to calibrate. None: every task that the model and the data share."""
     max_rows: int | None = Field(None, ge=1)
-    """At most so many questions a task and emotion. None: all."""
+    """At most N questions per task and emotion. None: all."""
     engine: Engine = "auto"
     """The engine whose answers are calibrated; each has its own maps."""
     right_share: float = Field(0.9, gt=0, le=1)
@@ -128,7 +129,7 @@ class AuditConfig(ScorerConfig):
     tasks: tuple[str, ...] = ("EI-reg", "V-reg")
     """Tasks whose scores are compared: regressions and ordinals that the model knows."""
     max_frames: int | None = Field(None, ge=2)
-    """At most so many of the 144 sentence frames (template and emotion word), evenly spread; each has 60 sentences.
+    """At most N of the 144 sentence frames (template and emotion word), evenly spread; each has 60 sentences.
     None: all."""
     correction: Literal["holm", "benjamini-hochberg"] = "holm"
     """How p-values are corrected for the number of tests: holm bounds the chance of any false alarm, the other the
