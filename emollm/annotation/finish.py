@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from emollm.annotation.facts import Facts
+from emollm.annotation.column_stats import ColumnStats
 from emollm.annotation.identity import Identity, fingerprint
 from emollm.annotation.output import MANIFEST_FILE, REPORT_FILE, ROW, Committed, OutputFolder
 from emollm.annotation.page import page
@@ -106,7 +106,7 @@ def finish(
     check()
     output.clear_finished()
     schema = declared_schema(identity, tasks, corpus)
-    facts = Facts(tasks)
+    facts = ColumnStats(tasks)
     files = write_parts(output, corpus, committed, schema, file_posts=file_posts, see=facts.add)
     summary = {**facts.summary(), **summary, "files": len(files), "bytes": sum(file["bytes"] for file in files)}
     output.write_bytes(output.path(REPORT_FILE), page(facts, summary, identity).encode())

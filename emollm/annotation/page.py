@@ -1,76 +1,56 @@
-"""The report of an annotated corpus as one HTML file: no script, no font, nothing fetched; light and dark."""
+"""_report.html: an annotated corpus in counts and plots, laid out by `reports/templates/annotation.html`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from html import escape
+from collections.abc import Iterator
 from typing import Any
 
-from emollm.annotation.facts import CONFIDENCE_BINS, VALUE_BINS, Column, Extreme, Facts
+from markupsafe import Markup
+
+from emollm.annotation.column_stats import CONFIDENCE_BINS, VALUE_BINS, Column, ColumnStats
 from emollm.annotation.identity import Identity
 from emollm.annotation.monitor import left_in_words
 from emollm.core.tasks import Kind
 from emollm.reports.charts import Series, bars, columns
-from emollm.reports.page import html_page, html_table, tiles
-
-_STYLE = """
-.grid { grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); }
-.panel p { margin: 10px 0 2px; color: var(--soft); font-size: 12px; }
-details { border-top: 1px solid var(--line); padding: 8px 0; } summary { cursor: pointer; }
-details table { width: 100%; background: none; } details td { vertical-align: top; }
-td.post { white-space: normal; overflow-wrap: anywhere; min-width: 260px; width: 100%; unicode-bidi: isolate; }
-"""
+from emollm.reports.page import render
 
 
-def page(facts: Facts, summary: dict[str, Any], identity: Identity) -> str:
+def page(stats: ColumnStats, summary: dict[str, Any], identity: Identity) -> str:
     """The whole page. Posts stand in it, so it goes where the corpus may go and nowhere else; all text is escaped."""
-    body = "\n".join(_body(facts, summary, identity))
-    return html_page(f"{facts.posts:,} annotated posts", body, style=_STYLE)
+    return render(
+        "annotation.html",
+        title=f"{stats.posts:,} annotated posts",
+        made=f"{', '.join(identity['tasks'])} · engine {identity['engine']} · model {identity['model']}",
+        figures=list(_tiles(stats, summary)),
+        errors=[[code, count, f"{count / stats.posts:.2%}"] for code, count in stats.errors.most_common()],
+        panels=[_panel(column) for column in stats.columns],
+        numbers=[column for column in stats.columns if column.is_number and column.answered],
+    )
 
 
-def _body(facts: Facts, summary: dict[str, Any], identity: Identity) -> Iterator[str]:
-    yield f"<h1>{facts.posts:,} annotated posts</h1>"
-    made = f"{', '.join(identity['tasks'])} · engine {identity['engine']} · model {identity['model']}"
-    yield f'<div class="sub">{escape(made)} · holds texts of posts</div>'
-    yield tiles([(shown, what) for what, shown in _tiles(facts, summary)])
-    if facts.errors:
-        yield "<h2>Errors</h2>"
-        rows = [[code, count, f"{count / facts.posts:.2%}"] for code, count in facts.errors.most_common()]
-        yield html_table(["a post's first error", "posts", "share"], rows)
-    yield "<h2>Answers</h2>"
-    yield '<p class="sub">Shares of the posts that have an answer; point at a bar for its count.</p>'
-    yield f'<div class="grid">{"".join(map(_panel, facts.columns))}</div>'
-    numbers = [column for column in facts.columns if column.is_number and column.answered]
-    if numbers:
-        yield "<h2>Most extreme posts</h2>"
-        yield "".join(_extremes(column) for column in numbers)
-
-
-def _tiles(facts: Facts, summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    yield "posts", f"{facts.posts:,}"
-    yield "with an error", f"{facts.failed:,}"
-    yield "cut at the model's limit", f"{facts.truncated:,}"
+def _tiles(stats: ColumnStats, summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield f"{stats.posts:,}", "posts"
+    yield f"{stats.failed:,}", "with an error"
+    yield f"{stats.truncated:,}", "cut at the model's limit"
     if summary.get("repeated"):
-        yield "answered by an equal text", f"{summary['repeated']:,}"
+        yield f"{summary['repeated']:,}", "answered by an equal text"
     if summary.get("posts_per_second"):
-        yield "posts a second", f"{summary['posts_per_second']:,.1f}"
+        yield f"{summary['posts_per_second']:,.1f}", "posts per second"
     if summary.get("seconds"):
-        yield "last run", left_in_words(summary["seconds"])
+        yield left_in_words(summary["seconds"]), "last run"
     if summary.get("padding"):
-        yield "padding", f"{summary['padding']:.0%}"
+        yield f"{summary['padding']:.0%}", "padding"
 
 
-def _panel(column: Column) -> str:
+def _panel(column: Column) -> tuple[str, str, Markup, Markup]:
+    """Name, what stands beside it, and the charts of the answers and of the confidences."""
     labels, counts = _answers(column)
-    series = [_series(column.name, counts, column.answered)]
+    series = [Series.of(column.name, counts, column.answered)]
     answers = columns(labels, series) if column.is_number else bars(labels, series, width=300, label_width=118)
     mean = f", mean {column.total / column.answered:.3f}" if column.answered and column.task.low is not None else ""
     edges = [f"{i / CONFIDENCE_BINS:.1f}" for i in range(CONFIDENCE_BINS)]
-    return (
-        f'<div class="panel"><h3>{escape(column.name)} <span>{column.answered:,}{mean}</span></h3>'
-        f"{answers}<p>confidence</p>"
-        f"{columns(edges, [_series('confidence', column.confidence.tolist(), column.answered)], height=44)}</div>"
-    )
+    sure = columns(edges, [Series.of("confidence", column.confidence.tolist(), column.answered)], height=44)
+    return column.name, f"{column.answered:,}{mean}", answers, sure
 
 
 def _answers(column: Column) -> tuple[list[str], list[int]]:
@@ -83,29 +63,8 @@ def _answers(column: Column) -> tuple[list[str], list[int]]:
             labels = [f"{task.low + i * step:.3g}" if i % 4 == 0 else "" for i in range(VALUE_BINS)]
             return labels, [column.counts[str(i)] for i in range(VALUE_BINS)]
         case Kind.ORDINAL:
-            return [str(c.value) for c in task.classes], [column.counts[str(c.value)] for c in task.classes]
+            return list(task.answer_names), [column.counts[name] for name in task.answer_names]
         case _:
             known = [*task.labels, ""] if task.kind is Kind.LABEL_SET else list(task.labels)
             known.sort(key=lambda label: -column.counts[label])
             return [label or task.no_label or "none" for label in known], [column.counts[label] for label in known]
-
-
-def _series(name: str, counts: Sequence[int], total: int) -> Series:
-    shares = [n / total if total else 0.0 for n in counts]
-    return Series(name, shares, [f"{n:,} ({share:.1%})" for n, share in zip(counts, shares, strict=True)])
-
-
-def _extremes(column: Column) -> str:
-    def rows(posts: Sequence[Extreme]) -> str:
-        return "".join(
-            f'<tr><td class="n">{post.value:.3g}</td><td class="n">{post.confidence:.2f}</td>'
-            f'<td class="post" dir="auto">{escape(post.text)}</td><td>{escape(post.id)}</td></tr>'
-            for post in posts
-        )
-
-    head = '<tr><th class="n">value</th><th class="n">confidence</th><th>post</th><th>id</th></tr>'
-    return (
-        f"<details><summary>{escape(column.name)}</summary>"
-        f'<div class="scroll"><p class="sub">Highest</p><table>{head}{rows(column.highest)}</table>'
-        f'<p class="sub">Lowest</p><table>{head}{rows(column.lowest)}</table></div></details>'
-    )

@@ -151,9 +151,7 @@ def _out_of_range(values: Any, task: Task) -> Any:
             within = pc.and_(pc.greater_equal(values, task.low), pc.less_equal(values, task.high))
             return pc.invert(within)
         case Kind.ORDINAL:
-            return pc.and_(
-                pc.is_valid(values), pc.invert(pc.is_in(values, pa.array([c.value for c in task.classes], values.type)))
-            )
+            return pc.and_(pc.is_valid(values), pc.invert(pc.is_in(values, pa.array(task.answer_values, values.type))))
         case Kind.SINGLE_LABEL:
             return pc.and_(pc.is_valid(values), pc.invert(pc.is_in(values, pa.array(task.labels))))
         case Kind.LABEL_SET:

@@ -14,7 +14,7 @@ def main(argv: Sequence[str]) -> None:
 
     from emollm.core.progress import progress_bar, table_console
     from emollm.evaluation.audit import audit
-    from emollm.evaluation.report.audit import audit_table
+    from emollm.evaluation.report.audit_page import audit_table
 
     with progress_bar("auditing", None, "questions") as advance:
         found = audit(config, on_rows=lambda new, total: advance(new, total=total))

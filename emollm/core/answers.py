@@ -98,7 +98,7 @@ def parse_answer(task: Task, text: str) -> Value | None:
         case Kind.ORDINAL:
             found = _CLASS.match(text)
             value = int(found.group(1)) if found else None
-            return value if any(c.value == value for c in task.classes) else None
+            return value if value in task.answer_values else None
         case Kind.SINGLE_LABEL:
             by_name = {label.casefold(): label for label in task.labels}
             return by_name.get(text.removesuffix(".").strip().casefold())

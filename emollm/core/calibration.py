@@ -13,19 +13,16 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from emollm.core.answers import Answer, from_unit
-from emollm.core.tasks import Kind, Task
+from emollm.core.frozen import Frozen
+from emollm.core.tasks import Kind, QuestionKey, Task
 
 _TENTHS = (*(f"0.{tenth}" for tenth in range(10)), "1")
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class Curve(_Part):
+class Curve(Frozen):
     """A rising map of probabilities onto probabilities, straight between its knots."""
 
     x: tuple[float, ...] = Field(min_length=1)
@@ -41,7 +38,7 @@ class Curve(_Part):
         return float(np.interp(probability, self.x, self.y))
 
 
-class QuestionCalibration(_Part):
+class QuestionCalibration(Frozen):
     """The maps of one task and emotion; those that are not of its kind stay as they are by default."""
 
     task: str
@@ -59,6 +56,10 @@ class QuestionCalibration(_Part):
     offset: float = 0.0
     std_scale: float = Field(1.0, gt=0)
     """Numbers: what the standard deviation is multiplied by, slope aside; then 90% intervals hold nine golds of ten."""
+
+    @property
+    def key(self) -> QuestionKey:
+        return QuestionKey(self.task, self.emotion)
 
     def apply(self, task: Task, answer: Answer) -> Answer:
         """The answer with calibrated value, spread and probabilities; one with an error stays as it is."""
@@ -105,7 +106,7 @@ class QuestionCalibration(_Part):
         return confidence if confidence is None or self.confidence is None else self.confidence(confidence)
 
 
-class Abstention(_Part):
+class Abstention(Frozen):
     """Where to abstain on a task: below `confidence`. It changes no answer; whoever uses the answers applies it."""
 
     confidence: float = Field(ge=0, le=1)
@@ -116,7 +117,7 @@ class Abstention(_Part):
     """Share of the validation rows that are answered then."""
 
 
-class Calibration(_Part):
+class Calibration(Frozen):
     """All maps of one engine."""
 
     questions: tuple[QuestionCalibration, ...]
@@ -126,8 +127,8 @@ class Calibration(_Part):
     fitted_on: dict[str, Any] = Field(default_factory=dict)
     """Where the validation rows came from."""
 
-    def of(self, task: str, emotion: str | None) -> QuestionCalibration | None:
-        return next((q for q in self.questions if (q.task, q.emotion) == (task, emotion)), None)
+    def of(self, key: QuestionKey) -> QuestionCalibration | None:
+        return next((maps for maps in self.questions if maps.key == key), None)
 
 
 def tempered(probabilities: Mapping[str, float], temperature: float) -> dict[str, float]:

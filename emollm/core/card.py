@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from emollm.core.bases import BASE_PREFIX, BASES, BUNDLED, SHORT_NAMES, Architecture, model_folder
 from emollm.core.calibration import Calibration
 from emollm.core.errors import ModelError
+from emollm.core.frozen import Frozen
 from emollm.core.heads_card import HeadsCard
 from emollm.core.prompts import LAYOUTS, Layout
 from emollm.core.tasks import ANY_POST, TASKS, Task
@@ -21,11 +22,7 @@ ASKED = tuple(task for task in TASKS.values() if task.name != ANY_POST)
 """The tasks that a language model can be asked untrained: `ANY_POST` is learnt by heads."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class BaseModelInfo(_Part):
+class BaseModelInfo(Frozen):
     name: str
     """Registry name, hub id or folder the weights came from."""
     architecture: Architecture
@@ -34,7 +31,7 @@ class BaseModelInfo(_Part):
     """`models.weights_fingerprint` of the base; an adapter is put on no other."""
 
 
-class AffectCard(_Part):
+class AffectCard(Frozen):
     """The card of a model directory; see ARCHITECTURE.md, "A model directory travels"."""
 
     schema_version: Literal[1] = 1
@@ -59,7 +56,7 @@ class AffectCard(_Part):
         tasks = {task.name: task for task in self.tasks}
         trained = {head.task for head in self.heads.heads if head.derivation is None} if self.heads else set()
         for head in self.heads.heads if self.heads else ():
-            if head.task not in tasks or head.emotion not in (tasks[head.task].emotions or (None,)):
+            if head.task not in tasks or head.key not in tasks[head.task].keys:
                 raise ValueError(f"there is a head for {head.task} {head.emotion or ''}, which the card's tasks lack")
             if head.derivation and head.derivation.source not in trained:
                 raise ValueError(f"{head.task} is derived from {head.derivation.source}, which has no head")

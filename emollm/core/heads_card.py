@@ -5,17 +5,15 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
+from emollm.core.frozen import Frozen
+from emollm.core.tasks import QuestionKey
 
 Pooling = Literal["last", "mean", "first"]
 
 
-class Prompt(_Part):
+class Prompt(Frozen):
     """The words around a post while its hidden states are read."""
 
     prefix: str = ""
@@ -24,7 +22,7 @@ class Prompt(_Part):
     """named: each emoji is replaced by its Unicode name, for tokenizers that know none (BERT's reads [UNK])."""
 
 
-class FeatureSpec(_Part):
+class FeatureSpec(Frozen):
     """One pooled hidden state; those of all feature_specs, one behind the other, are the features of a post."""
 
     layer: int = Field(ge=1)
@@ -33,7 +31,7 @@ class FeatureSpec(_Part):
     """last: the prompt's last token. mean: over the tokens of the post. first: the first token, as BERT's [CLS]."""
 
 
-class Derivation(_Part):
+class Derivation(Frozen):
     """How the answer to a task without a head of its own follows from another task's."""
 
     source: str
@@ -47,7 +45,7 @@ class Derivation(_Part):
     """Of each class or label of the task, those of the source that count for it; none: that none of them holds."""
 
 
-class Head(_Part):
+class Head(Frozen):
     """How the answer to a question, a task and its emotion, is had from the scores."""
 
     task: str
@@ -73,6 +71,10 @@ class Head(_Part):
     metrics: dict[str, float] = Field(default_factory=dict)
     """On training texts held out in turn: what to expect of it on more of the same."""
 
+    @property
+    def key(self) -> QuestionKey:
+        return QuestionKey(self.task, self.emotion)
+
     @model_validator(mode="after")
     def _derived_or_not(self) -> Self:
         if (self.origin == "derived") != (self.derivation is not None):
@@ -80,7 +82,7 @@ class Head(_Part):
         return self
 
 
-class HeadsCard(_Part):
+class HeadsCard(Frozen):
     """What a model directory must tell so that its heads are read as they were fitted."""
 
     prompt: Prompt
@@ -95,11 +97,11 @@ class HeadsCard(_Part):
         return max(feature_spec.layer for feature_spec in self.feature_specs)
 
     @cached_property
-    def _by_question(self) -> dict[tuple[str, str | None], Head]:
-        return {(head.task, head.emotion): head for head in reversed(self.heads)}
+    def _by_question(self) -> dict[QuestionKey, Head]:
+        return {head.key: head for head in reversed(self.heads)}
 
-    def head(self, task: str, emotion: str | None) -> Head | None:
-        return self._by_question.get((task, emotion))
+    def head(self, key: QuestionKey) -> Head | None:
+        return self._by_question.get(key)
 
     def origins(self) -> dict[str, str]:
         """Of each task, whether its answers are trained, distilled or derived."""

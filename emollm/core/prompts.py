@@ -10,9 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict
-
-from emollm.core.tasks import Task
+from emollm.core.frozen import Frozen
+from emollm.core.tasks import QuestionKey, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +23,13 @@ class Question:
     emotion: str | None = None
 
     @property
+    def key(self) -> QuestionKey:
+        return QuestionKey(self.task.name, self.emotion)
+
+    @property
     def column(self) -> str:
         """A name for its answer, `EI-reg.joy` or `V-reg`."""
-        return f"{self.task.name}.{self.emotion}" if self.emotion else self.task.name
+        return str(self.key)
 
 
 class Pieces(NamedTuple):
@@ -44,10 +47,8 @@ class Pieces(NamedTuple):
         return self.prefix + self.post + self.suffix
 
 
-class Layout(BaseModel):
+class Layout(Frozen):
     """What stands around the instruction: part of the model, kept in `affect.json`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     opening: str = ""
     """Text before the instruction."""
@@ -66,8 +67,8 @@ LAYOUTS = {
 
 
 def questions_for(text: str, tasks: tuple[Task, ...]) -> list[Question]:
-    """All questions of these tasks about one text: one an emotion where a task has emotions."""
-    return [Question(task, text, emotion) for task in tasks for emotion in (task.emotions or (None,))]
+    """All questions of these tasks about one text: one per emotion where a task has emotions."""
+    return [Question(task, text, key.emotion) for task in tasks for key in task.keys]
 
 
 def column_name(question: Question) -> str:

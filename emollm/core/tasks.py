@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from importlib import resources
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 
 from emollm.core.errors import ConfigError, DataError
+from emollm.core.frozen import Frozen
 
 Value = float | int | str | tuple[str, ...]
 """A gold or predicted value: float (regression), int (ordinal), str (single label), tuple (label set)."""
@@ -28,21 +29,27 @@ class Kind(StrEnum):
     """Any set of labels, the empty one included."""
 
 
-class OrdinalClass(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class QuestionKey(NamedTuple):
+    """What is asked, whatever the post: a task, and an emotion where the task has emotions."""
 
+    task: str
+    emotion: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.task}.{self.emotion}" if self.emotion else self.task
+
+
+class OrdinalClass(Frozen):
     value: int
     phrase: str
-    """Its words; `{emotion}` is filled in where a task is asked once an emotion."""
+    """Its words; `{emotion}` is filled in where a task is asked once per emotion."""
 
 
-class Task(BaseModel):
+class Task(Frozen):
     """One affect task.
 
-    A row of data rather than a class a benchmark: what differs between tasks differs in these fields.
+    A row of data rather than a class per benchmark: what differs between tasks differs in these fields.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: str
     kind: Kind
@@ -94,6 +101,21 @@ class Task(BaseModel):
             raise ValueError(f"task {self.name!r} has no template")
         return self
 
+    @property
+    def keys(self) -> tuple[QuestionKey, ...]:
+        """The questions that the task asks of a post: one per emotion, or the one without an emotion."""
+        return tuple(QuestionKey(self.name, emotion) for emotion in self.emotions or (None,))
+
+    @property
+    def answer_values(self) -> tuple[Value, ...]:
+        """The classes of an ordinal, the labels of the other kinds; empty for a regression."""
+        return tuple(c.value for c in self.classes) or self.labels
+
+    @property
+    def answer_names(self) -> tuple[str, ...]:
+        """`answer_values` as the keys of an answer's probabilities."""
+        return tuple(map(str, self.answer_values))
+
     def check_emotion(self, emotion: str | None) -> None:
         """Raise DataError unless `emotion` is one the task is asked for (None where it has no such slot)."""
         if emotion not in (self.emotions or (None,)):
@@ -110,9 +132,8 @@ class Task(BaseModel):
                 if not (is_number and self.low <= value <= self.high):  # type: ignore[operator]
                     raise DataError(f"{value!r} is not a number in [{self.low:g}, {self.high:g}] for {self.name}")
             case Kind.ORDINAL:
-                values = [c.value for c in self.classes]
-                if isinstance(value, bool) or value not in values:
-                    raise DataError(f"{value!r} is not a class of {self.name}; choose from: {values}")
+                if isinstance(value, bool) or value not in self.answer_values:
+                    raise DataError(f"{value!r} is not a class of {self.name}; choose from: {list(self.answer_values)}")
             case Kind.SINGLE_LABEL:
                 if value not in self.labels:
                     raise DataError(f"{value!r} is not a label of {self.name}; choose from: {', '.join(self.labels)}")
@@ -120,6 +141,22 @@ class Task(BaseModel):
                 unknown = [v for v in value if v not in self.labels] if isinstance(value, tuple) else [value]
                 if unknown:
                     raise DataError(f"{unknown!r} not among the labels of {self.name}: {', '.join(self.labels)}")
+
+
+def as_number(value: Value | None) -> float | None:
+    """The value of a regression or ordinal as a float; None for the other kinds."""
+    return float(value) if isinstance(value, float | int) else None
+
+
+def as_labels(value: Value | None) -> list[str] | None:
+    """The value of a single label or label set as a list; None for the other kinds."""
+    match value:
+        case str():
+            return [value]
+        case tuple():
+            return list(value)
+        case _:
+            return None
 
 
 def load_tasks(path: Path) -> dict[str, Task]:

@@ -44,7 +44,7 @@ class BuildConfig(Config):
     """What all three commands take."""
 
     out: Path
-    """Data folder to write: Parquet files, manifest.json, card.html, card.md and run.json."""
+    """Data folder to write: Parquet files, manifest.json, card.html and run.json."""
     seed: int = 123
     """Seed of the row order, and of whatever is drawn."""
     jsonl: bool = False

@@ -16,7 +16,7 @@ from emollm.data.corpora.eec import Sentence, read_eec
 from emollm.evaluation.disparities import Disparity, Scores, disparities, some_frames
 from emollm.evaluation.options import AuditConfig
 from emollm.evaluation.predict import askable_tasks, predict
-from emollm.evaluation.report.audit import audit_page
+from emollm.evaluation.report.audit_page import audit_page
 from emollm.metrics.questions import GoldQuestion
 
 
@@ -32,10 +32,10 @@ def audit(config: AuditConfig, *, on_rows: Callable[[int, int], None] = lambda _
         raise ConfigError(f"--tasks {', '.join(unordered)}: only scores that have an order can differ; choose numbers")
     sentences = some_frames(read_eec(config.eec), config.max_frames)
     questions = [
-        GoldQuestion(id=s.id, task=task, emotion=emotion, text=s.text, gold=_no_gold(task))
+        GoldQuestion(id=s.id, task=task, emotion=key.emotion, text=s.text, gold=_no_gold(task))
         for s in sentences
         for task in tasks
-        for emotion in task.emotions or (None,)
+        for key in task.keys
     ]
     scored = predict(
         config.model,

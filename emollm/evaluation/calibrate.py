@@ -86,8 +86,8 @@ def calibrate_model(
     write_card(partial, card.model_copy(update={"calibration": {**card.calibration, engine: calibration}}))
     (partial / CARD_FILE).replace(folder / CARD_FILE)
     partial.rmdir()
-    left = {(q.task.name, q.emotion) for q in questions} - {(q.task, q.emotion) for q in calibration.questions}
-    return Calibrated(gains, tuple(sorted(".".join(filter(None, key)) for key in left)))
+    left = {question.key for question in questions} - {maps.key for maps in calibration.questions}
+    return Calibrated(gains, tuple(sorted(map(str, left))))
 
 
 def abstentions(gains: Sequence[Gain]) -> dict[str, Abstention]:

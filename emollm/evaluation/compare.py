@@ -107,8 +107,8 @@ def _system(folder: Path, name: str | None) -> System:
 
 def _pairs(a: Sequence[Prediction], b: Sequence[Prediction]) -> list[tuple[Prediction, Prediction]]:
     distinct(p.question for p in (*a, *b))  # raises where the runs mean different rows by one id
-    of_a = {p.question.key: p for p in a}
-    return [(of_a[p.question.key], p) for p in b if p.question.key in of_a]
+    of_a = {p.question.row: p for p in a}
+    return [(of_a[p.question.row], p) for p in b if p.question.row in of_a]
 
 
 def _difference(config: CompareConfig, pairs: Sequence[tuple[Prediction, Prediction]]) -> Difference:

@@ -29,20 +29,25 @@ from emollm.metrics.scores import split_tasks
 
 Scale = Literal["own", "unit"]
 
+Parser = Literal["strict", "released"]
+
 _VADER = "VADER"
 _MANY = 10
-"""So many numbers are not in 0..1 by chance."""
+"""This many numbers are not all in 0..1 by chance."""
 _WORD = re.compile(r"\w+")
+_MINUS = str.maketrans("\N{MINUS SIGN}\N{EN DASH}\N{FULLWIDTH HYPHEN-MINUS}", "---")
+"""Typographic signs that stand for a minus before a number."""
+_FIRST_NUMBER = re.compile(r"(?:(?<!\w)([+-])\s*)?(\d+\.?\d*|\.\d+)")
 
 
-class FeatureSpec(NamedTuple):
-    """What a raw prediction says: a value, or a number that is none (`out_of_range_value`), or neither."""
+class RawValue(NamedTuple):
+    """What a raw prediction says: a value, or a number that is not one (`out_of_range_value`), or neither."""
 
     value: Value | None = None
     out_of_range_value: float | None = None
 
 
-def read_raw(task: Task, raw: object, scale: Scale = "own") -> FeatureSpec:
+def read_raw(task: Task, raw: object, scale: Scale = "own") -> RawValue:
     """A number, a numeric string, a class or label string or a list of labels as a value of the task.
 
     A regression's numbers, golds included, are in the task's own range, or with scale "unit" in 0..1.
@@ -51,14 +56,14 @@ def read_raw(task: Task, raw: object, scale: Scale = "own") -> FeatureSpec:
         none = task.no_label or ""
         return read_raw(task, ", ".join(map(str, raw)) or none, scale)
     if raw is None or isinstance(raw, bool):
-        return FeatureSpec()
+        return RawValue()
     text = str(raw).strip()
     if task.kind in (Kind.SINGLE_LABEL, Kind.LABEL_SET):
-        return FeatureSpec(parse_answer(task, text))
+        return RawValue(parse_answer(task, text))
     found = _number(text.partition(":")[0] if task.kind is Kind.ORDINAL else text.removesuffix("."))
     if found is None:
         # "48: disgust" for an intensity: no number that could be clipped, but an answer to something else.
-        return FeatureSpec()
+        return RawValue()
     if task.kind is Kind.ORDINAL:
         # "2.0" of a table of floats is the class 2; 1.4 is no class.
         value = parse_answer(task, f"{found:.0f}") if found == round(found) else None
@@ -66,7 +71,30 @@ def read_raw(task: Task, raw: object, scale: Scale = "own") -> FeatureSpec:
         assert task.low is not None and task.high is not None
         found = from_unit(task, found) if scale == "unit" else found
         value = found if task.low <= found <= task.high else None
-    return FeatureSpec(value) if value is not None else FeatureSpec(out_of_range_value=found)
+    return RawValue(value) if value is not None else RawValue(out_of_range_value=found)
+
+
+def read_released(task: Task, raw: object, scale: Scale = "own") -> Value:
+    """An answer as the released scorer of arXiv 2401.08508 reads it: always a value, whatever was written.
+
+    A number or class is the first number of the text, clipped to the range (a class: the nearest); without any
+    number it is the middle of the range, or the class nearest to 0. A label set is the labels that are named, and a
+    single label the first that is named, or the task's first.
+    """
+    text = ", ".join(map(str, raw)) if isinstance(raw, list | tuple) else "" if raw is None else str(raw)
+    if task.kind in (Kind.SINGLE_LABEL, Kind.LABEL_SET):
+        written = {part.strip(" .").casefold() for part in text.split(",")}
+        named = tuple(label for label in task.labels if label.casefold() in written)
+        return named if task.kind is Kind.LABEL_SET else (named or task.labels)[0]
+    found = _FIRST_NUMBER.search(text.translate(_MINUS))
+    number_written = float((found[1] or "") + found[2]) if found else None
+    if task.kind is Kind.ORDINAL:
+        return min((c.value for c in task.classes), key=lambda value: abs(value - (number_written or 0.0)))
+    assert task.low is not None and task.high is not None
+    if number_written is None:
+        return from_unit(task, 0.5)
+    own = from_unit(task, number_written) if scale == "unit" else number_written
+    return min(max(own, task.low), task.high)
 
 
 class Told(NamedTuple):
@@ -83,16 +111,18 @@ class Row(NamedTuple):
     told: Told
 
 
-def read_foreign(
+def read_external(
     path: Path,
     *,
     task: str | None = None,
     tasks: Sequence[str] | None = None,
     scale: Scale | None = None,
+    parser: Parser = "strict",
     golds: Sequence[GoldQuestion] | None = None,
 ) -> list[Prediction]:
     """The predictions of one file. `task` names its task unless a column does; rows of no task of `tasks` are left out.
 
+    `parser` is how predictions are read; golds are always read strictly.
     `golds` are the questions of a benchmark: they take the place of a gold column, and are matched by id where the
     file has ids, by place where it has none. Raises DataError listing rows without a gold, of another task, emotion or
     text than the benchmark's, of an unknown id, or too few; and numbers all in 0..1 of a task with another range, where
@@ -120,9 +150,15 @@ def read_foreign(
         raise DataError(f"{path} holds no prediction" + (f" of {', '.join(tasks)}" if tasks else ""))
     if golds is not None:
         questions = _matched(path, found, golds)
-    answers = [_prediction(q, row.cells["prediction"], scale or "own") for q, row in zip(questions, found, strict=True)]
+    raw = [row.cells["prediction"] for row in found]
+    answers = [_prediction(q, one, scale or "own") for q, one in zip(questions, raw, strict=True)]
     if scale is None:
         _check_scale(path, answers)
+    if parser == "released":
+        return [
+            Prediction(question=q, value=read_released(q.task, one, scale or "own"))
+            for q, one in zip(questions, raw, strict=True)
+        ]
     return answers
 
 
@@ -182,7 +218,7 @@ def _own_question(row: Row, scale: Scale) -> GoldQuestion:
     gold = read_raw(task, raw, scale).value
     if gold is None:
         why = "--scale unit says that golds, too, are in 0..1" if scale == "unit" else "a file of another task?"
-        raise ValueError(f"gold {raw!r} is no value of {task.name}: {why}")
+        raise ValueError(f"gold {raw!r} is not a value of {task.name}: {why}")
     return GoldQuestion(id=str(row.cells.get("id", row.line)), task=task, emotion=emotion, text=text, gold=gold)
 
 
@@ -199,7 +235,7 @@ def _matched(path: Path, found: Sequence[Row], golds: Sequence[GoldQuestion]) ->
     else:
         raise DataError(
             f"{path} has {len(found):,} predictions without ids, the benchmark {len(golds):,} rows of "
-            f"{', '.join(names)}; give each row its `id`, or one prediction a row in the benchmark's order"
+            f"{', '.join(names)}; give each row its `id`, or one prediction per row in the benchmark's order"
         )
     refuse(
         [
@@ -255,8 +291,9 @@ def _parts(instruction: object) -> Parts | None:
 
 
 def _number(text: str) -> float | None:
+    """A finite number; a typographic minus and a blank behind the sign are those of a number all the same."""
     try:
-        found = number(text)
+        found = number(re.sub(r"^([+-])\s+", r"\1", text.strip().translate(_MINUS)))
     except ValueError:
         return None
     return found if math.isfinite(found) else None

@@ -13,11 +13,10 @@ from scipy.optimize import minimize_scalar
 from emollm.core.answers import Answer, to_unit
 from emollm.core.calibration import Calibration, Curve, QuestionCalibration, temper
 from emollm.core.errors import DataError
-from emollm.core.tasks import Kind, Task
+from emollm.core.tasks import Kind, QuestionKey, Task
 from emollm.metrics.metrics import Floats
 from emollm.metrics.predictions import Prediction
 from emollm.metrics.reliability import confidences
-from emollm.scoring.heads.labels import QuestionKey
 
 LEAST_ROWS = 50
 """In each half of the texts. With fewer it could not be told what a question's maps are worth: it is left as it is."""
@@ -62,7 +61,7 @@ def _halves(predictions: Sequence[Prediction]) -> tuple[list[Prediction], list[P
 def calibrate(prediction: Prediction, calibration: Calibration) -> Prediction:
     """A prediction as the calibrated engine would have given it."""
     task = prediction.question.task
-    found = calibration.of(task.name, prediction.question.emotion)
+    found = calibration.of(prediction.question.key)
     if found is None or prediction.value is None:
         return prediction
     answer = found.apply(task, _answer(task, prediction))
@@ -118,7 +117,7 @@ def _by_question(predictions: Sequence[Prediction]) -> dict[QuestionKey, list[Pr
     groups: dict[QuestionKey, list[Prediction]] = {}
     for prediction in predictions:
         if prediction.value is not None:
-            groups.setdefault((prediction.question.task.name, prediction.question.emotion), []).append(prediction)
+            groups.setdefault(prediction.question.key, []).append(prediction)
     return groups
 
 
@@ -166,7 +165,7 @@ def _label_set(task: Task, predictions: Sequence[Prediction], about: dict[str, A
 
 
 def _classes(task: Task, predictions: Sequence[Prediction], about: dict[str, Any]) -> QuestionCalibration:
-    names = [str(c.value) for c in task.classes] or list(task.labels)
+    names = task.answer_names
     full = [p for p in predictions if set(p.probabilities) == set(names)]
     if not full:
         return QuestionCalibration(**about, confidence=_confidence(predictions))

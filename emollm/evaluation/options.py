@@ -10,13 +10,13 @@ from pydantic import Field, model_validator
 from emollm.core.bases import DEFAULT_BASE, DEFAULT_MODEL
 from emollm.core.options import ClusterConfig, Config
 from emollm.evaluation.baselines.endpoint import EndpointConfig
-from emollm.evaluation.external import Scale
+from emollm.evaluation.external import Parser, Scale
 from emollm.metrics.scores import Invalid
 from emollm.scoring.options import ScorerConfig
 from emollm.scoring.scorer import Engine
 
-Baseline = Literal["constant", "vader", "textblob", "lexicon", "embedding", "zero-shot", "endpoint"]
-LOCAL: tuple[Baseline, ...] = ("constant", "vader", "textblob", "embedding")
+Baseline = Literal["constant", "vader", "textblob", "lexicon", "zero-shot", "endpoint"]
+LOCAL: tuple[Baseline, ...] = ("constant", "vader", "textblob")
 """What `--baselines local` stands for: those that score all rows in minutes."""
 
 
@@ -25,7 +25,7 @@ class EvaluateConfig(ScorerConfig):
 
     model: str | None = None  # type: ignore[assignment]
     """Model directory, the bundled default model by name, or an untrained base: its registry name, or base:FOLDER.
-    None: the bundled default model, or none if --predictions or --beside are given."""
+    None: the bundled default model, or none if --predictions or --compare-with are given."""
     data: Path | None = None
     """Data folder that `emollm build-data` wrote: its validation rows."""
     aeb: Path | None = None
@@ -38,6 +38,10 @@ class EvaluateConfig(ScorerConfig):
     scale: Scale | None = None
     """Scale of the numbers in --predictions, its golds included: the task's own range, or `unit`, 0..1. None: own, but
     refused where all are in 0..1 and the range is another."""
+    parser: Parser = "strict"
+    """How answers in --predictions are read. strict: an answer out of range or in another form is invalid. released:
+    as the published evaluation did, to reproduce its tables: the first number, clipped to the range, and where there
+    is none the middle of the range, class 0 or no label."""
     invalid: Invalid = "clip"
     """How to score an answer that is not a valid value. clip: a number is clipped to the range, anything else is wrong.
     drop: its row is left out. worst: it is wrong. The report shows all three."""
@@ -48,10 +52,8 @@ class EvaluateConfig(ScorerConfig):
     calibrated: bool = True
     """Apply the model's calibration, if it has one."""
     baselines: tuple[Baseline | Literal["local"], ...] = ()
-    """Systems to compare with, on the same rows, comma-separated; `local` is constant, vader, textblob, embedding."""
-    train: Path | None = None
-    """Data folder with the training rows of the embedding baseline. None: --data."""
-    beside: tuple[Path, ...] = ()
+    """Systems to compare with, on the same rows, comma-separated; `local` is constant, vader, textblob."""
+    compare_with: tuple[Path, ...] = ()
     """Output folders of earlier runs on the same rows, comma-separated: their systems are measured again and stand
     beside this run's, without being scored again."""
     lexicon: Path | None = None
@@ -69,8 +71,7 @@ class EvaluateConfig(ScorerConfig):
     right_share: float = Field(0.9, gt=0, le=1)
     """Accuracy for which the report gives the confidence threshold for abstaining."""
     out: Path | None = None
-    """Folder for predictions.parquet, metrics.json, report.html, report.md and run.json. None: only the table is
-    printed."""
+    """Folder for predictions.parquet, metrics.json, report.html and run.json. None: only the table is printed."""
     overwrite: bool = False
     """Replace an existing folder."""
     cluster: ClusterConfig = ClusterConfig()
@@ -78,8 +79,8 @@ class EvaluateConfig(ScorerConfig):
 
     @model_validator(mode="after")
     def _has_rows(self) -> Self:
-        if not (self.data or self.aeb or self.predictions or self.beside):
-            raise ValueError("give rows to measure on: --data, --aeb, --predictions or --beside")
+        if not (self.data or self.aeb or self.predictions or self.compare_with):
+            raise ValueError("give rows to measure on: --data, --aeb, --predictions or --compare-with")
         if self.task and not self.predictions:
             raise ValueError("--task names the task of --predictions; to choose tasks, use --tasks")
         if self.max_rows and not (self.data or self.aeb):
@@ -93,7 +94,7 @@ class EvaluateConfig(ScorerConfig):
     @property
     def scored_model(self) -> str | None:
         """The model to score, if any."""
-        return self.model if self.model or self.predictions or self.beside else DEFAULT_MODEL
+        return self.model if self.model or self.predictions or self.compare_with else DEFAULT_MODEL
 
     @property
     def chosen_baselines(self) -> tuple[Baseline, ...]:

@@ -15,8 +15,7 @@ from emollm.core.tasks import TASKS, Task, select_tasks
 from emollm.evaluation.measured import Evaluation, measure, metrics_json
 from emollm.evaluation.options import EvaluateConfig
 from emollm.evaluation.predict import askable_tasks
-from emollm.evaluation.report.html import page
-from emollm.evaluation.report.markdown import markdown
+from emollm.evaluation.report.evaluation_page import evaluation_page
 from emollm.evaluation.systems import System, baseline_system, given_systems, model_system, read_run
 from emollm.metrics.predictions import METRICS_FILE, PREDICTIONS_FILE, predictions_table
 from emollm.metrics.questions import GoldQuestion, distinct, held_tasks, load_benchmark, load_questions
@@ -41,7 +40,7 @@ def evaluate(
     if config.predictions:
         systems += given_systems(config, questions or None)
         rows_from = {p.question.task.name: config.predictions.name for p in systems[-1].predictions} | rows_from
-    for folder in config.beside:
+    for folder in config.compare_with:
         earlier = read_run(folder)
         systems += earlier.systems
         rows_from = earlier.rows_from | rows_from
@@ -62,13 +61,12 @@ def evaluate(
 
 
 def write_evaluation(config: EvaluateConfig, evaluation: Evaluation, out: Path) -> None:
-    """predictions.parquet, metrics.json, report.html, report.md, and run.json last."""
+    """predictions.parquet, metrics.json, report.html, and run.json last."""
     with new_folder(out, overwrite=config.overwrite) as folder:
         systems = {m.system.name: m.system.predictions for m in evaluation.measured}
         pq.write_table(predictions_table(systems), folder / PREDICTIONS_FILE, compression="zstd")
         write_json(folder / METRICS_FILE, metrics_json(config, evaluation))
-        (folder / "report.html").write_text(page(config, evaluation), encoding="utf-8")
-        (folder / "report.md").write_text(markdown(config, evaluation), encoding="utf-8")
+        (folder / "report.html").write_text(evaluation_page(config, evaluation), encoding="utf-8")
         write_run(folder, job="evaluate", config=config.model_dump(mode="json"))
 
 

@@ -14,16 +14,17 @@ import pyarrow.parquet as pq
 from emollm.core.bases import BASES
 from emollm.core.card import AffectCard, card_of
 from emollm.core.errors import ConfigError, DataError
-from emollm.core.tasks import TASKS, Task
-from emollm.evaluation.external import read_foreign
+from emollm.core.tasks import PROFILE, QuestionKey, Task
+from emollm.evaluation.external import read_external
 from emollm.evaluation.options import Baseline, EvaluateConfig
 from emollm.evaluation.predict import askable_tasks, model_size, predict
 from emollm.metrics.predictions import METRICS_FILE, PREDICTIONS_FILE, Prediction, read_predictions
-from emollm.metrics.questions import GoldQuestion, load_questions
+from emollm.metrics.questions import GoldQuestion
 from emollm.scoring.open import resolve_engine
 
 Role = Literal["model", "given", "baseline"]
 OnRows = Callable[[int, int], None]
+ZERO_SHOT = ", zero-shot"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,8 @@ class System:
     role: Role
     predictions: list[Prediction]
     facts: dict[str, Any] = field(default_factory=dict)
-    """What is known of its cost: rows, seconds, questions_per_s, engine, parameters, bytes, price; and `not_learnt`."""
+    """What is known of its cost: rows, seconds, questions_per_s, engine, parameters, bytes, price; and, as `learnt`,
+    what `how_learnt` says of each task."""
 
 
 def model_system(config: EvaluateConfig, questions: Sequence[GoldQuestion], on_rows: OnRows) -> System:
@@ -70,9 +72,6 @@ def baseline_system(
                 f"word list {config.lexicon.stem}",
                 predict_lexicon(read_lexicon(config.lexicon), questions),
             )
-        case "embedding":
-            title, facts = "MiniLM embedding + linear", {"parameters": 22_713_216}
-            predictions = _embedding(config, questions)
         case "endpoint":
             from emollm.evaluation.baselines.endpoint import predict_endpoint
 
@@ -88,7 +87,9 @@ def given_systems(config: EvaluateConfig, golds: Sequence[GoldQuestion] | None) 
     path = config.predictions
     if path.suffix == ".parquet" and path.is_file() and "system" in pq.read_schema(path).names:
         return read_run(path.parent).systems
-    answers = read_foreign(path, task=config.task, tasks=config.tasks, scale=config.scale, golds=golds)
+    answers = read_external(
+        path, task=config.task, tasks=config.tasks, scale=config.scale, parser=config.parser, golds=golds
+    )
     return [System(path.stem, "given", answers)]
 
 
@@ -110,7 +111,7 @@ def read_run(folder: Path) -> Run:
         tasks = [Task.model_validate(task) for task in metrics["tasks"]]
         rows_from = dict(metrics["rows_from"])
     except (OSError, ValueError, KeyError, TypeError):
-        raise DataError(f"{folder} is no output folder of `emollm evaluate` of this version") from None
+        raise DataError(f"{folder} is not an output folder of `emollm evaluate` of this version") from None
     predictions = read_predictions(folder / PREDICTIONS_FILE, tasks)
     return Run(
         [System(name, about[name]["role"], p, about[name]["facts"]) for name, p in predictions.items()], rows_from
@@ -118,10 +119,10 @@ def read_run(folder: Path) -> Run:
 
 
 def spread(questions: Sequence[GoldQuestion], most: int) -> list[GoldQuestion]:
-    """At most so many questions a task and emotion, evenly spread over its rows, in their order."""
-    rows: dict[tuple[str, str | None], list[int]] = {}
+    """At most `most` questions per task and emotion, evenly spread over their rows, in their order."""
+    rows: dict[QuestionKey, list[int]] = {}
     for i, question in enumerate(questions):
-        rows.setdefault((question.task.name, question.emotion), []).append(i)
+        rows.setdefault(question.key, []).append(i)
     chosen = {i for mine in rows.values() for i in _evenly(mine, most)}
     return [question for i, question in enumerate(questions) if i in chosen]
 
@@ -146,7 +147,7 @@ def _scored(
         calibrated=config.calibrated,
         on_rows=lambda n: on_rows(n, len(asked)),
     )
-    card = card_of(model)
+    card, names = card_of(model), {question.task.name for question in asked}
     base = BASES.get(card.base.name if card else model)
     used = resolve_engine(model, engine)
     facts = {
@@ -155,32 +156,27 @@ def _scored(
         "parameters": base.parameters if base else None,
         "bytes": model_size(model),
         "calibrated": bool(config.calibrated and card and used in card.calibration),
-        **(not_learnt(card, used, {q.task.name for q in asked}) if card else {}),
+        "learnt": how_learnt(card, used, names) if card else dict.fromkeys(names, "not trained"),
     }
     return System(model, role, scored.predictions, _pace(scored.predictions, scored.seconds) | facts)
 
 
-def not_learnt(card: AffectCard, engine: str, asked: Set[str]) -> dict[str, Any]:
-    """Of the tasks asked, those that the engine derives, each with its source, and those that it was never taught."""
+def how_learnt(card: AffectCard, engine: str, asked: Set[str]) -> dict[str, str]:
+    """For each task asked, where its answers come from: `trained`, `distilled`, `derived from TASK`, `not trained`.
+
+    The last two are zero-shot in the sense of the published tables where the model learnt the five tasks of AAID alone.
+    """
     heads = card.heads.heads if card.heads else ()
-    sources = {head.task: head.derivation.source for head in heads if head.derivation}
-    taught = {task.name for task in card.tasks} - sources.keys()
-    derived = {task: source for task, source in sources.items() if task in asked} if engine == "heads" else {}
-    return {"derived": derived, "untaught": sorted(asked - taught - derived.keys())}
-
-
-def _embedding(config: EvaluateConfig, questions: Sequence[GoldQuestion]) -> list[Prediction]:
-    from emollm.evaluation.baselines.embedding import Embedder, EmbeddingBaseline, embedding_folder
-    from emollm.scoring.heads.derive import DERIVATIONS
-
-    folder = config.train or config.data
-    if folder is None:
-        raise ConfigError("the embedding baseline learns from training rows: give --train DATA_FOLDER")
-    asked = {question.task.name: question.task for question in questions}
-    sources = {DERIVATIONS[name].source for name in asked if name in DERIVATIONS}
-    wanted = [*asked.values(), *(TASKS[name] for name in sources if name not in asked)]
-    train = load_questions(folder, wanted, split="train")
-    return EmbeddingBaseline(train, Embedder(embedding_folder())).predict(questions)
+    origins = {h.task: f"derived from {h.derivation.source}" if h.derivation else h.origin for h in heads}
+    taught = {task.name for task in card.tasks if not origins.get(task.name, "").startswith("derived")}
+    if engine != "heads":
+        origins = dict.fromkeys(taught, "trained")
+    is_zero_shot = taught <= set(PROFILE)
+    return {
+        task: origins[task] if task in taught
+        else origins.get(task, "not trained") + (ZERO_SHOT if is_zero_shot else "")
+        for task in sorted(asked)
+    }  # fmt: skip
 
 
 def _pace(predictions: Sequence[Prediction], seconds: float) -> dict[str, Any]:

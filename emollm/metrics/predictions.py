@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from emollm.core.answers import Answer, answer_string
 from emollm.core.errors import DataError
-from emollm.core.tasks import Kind, Task, Value
+from emollm.core.tasks import Kind, Task, Value, as_labels, as_number
 from emollm.metrics.questions import GoldQuestion
 
 PREDICTIONS_FILE = "predictions.parquet"
@@ -125,20 +125,6 @@ def read_value(task: Task, number: float | None, labels: Sequence[str] | None) -
             return labels[0] if labels else None
         case Kind.LABEL_SET:
             return None if labels is None else tuple(labels)
-
-
-def as_number(value: Value | None) -> float | None:
-    return float(value) if isinstance(value, float | int) else None
-
-
-def as_labels(value: Value | None) -> list[str] | None:
-    match value:
-        case str():
-            return [value]
-        case tuple():
-            return list(value)
-        case _:
-            return None
 
 
 def _row(system: str, prediction: Prediction) -> dict[str, Any]:

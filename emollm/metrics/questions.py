@@ -6,21 +6,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 
 from emollm.core.errors import DataError
-from emollm.core.tasks import TASKS, Task, Value
+from emollm.core.tasks import TASKS, QuestionKey, Task, Value
 from emollm.data.instructions import gold_value, read_rows
-
-
-class Key(NamedTuple):
-    """What tells a question from all others: the four EI rows of a post may share its id."""
-
-    task: str
-    emotion: str | None
-    id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,20 +26,24 @@ class GoldQuestion:
     gold: Value
 
     @property
-    def key(self) -> Key:
-        return Key(self.task.name, self.emotion, self.id)
+    def key(self) -> QuestionKey:
+        return QuestionKey(self.task.name, self.emotion)
+
+    @property
+    def row(self) -> tuple[QuestionKey, str]:
+        """What tells the question from all others: the four EI rows of a post may share its id."""
+        return self.key, self.id
 
 
 def distinct(questions: Iterable[GoldQuestion]) -> list[GoldQuestion]:
     """Each question once; raises DataError where one has two golds."""
-    found: dict[Key, GoldQuestion] = {}
+    found: dict[tuple[QuestionKey, str], GoldQuestion] = {}
     for question in questions:
-        first = found.setdefault(question.key, question)
+        first = found.setdefault(question.row, question)
         if _comparable(first.gold) != _comparable(question.gold):
-            name = " ".join(filter(None, (question.task.name, question.emotion)))
             raise DataError(
-                f"{name} {question.id!r}: gold {first.gold!r} and gold {question.gold!r}; one id must mean one row in "
-                "all systems"
+                f"{question.key} {question.id!r}: gold {first.gold!r} and gold {question.gold!r}; one id must mean one "
+                "row in all systems"
             )
     return list(found.values())
 
@@ -99,11 +95,11 @@ def _comparable(gold: Value) -> object:
 
 def _distinct(rows: Iterable[Mapping[str, Any]], tasks: Mapping[str, Task], max_rows: int | None) -> list[GoldQuestion]:
     questions: dict[str, GoldQuestion] = {}
-    counts: dict[tuple[str, str | None], int] = defaultdict(int)
+    counts: dict[QuestionKey, int] = defaultdict(int)
     for row in rows:
         task = tasks.get(row["task"])
         row_id = row["id"].rsplit("/", 1)[0]  # without the number of its wording
-        key = (row["task"], row["emotion"])
+        key = QuestionKey(row["task"], row["emotion"])
         if task is None or row_id in questions or (max_rows is not None and counts[key] >= max_rows):
             continue
         counts[key] += 1

@@ -121,7 +121,7 @@ def resolve_invalid(prediction: Prediction, invalid: Invalid) -> Value | None:
         case Kind.REGRESSION:
             choices: Sequence[float] = (task.low or 0.0, task.high or 0.0)
         case Kind.ORDINAL:
-            choices = [c.value for c in task.classes]
+            choices = task.answer_values  # type: ignore[assignment]
         case _:
             return None
     if invalid == "clip" and prediction.out_of_range_value is not None:
@@ -164,7 +164,7 @@ def _ordinal(task: Task, gold: Sequence[Any], predicted: Sequence[Any]) -> dict[
     found = {
         "pearson": metrics.pearson_of(gold, predicted),
         "accuracy": metrics.accuracy_of(gold, predicted),
-        "macro-F1": metrics.class_f1_of(gold, predicted, [c.value for c in task.classes]),
+        "macro-F1": metrics.class_f1_of(gold, predicted, task.answer_values),
         "quadratic kappa": metrics.kappa_of(gold, predicted),
         "spearman": metrics.spearman_of(gold, predicted),
         "MAE": metrics.mae_of(gold, predicted),

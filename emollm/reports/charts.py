@@ -10,17 +10,25 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from markupsafe import Markup
+
 
 class Series(NamedTuple):
     name: str
     values: Sequence[float]
-    """One a bar, as shares 0..1."""
+    """One per bar, as shares 0..1."""
     notes: Sequence[str]
     """What a bar says when pointed at."""
 
+    @classmethod
+    def of(cls, name: str, counts: Sequence[int], total: int) -> Series:
+        """Counts as shares of `total`."""
+        shares = [n / total if total else 0.0 for n in counts]
+        return cls(name, shares, [f"{n:,} ({share:.1%})" for n, share in zip(counts, shares, strict=True)])
 
-def columns(labels: Sequence[str], series: Sequence[Series], *, width: int = 260, height: int = 110) -> str:
-    """Upright bars, one group a label and one bar a series, over a common scale of shares."""
+
+def columns(labels: Sequence[str], series: Sequence[Series], *, width: int = 260, height: int = 110) -> Markup:
+    """Upright bars, one group per label and one bar per series, over a common scale of shares."""
     top = _top(series)
     left, above = 26, 6
     slot = (width - left) / max(len(labels), 1)
@@ -44,10 +52,10 @@ def columns(labels: Sequence[str], series: Sequence[Series], *, width: int = 260
         parts.append(
             f'<text class="tick" x="{left + (i + 0.5) * slot:.1f}" y="{above + height + 12}">{_text(label)}</text>'
         )
-    return svg(width, above + height + 16, parts)
+    return _svg(width, above + height + 16, parts)
 
 
-def bars(labels: Sequence[str], series: Sequence[Series], *, width: int = 400, label_width: int = 128) -> str:
+def bars(labels: Sequence[str], series: Sequence[Series], *, width: int = 400, label_width: int = 128) -> Markup:
     """Lying bars with the first series' share beside them: for labels that are words, or many."""
     top = _top(series)
     room = width - label_width - 34
@@ -66,7 +74,7 @@ def bars(labels: Sequence[str], series: Sequence[Series], *, width: int = 400, l
             )
         end = label_width + max(one.values[i] for one in series) / top * room + 5
         parts.append(f'<text x="{end:.1f}" y="{middle:.1f}">{series[0].values[i]:.1%}</text>')
-    return svg(width, len(labels) * slot + 4, parts)
+    return _svg(width, len(labels) * slot + 4, parts)
 
 
 def _top(series: Sequence[Series]) -> float:
@@ -79,9 +87,9 @@ def _grid(top: float) -> list[float]:
     return [i * step for i in range(int(top / step) + 1)]
 
 
-def svg(width: int, height: int, parts: Sequence[str]) -> str:
-    """A picture of these parts, as wide as there is room."""
-    return f'<svg viewBox="0 0 {width} {height}" role="img">{"".join(parts)}</svg>'
+def _svg(width: int, height: int, parts: Sequence[str]) -> Markup:
+    """A picture of these parts, whose texts are escaped, as wide as there is room."""
+    return Markup(f'<svg viewBox="0 0 {width} {height}" role="img">{"".join(parts)}</svg>')
 
 
 def _hint(series: Series, label: str, i: int) -> str:
@@ -108,8 +116,8 @@ _LEFT, _BELOW, _ABOVE = 30, 24, 6
 _CELLS = 30
 
 
-def scatter(gold: Sequence[float], predicted: Sequence[float], *, low: float, high: float) -> str:
-    """Gold (across) against predicted (up), both in [low, high], as a density of `_CELLS` squares a side."""
+def scatter(gold: Sequence[float], predicted: Sequence[float], *, low: float, high: float) -> Markup:
+    """Gold (across) against predicted (up), both in [low, high], as a density of `_CELLS` by `_CELLS` squares."""
     step = (high - low) / _CELLS
     counts = Counter((_cell(g, low, step), _cell(p, low, step)) for g, p in zip(gold, predicted, strict=True))
     most = max(counts.values(), default=1)
@@ -125,7 +133,7 @@ def scatter(gold: Sequence[float], predicted: Sequence[float], *, low: float, hi
     return _chart([*parts, *_axes([f"{tick:g}" for tick in ticks], "gold", "predicted")])
 
 
-def confusion(gold: Sequence[int], predicted: Sequence[int], classes: Sequence[int]) -> str:
+def confusion(gold: Sequence[int], predicted: Sequence[int], classes: Sequence[int]) -> Markup:
     """Counts of gold (rows) by predicted class (columns); the stronger a cell, the larger its share of its row."""
     counts = Counter(zip(gold, predicted, strict=True))
     in_row = Counter(gold)
@@ -148,7 +156,7 @@ def confusion(gold: Sequence[int], predicted: Sequence[int], classes: Sequence[i
     return _chart([*parts, *_titles("predicted", "gold")])
 
 
-def reliability(bins: Sequence[CalibrationBin]) -> str:
+def reliability(bins: Sequence[CalibrationBin]) -> Markup:
     """Mean probability (across) against share that came true (up); the larger a dot, the more events."""
     most = max((one.events for one in bins), default=1)
     parts = [_line(0, 0, 1, 1, "diagonal")]
@@ -163,14 +171,52 @@ def reliability(bins: Sequence[CalibrationBin]) -> str:
     return _chart([*parts, *_axes(["0", ".5", "1"], "probability", "share true")])
 
 
-def risk(points: Sequence[tuple[float, float]]) -> str:
+def risk(points: Sequence[tuple[float, float]]) -> Markup:
     """Coverage (across) against the share wrong among the answers kept (up)."""
     path = " ".join(f"{_x(coverage):.1f},{_y(wrong):.1f}" for coverage, wrong in points)
     return _chart([f'<polyline class="curve" points="{path}"/>', *_axes(["0", ".5", "1"], "coverage", "share wrong")])
 
 
-def _chart(parts: Sequence[str]) -> str:
-    return svg(_LEFT + _SIZE + 8, _ABOVE + _SIZE + _BELOW, parts)
+class Interval(NamedTuple):
+    """A line of a forest plot."""
+
+    name: str
+    low: float
+    middle: float
+    high: float
+    is_clear: bool
+    """Whether it is told apart from 0: drawn stronger."""
+
+
+def forest(intervals: Sequence[Interval]) -> Markup:
+    """One line per interval, with a dot at its middle, on a common scale around 0."""
+    width, left, row = 640, 190, 18
+    most = max((max(abs(one.low), abs(one.high)) for one in intervals), default=0) or 1.0
+
+    def x_of(value: float) -> float:
+        return left + (value / most + 1) / 2 * (width - left - 10)
+
+    bottom = len(intervals) * row + 4
+    parts = [f'<line class="grid" x1="{x_of(0):.1f}" y1="0" x2="{x_of(0):.1f}" y2="{bottom}"/>']
+    for i, one in enumerate(intervals):
+        y = i * row + row / 2
+        parts.append(f'<text class="name" x="{left - 8}" y="{y + 3:.1f}">{_text(one.name)}</text>')
+        parts.append(
+            f'<rect class="s0" x="{x_of(one.low):.1f}" y="{y - 1:.1f}" height="2" rx="1" '
+            f'width="{max(x_of(one.high) - x_of(one.low), 1):.1f}"/>'
+        )
+        parts.append(
+            f'<circle class="{"s1" if one.is_clear else "s0"}" cx="{x_of(one.middle):.1f}" cy="{y:.1f}" '
+            f'r="{4 if one.is_clear else 3}" fill-opacity="{1 if one.is_clear else 0.6}">'
+            f"<title>{one.middle:+.4f}</title></circle>"
+        )
+    for value in (-most, 0.0, most):
+        parts.append(f'<text class="tick" x="{x_of(value):.1f}" y="{bottom + 10}">{value:+.4f}</text>')
+    return _svg(width, bottom + 14, parts)
+
+
+def _chart(parts: Sequence[str]) -> Markup:
+    return _svg(_LEFT + _SIZE + 8, _ABOVE + _SIZE + _BELOW, parts)
 
 
 def _axes(ticks: Sequence[str], across: str, up: str) -> list[str]:

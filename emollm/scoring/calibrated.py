@@ -23,7 +23,7 @@ class CalibratedScorer:
 
     def __init__(self, scorer: Scorer, calibration: Calibration) -> None:
         self._scorer = scorer
-        self._maps = {(question.task, question.emotion): question for question in calibration.questions}
+        self._maps = {maps.key: maps for maps in calibration.questions}
 
     @property
     def card(self) -> AffectCard:
@@ -32,8 +32,7 @@ class CalibratedScorer:
     def score(self, questions: Sequence[Question]) -> list[Answer]:
         answers = self._scorer.score(questions)
         return [
-            found.apply(question.task, answer) if (found := self._maps.get((question.task.name, question.emotion)))
-            else answer
+            maps.apply(question.task, answer) if (maps := self._maps.get(question.key)) else answer
             for question, answer in zip(questions, answers, strict=True)
         ]  # fmt: skip
 

@@ -108,7 +108,7 @@ def _long_answers(task: Task) -> list[str]:
         case Kind.REGRESSION:
             return ["0.123", "0.789", "0.456"]
         case Kind.ORDINAL:
-            return [answer_string(task, c.value, e) for c in task.classes for e in task.emotions or (None,)]
+            return [answer_string(task, c.value, key.emotion) for c in task.classes for key in task.keys]
         case Kind.SINGLE_LABEL:
             return [answer_string(task, label) for label in task.labels]
         case Kind.LABEL_SET:

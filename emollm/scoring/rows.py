@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from emollm.core.answers import Answer
 from emollm.core.prompts import Question, column_name, questions_for
-from emollm.core.tasks import TASKS, Kind, Task, select_tasks
+from emollm.core.tasks import TASKS, Kind, Task, as_labels, as_number, select_tasks
 from emollm.scoring.arrays import AnswerArrays, ArrayScorer, Floats
 from emollm.scoring.open import open_scorer
 from emollm.scoring.safely import Rows, run_safely
@@ -69,8 +69,8 @@ class ScoreQuestions(_ScorerHolder):
         return pa.table(
             {
                 "index": pa.array([row["index"] for row in rows], pa.int64()),
-                "number": pa.array([_number(answer) for answer in answers], pa.float64()),
-                "labels": pa.array([_labels(answer) for answer in answers], pa.list_(pa.string())),
+                "number": pa.array([as_number(answer.value) for answer in answers], pa.float64()),
+                "labels": pa.array([as_labels(answer.value) for answer in answers], pa.list_(pa.string())),
                 "confidence": pa.array([answer.confidence for answer in answers], pa.float64()),
                 "std": pa.array([answer.std for answer in answers], pa.float64()),
                 "probabilities": pa.array(
@@ -81,20 +81,6 @@ class ScoreQuestions(_ScorerHolder):
                 "answer_text": pa.array([answer.text for answer in answers], pa.string()),
             }
         )
-
-
-def _number(answer: Answer) -> float | None:
-    return float(answer.value) if isinstance(answer.value, float | int) else None
-
-
-def _labels(answer: Answer) -> list[str] | None:
-    match answer.value:
-        case str():
-            return [answer.value]
-        case tuple():
-            return list(answer.value)
-        case _:
-            return None
 
 
 class AnnotatePosts(_ScorerHolder):
@@ -257,8 +243,7 @@ def answer_fields(tasks: tuple[Task, ...]) -> list[pa.Field]:
 
 
 def _probabilities_type(task: Task) -> pa.DataType:
-    names = [str(c.value) for c in task.classes] or task.labels
-    return pa.struct([pa.field(name, pa.float32()) for name in names])
+    return pa.struct([pa.field(name, pa.float32()) for name in task.answer_names])
 
 
 def _about(task: Task) -> dict[str, str]:

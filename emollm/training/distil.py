@@ -15,8 +15,8 @@ from emollm.core.answers import to_unit
 from emollm.core.card import card_tasks
 from emollm.core.errors import ConfigError, DataError
 from emollm.core.prompts import Question, column_name, questions_for
-from emollm.core.tasks import Kind, Task, select_tasks
-from emollm.scoring.heads.labels import Floats, LabelledText, QuestionKey, folds
+from emollm.core.tasks import Kind, QuestionKey, Task, select_tasks
+from emollm.scoring.heads.labels import Floats, LabelledText, folds
 from emollm.training.options import TrainConfig
 
 AskTeacher = Callable[[TrainConfig, tuple[Task, ...]], pa.Table]
@@ -67,7 +67,7 @@ def soft_labels(annotated: pa.Table, tasks: tuple[Task, ...]) -> LabelledText:
     for question in questions_for("", tasks):
         found = _column(annotated, question)[keep]
         if not np.isnan(found).all():
-            golds[question.task.name, question.emotion] = found
+            golds[question.key] = found
     if not golds:
         raise DataError("the teacher answered none of the posts; see the error columns of its output")
     kept = [texts[n] for n in keep]
@@ -80,10 +80,9 @@ def _column(annotated: pa.Table, question: Question) -> Floats:
     if task.kind is Kind.REGRESSION:
         values = annotated[name].to_pylist()
         return np.array([[np.nan if v is None else to_unit(task, v)] for v in values], dtype=float)
-    names = [str(c.value) for c in task.classes] or list(task.labels)
     rows = annotated[f"{name}_probabilities"].to_pylist()
-    gap = dict.fromkeys(names, np.nan)
-    return np.array([[(row or gap)[n] for n in names] for row in rows], dtype=float)
+    gap = dict.fromkeys(task.answer_names, np.nan)
+    return np.array([[(row or gap)[n] for n in task.answer_names] for row in rows], dtype=float)
 
 
 def merged(golds: LabelledText, soft: LabelledText) -> LabelledText:

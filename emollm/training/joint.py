@@ -24,13 +24,13 @@ from emollm.core.card import AffectCard
 from emollm.core.encoding import EncodedPrompt
 from emollm.core.errors import ModelError
 from emollm.core.heads_card import FeatureSpec, Head, HeadsCard, Prompt
-from emollm.core.tasks import Kind, Task
+from emollm.core.tasks import Kind, QuestionKey, Task
 from emollm.models.batching import by_length
 from emollm.models.load import LoadedModel, load_model
 from emollm.scoring.heads import calibrate
 from emollm.scoring.heads.backbone import Backbone, Batch, PostEncoder
 from emollm.scoring.heads.derive import derived_heads, with_derived
-from emollm.scoring.heads.labels import Floats, LabelledText, QuestionKey, subset
+from emollm.scoring.heads.labels import Floats, LabelledText, subset
 from emollm.scoring.heads.ridge import Scale
 from emollm.scoring.heads.weights import HeadWeights, load_bank
 from emollm.training.batches import EncodedRow, MicroBatch, cut_by_length
@@ -154,7 +154,7 @@ class Joint:
         tasks = {task.name: task for task in start.tasks}
         heads = []
         for head in start.heads:
-            gold = start.labelled.golds[head.task, head.emotion][held]
+            gold = start.labelled.golds[head.key][held]
             known = ~np.isnan(gold).any(axis=1)
             scores, golds = scores_NO[known][:, list(head.outputs)], gold[known]
             if known.sum() >= calibrate.LEAST_TEXTS:
@@ -253,7 +253,7 @@ class HeadsLoss(nn.Module):
     def _nats(self, scores_BO: torch.Tensor, golds_BC: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         nats, known = [], []
         tasks = {task.name: task for task in self._start.tasks}
-        heads = {(head.task, head.emotion): head for head in self._start.heads}
+        heads = {head.key: head for head in self._start.heads}
         for key, columns in self._columns.items():
             gold_BK, head = golds_BC[:, columns], heads[key]
             known_B = ~gold_BK.isnan().any(dim=1)
@@ -303,9 +303,8 @@ def _negative_log_likelihood(task: Task, head: Head, scores_BK: torch.Tensor, go
 def _columns(start: StartingHeads) -> dict[QuestionKey, slice]:
     columns, at = {}, 0
     for head in start.heads:
-        key = (head.task, head.emotion)
-        columns[key] = slice(at, at + start.labelled.golds[key].shape[1])
-        at = columns[key].stop
+        columns[head.key] = slice(at, at + start.labelled.golds[head.key].shape[1])
+        at = columns[head.key].stop
     return columns
 
 

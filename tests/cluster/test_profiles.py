@@ -87,9 +87,17 @@ def test_relative_paths_are_on_the_storage_and_absolute_ones_stay(tmp_path: Path
 
 def test_all_paths_are_placed_wherever_they_stand(tmp_path: Path) -> None:
     (tmp_path / "models" / "large").mkdir(parents=True)
-    argv = ["--data", "data/aaid", "--beside", "runs/a,/runs/b", "--zero-shot", "models/large", "--cluster.storage"]
+    argv = [
+        "--data",
+        "data/aaid",
+        "--compare-with",
+        "runs/a,/runs/b",
+        "--zero-shot",
+        "models/large",
+        "--cluster.storage",
+    ]
     config = read_config(EvaluateConfig, [*argv, str(tmp_path)], prog="evaluate")
-    assert config.beside == (tmp_path / "runs/a", Path("/runs/b"))
+    assert config.compare_with == (tmp_path / "runs/a", Path("/runs/b"))
     assert config.zero_shot == str(tmp_path / "models" / "large")
     assert config.endpoint.cache == tmp_path / EndpointConfig().cache
     assert config.model is None

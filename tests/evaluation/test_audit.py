@@ -15,7 +15,7 @@ from emollm.data.corpora.eec import NOUN_PAIRS, Sentence, read_eec
 from emollm.evaluation.audit import audit
 from emollm.evaluation.disparities import disparities, gender_pairs, race_pairs, some_frames
 from emollm.evaluation.options import AuditConfig
-from emollm.evaluation.report.audit import audit_page, audit_table
+from emollm.evaluation.report.audit_page import audit_page, audit_table
 from emollm.metrics.multiplicity import benjamini_hochberg, holm
 from tests import official
 

@@ -7,18 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emollm.core.errors import DataError, ModelError
+from emollm.core.errors import DataError
 from emollm.core.tasks import TASKS, Value
 from emollm.data.corpora.published import published_files, read_published
 from emollm.data.corpora.vader import FILES, read_vader
 from emollm.evaluation.baselines.constant import predict_constant
-from emollm.evaluation.baselines.embedding import Embedder, EmbeddingBaseline, embedding_folder
 from emollm.evaluation.baselines.lexicon import predict_lexicon, read_lexicon
 from emollm.evaluation.baselines.polarity import predict_polarity, textblob_polarity, vader_polarity
 from emollm.evaluation.options import EvaluateConfig
 from emollm.evaluation.published import COLUMNS, quoted_systems
 from emollm.evaluation.systems import spread
-from emollm.metrics.questions import GoldQuestion, load_questions
+from emollm.metrics.questions import GoldQuestion
 from emollm.metrics.scores import score_task
 from tests.official import corpus
 
@@ -79,43 +78,6 @@ def test_a_lexicon_of_another_form_is_refused(tmp_path: Path, text: str) -> None
         read_lexicon(tmp_path / "l.txt")
 
 
-@pytest.fixture(scope="module")
-def embedder() -> Embedder:
-    try:
-        return Embedder(embedding_folder())
-    except ModelError as error:
-        pytest.skip(f"not run: {error}")
-
-
-@pytest.mark.slow
-def test_an_embedding_with_linear_models_learns_and_derives(embedder: Embedder, sample_data: Path) -> None:
-    tasks = [TASKS[name] for name in ("V-reg", "V-oc", "E-c")]
-    train = load_questions(sample_data, tasks, split="train", max_rows=300)
-    baseline = EmbeddingBaseline(train, embedder)
-    held_out = load_questions(sample_data, tasks, max_rows=60)
-    found = baseline.predict(held_out)
-    assert [p.question.id for p in found] == [q.id for q in held_out]
-    by_task = {name: [p for p in found if p.question.task.name == name] for name in ("V-reg", "V-oc", "E-c")}
-    for prediction in found:
-        prediction.question.task.check_value(prediction.value)  # type: ignore[arg-type]
-    assert score_task(by_task["V-reg"]).scores["pearson"] > 0.3
-    assert all(sum(p.probabilities.values()) == pytest.approx(1) for p in by_task["V-oc"])
-    # Tasks of valence and emotion that it has no rows of follow from these; arousal does not.
-    asked = [question(t, "I love this so much!", 1) for t in ("VADER-NYT", "SST5", "TDT", "EmoBank-A")]
-    derived = baseline.predict([*asked, question("GoEmotions", "I love this so much!", ("joy",))])
-    assert [p.question.task.name for p in derived] == ["VADER-NYT", "SST5", "TDT", "GoEmotions"]
-    assert -4 <= derived[0].value <= 4  # type: ignore[operator]
-
-
-@pytest.mark.slow
-def test_an_embedding_does_not_depend_on_what_else_is_in_the_batch(embedder: Embedder) -> None:
-    texts = ["a", "a much longer text that needs some padding beside the short one"]
-    together = embedder(texts)
-    alone = Embedder(embedding_folder())(texts[:1])
-    assert np.abs(together[0] - alone[0]).max() < 1e-5
-    assert np.linalg.norm(together, axis=1) == pytest.approx([1, 1], abs=1e-5)
-
-
 def test_slow_systems_get_rows_spread_over_each_question() -> None:
     asked = [question("V-reg", str(i), 0.5) for i in range(100)]
     asked += [question("EI-reg", str(i), 0.5, e) for e in ("joy", "fear") for i in range(3)]
@@ -127,7 +89,7 @@ def test_slow_systems_get_rows_spread_over_each_question() -> None:
 
 def test_local_stands_for_what_runs_here() -> None:
     config = EvaluateConfig(aeb=Path("x"), baselines=("vader", "local"))
-    assert config.chosen_baselines == ("vader", "constant", "textblob", "embedding")
+    assert config.chosen_baselines == ("vader", "constant", "textblob")
     with pytest.raises(ValueError, match="needs --lexicon"):
         EvaluateConfig(aeb=Path("x"), baselines=("lexicon",))
 

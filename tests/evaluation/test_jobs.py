@@ -44,7 +44,7 @@ def test_help_knows_the_options_and_loads_no_torch(job: str) -> None:
         (["compare", "nowhere", "elsewhere"], "nowhere is no output folder of `emollm evaluate`"),
         (["compare", "nowhere"], "--run-b is required"),
         (["audit", "--eec", "nowhere", "--model", "smollm2-135m-instruct"], "no folder nowhere"),
-        (["evaluate"], "give rows to measure on: --data, --aeb, --predictions or --beside"),
+        (["evaluate"], "give rows to measure on: --data, --aeb, --predictions or --compare-with"),
         (["evaluate", "--predictions", "nowhere.jsonl", "--task", "V-reg"], "predictions nowhere.jsonl cannot be read"),
         (["evaluate", "--aeb", "docs"], "docs holds no benchmark"),
         (["evaluate", "--predictions", "x", "--task", "V-reg", "--invalid", "impute"], "--invalid 'impute'"),

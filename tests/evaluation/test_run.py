@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,15 @@ from emollm.core.card import card_of, read_card
 from emollm.core.errors import ConfigError, DataError, ModelError
 from emollm.core.options import ClusterConfig
 from emollm.core.tasks import TASKS
-from emollm.data.aeb import AebConfig, build_aeb
+from emollm.data.aeb import AEB, AebConfig, build_aeb
 from emollm.evaluation.calibrate import abstentions, calibrate_model
 from emollm.evaluation.compare import compare_runs
 from emollm.evaluation.options import CalibrateConfig, CompareConfig, EvaluateConfig
-from emollm.evaluation.report.html import page
-from emollm.evaluation.report.markdown import markdown
+from emollm.evaluation.published import PUBLISHED_ROWS
+from emollm.evaluation.report.evaluation_page import evaluation_page
 from emollm.evaluation.report.terminal import comparison_table, gains_table
 from emollm.evaluation.run import evaluate
-from emollm.evaluation.systems import not_learnt
+from emollm.evaluation.systems import how_learnt
 from emollm.metrics.predictions import read_predictions
 from emollm.metrics.questions import load_questions
 from tests.conftest import ROOT
@@ -65,7 +66,7 @@ def test_a_run_writes_predictions_metrics_and_reports(tmp_path: Path) -> None:
     ]
     out = given(tmp_path, "mine", rows, baselines=("constant",))
     assert {p.name for p in out.iterdir()} == {
-        "predictions.parquet", "metrics.json", "report.html", "report.md", "run.json",
+        "predictions.parquet", "metrics.json", "report.html", "run.json",
     }  # fmt: skip
     table = pq.read_table(out / "predictions.parquet").to_pylist()
     assert [row["system"] for row in table] == ["mine"] * 7 + ["best constant"] * 7
@@ -78,9 +79,8 @@ def test_a_run_writes_predictions_metrics_and_reports(tmp_path: Path) -> None:
     assert set(v_reg["by_policy"]) == {"clip", "drop", "worst"}
     constant = next(r for r in metrics["systems"][1]["results"] if r["task"] == "V-reg")
     assert constant["scores"]["pearson"] is None and constant["undefined"].startswith("the prediction is constant")
-    markdown = (out / "report.md").read_text()
-    assert "EmoLLaMA-chat-13b (quoted)" in markdown
-    assert HOSTILE[:7] not in markdown
+    report = (out / "report.html").read_text()
+    assert "EmoLLaMA-chat-13b <small>quoted</small>" in report
 
 
 class Page(HTMLParser):
@@ -123,10 +123,10 @@ def test_predictions_can_be_measured_again_and_stand_beside_others(tmp_path: Pat
     again = evaluate(EvaluateConfig(predictions=first / "predictions.parquet", resamples=0))
     assert [m.system.name for m in again.measured] == ["first", "best constant"]
     assert again.main[0].scores["accuracy"] == pytest.approx(0.4)
-    second = given(tmp_path, "second", classes(0.6), beside=(first,))
+    second = given(tmp_path, "second", classes(0.6), compare_with=(first,))
     metrics = json.loads((second / "metrics.json").read_text())
     assert [s["name"] for s in metrics["systems"]] == ["second", "first", "best constant"]
-    both = evaluate(EvaluateConfig(beside=(first, first), resamples=0))
+    both = evaluate(EvaluateConfig(compare_with=(first, first), resamples=0))
     assert [m.system.name for m in both.measured][2:] == ["first (2)", "best constant (2)"]
 
 
@@ -160,7 +160,7 @@ def test_questions_that_share_a_posts_id_stay_apart(tmp_path: Path) -> None:
     again = evaluate(EvaluateConfig(predictions=first / "predictions.parquet", resamples=0, baselines=("constant",)))
     assert [m.results[0].rows for m in again.measured] == [160, 160]
     assert again.main[0].scores["pearson"] == pytest.approx(pearson)
-    second = given(tmp_path, "second", emotions_of_posts(0.3), beside=(first,))
+    second = given(tmp_path, "second", emotions_of_posts(0.3), compare_with=(first,))
     beside = json.loads((second / "metrics.json").read_text())["systems"][1]
     assert beside["results"][0]["scores"]["pearson"] == pytest.approx(pearson)
     (found,) = compare_runs(CompareConfig(run_a=first, run_b=second)).tasks
@@ -171,12 +171,12 @@ def test_systems_that_mean_different_rows_by_one_id_are_refused(tmp_path: Path) 
     first = given(tmp_path, "first", classes(0.4))
     shifted = [{**row, "gold": (row["gold"] + 1) % 5} for row in classes(0.4)]
     with pytest.raises(DataError, match="SST5 '0': gold 1 and gold 0; one id must mean one row"):
-        given(tmp_path, "second", shifted, beside=(first,))
+        given(tmp_path, "second", shifted, compare_with=(first,))
     # The order of a set's labels is none.
     sets = [
         {"id": "1", "task": "E-c", "gold": gold, "prediction": "joy"} for gold in (["joy", "fear"], ["fear", "joy"])
     ]
-    given(tmp_path, "third", sets[:1], beside=(given(tmp_path, "fourth", sets[1:]),))
+    given(tmp_path, "third", sets[:1], compare_with=(given(tmp_path, "fourth", sets[1:]),))
 
 
 def test_chosen_tasks_are_those_of_every_system(tmp_path: Path) -> None:
@@ -185,18 +185,18 @@ def test_chosen_tasks_are_those_of_every_system(tmp_path: Path) -> None:
     for options in (
         {"predictions": first / "predictions.parquet"},
         {"predictions": tmp_path / "first.jsonl"},
-        {"beside": (first,)},
+        {"compare_with": (first,)},
     ):
         found = evaluate(EvaluateConfig.model_validate({**options, "tasks": ("V-reg",), "resamples": 0}))
         assert {r.task for m in found.measured for r in m.results} == {"V-reg"} == set(found.rows_from)
     with pytest.raises(ConfigError, match="first has no answer to --tasks V-oc; there are SST5, V-reg"):
-        evaluate(EvaluateConfig(beside=(first,), tasks=("V-oc",), resamples=0))
+        evaluate(EvaluateConfig(compare_with=(first,), tasks=("V-oc",), resamples=0))
 
 
 def test_a_data_folder_beside_a_benchmark_must_be_one(tmp_path: Path, sample_data: Path) -> None:
     goemotions = ROOT / "tests" / "data" / "corpora" / "files" / "goemotions"
     build_aeb(AebConfig(goemotions=goemotions, out=tmp_path / "aeb", allow_missing=True))
-    options = {"aeb": tmp_path / "aeb", "beside": (given(tmp_path, "a", classes(0.4)),), "resamples": 0}
+    options = {"aeb": tmp_path / "aeb", "compare_with": (given(tmp_path, "a", classes(0.4)),), "resamples": 0}
     with pytest.raises(DataError, match=r"no .*mistyped/validation.parquet"):
         evaluate(EvaluateConfig.model_validate({**options, "data": tmp_path / "mistyped"}))
     found = evaluate(EvaluateConfig.model_validate({**options, "data": sample_data, "baselines": ("constant",)}))
@@ -226,7 +226,7 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
     shifted = [{**row, "gold": (row["gold"] + 1) % 5} for row in classes(0.4)]
     with pytest.raises(DataError, match="SST5 '0': gold 0 and gold 1; one id must mean one row"):
         compare_runs(CompareConfig(run_a=a, run_b=given(tmp_path, "c", shifted)))
-    with pytest.raises(DataError, match="is no output folder"):
+    with pytest.raises(DataError, match="is not an output folder"):
         compare_runs(CompareConfig(run_a=a, run_b=tmp_path))
     with pytest.raises(ConfigError, match="has no system 'x'; choose from: a"):
         compare_runs(CompareConfig(run_a=a, run_b=a, system_b="x"))
@@ -234,29 +234,49 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
     assert (partly.tasks[0].rows, partly.unequal_rows) == (100, 50)
 
 
-def test_derived_answers_are_marked_and_never_taught_in_words() -> None:
+def test_a_system_says_how_it_came_by_its_answers() -> None:
     card = card_of(DEFAULT_MODEL)
-    assert card is not None
-    asked = {"V-reg", "SST", "TDT", "EmoBank-A"}
-    of_heads = not_learnt(card, "heads", asked - {"EmoBank-A"})
-    assert of_heads == {"derived": {"SST": "V-reg", "TDT": "V-oc"}, "untaught": []}
-    # Asked for words, a model of both was taught what it has labels of, and no more.
-    assert not_learnt(card, "constrained", asked) == {"derived": {}, "untaught": ["EmoBank-A", "SST", "TDT"]}
+    assert card is not None and card.heads is not None
+    fitted_on_aaid = card.model_copy(update={"tasks": tuple(t for t in card.tasks if t.name != "Intensity")})
+    asked = {"V-reg", "SST", "TDT"}
+    assert how_learnt(fitted_on_aaid, "heads", asked) == {
+        "SST": "derived from V-reg, zero-shot", "TDT": "derived from V-oc, zero-shot", "V-reg": "trained",
+    }  # fmt: skip
+    # Asked in words, a model knows what it has labels of, and no more.
+    assert how_learnt(fitted_on_aaid, "constrained", {"V-reg", "EmoBank-A"}) == {
+        "EmoBank-A": "not trained, zero-shot", "V-reg": "trained",
+    }  # fmt: skip
+    # With labels of other corpora, nothing is zero-shot in the published sense.
+    heads = [h if h.task != "EmoBank-V" else h.model_copy(update={"origin": "trained", "derivation": None})
+             for h in card.heads.heads]  # fmt: skip
+    more = fitted_on_aaid.model_copy(update={"heads": card.heads.model_copy(update={"heads": tuple(heads)})})
+    assert how_learnt(more, "heads", {"EmoBank-V", "SST"}) == {"EmoBank-V": "trained", "SST": "derived from V-reg"}
 
 
-def test_the_report_tells_derived_figures_and_where_all_invalid_answers_are(tmp_path: Path) -> None:
-    rows = [{"task": task, "gold": i / 40, "prediction": i / 40} for task in ("SST", "V-reg") for i in range(40)]
+def test_the_report_keeps_derived_and_trained_figures_apart(tmp_path: Path) -> None:
+    tasks = ("SST", "EmoBank-V", "V-reg")
+    rows = [{"task": t, "gold": 1 if t == "EmoBank-V" else i / 40, "prediction": i / 40 + (t == "EmoBank-V")}
+            for t in tasks for i in range(40)]  # fmt: skip
     rows += [{"task": "V-reg", "gold": 0.5, "prediction": f"nonsense {i}"} for i in range(12)]
     (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
     config = EvaluateConfig(predictions=tmp_path / "mine.jsonl", resamples=0)
     found = evaluate(config)
-    found.measured[0].system.facts["derived"] = {"SST": "V-reg"}
-    shown, written = page(config, found), markdown(config, found)
-    note = "† mine has not learnt these tasks: its answers follow from those to another by a fixed map: SST from V-reg."
-    assert note in shown and note in written
-    assert "| mine | **.763** | **1.000†** |" in written
-    assert shown.count("†") == 3  # the note, the figure, the task's own table
+    learnt = {"SST": "derived from V-reg", "EmoBank-V": "trained", "V-reg": "trained"}
+    found.measured[0].system.facts["learnt"] = learnt
+    shown = evaluation_page(config, found)
+    assert "its answers follow by a fixed map from those to another: SST derived from V-reg." in shown
+    assert "mine learnt labels of EmoBank-V, which no published system did" in shown
+    assert "1.000†" in shown and "‡" in shown and ".763†" not in shown and ".763‡" not in shown
+    assert "<td>derived from V-reg</td>" in shown
     assert "mine: the first 10 of 12, all in predictions.parquet" in shown
+
+
+def test_published_rows_are_those_of_the_benchmark() -> None:
+    rows: Counter[str] = Counter()
+    for part in AEB:
+        for question, count in part.questions.items():
+            rows[question.partition(".")[0]] += count
+    assert rows == PUBLISHED_ROWS
 
 
 def test_options_that_do_not_go_together_are_refused(sample_data: Path) -> None:
@@ -265,7 +285,7 @@ def test_options_that_do_not_go_together_are_refused(sample_data: Path) -> None:
     with pytest.raises(ValueError, match="--task names the task of --predictions"):
         EvaluateConfig(data=sample_data, task="V-reg")
     with pytest.raises(ValueError, match="--max-rows is for the questions of --data and --aeb"):
-        EvaluateConfig(beside=(sample_data,), max_rows=3)
+        EvaluateConfig(compare_with=(sample_data,), max_rows=3)
 
 
 @pytest.mark.ray

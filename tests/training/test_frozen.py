@@ -14,7 +14,7 @@ from emollm.core.errors import ConfigError
 from emollm.core.folders import read_run
 from emollm.core.options import ClusterConfig
 from emollm.core.prompts import questions_for
-from emollm.core.tasks import select_tasks
+from emollm.core.tasks import QuestionKey, select_tasks
 from emollm.data.aaid import SAMPLES
 from emollm.data.files.posts import read_table
 from emollm.scoring.open import open_scorer
@@ -51,7 +51,7 @@ def test_the_folder_is_small_and_tells_all(model: Path) -> None:
     assert origins["SST"] == origins["GoEmotions"] == "derived"
     assert {task.name for task in card.tasks} == set(origins)
     # How well is for test_fit.py and for real models to show: a random BERT of 32 dimensions knows nothing of mood.
-    head, run = card.heads.head("V-reg", None), read_run(model)
+    head, run = card.heads.head(QuestionKey("V-reg")), read_run(model)
     assert head is not None and run is not None
     assert run["summary"]["held_out"]["V-reg"] == head.metrics and set(head.metrics) == {"pearson", "in_90"}
 
@@ -88,7 +88,7 @@ def test_a_teacher_labels_posts_and_a_student_learns_them(model: Path, tmp_path:
     origins = card.heads.origins()
     assert (origins["V-reg"], origins["E-c"], origins["SST"]) == ("distilled", "distilled", "derived")
     # It follows its teacher on posts held out from it.
-    assert card.heads.head("V-reg", None).metrics["pearson"] > 0.2  # type: ignore[union-attr]
+    assert card.heads.head(QuestionKey("V-reg")).metrics["pearson"] > 0.2  # type: ignore[union-attr]
     # Asked again with other options, the teacher has nothing left to do.
     before = (tmp_path / "student-teacher" / "_run.json").stat().st_mtime_ns
     fit_frozen(
@@ -114,7 +114,7 @@ def test_gold_labels_and_a_teachers_together(model: Path, tmp_path: Path, sample
     )  # fmt: skip
     summary = fit_frozen(config, ask_teacher=ask_teacher)
     assert summary["texts"] > 100
-    head = read_card(tmp_path / "both").heads.head("V-reg", None)  # type: ignore[union-attr]
+    head = read_card(tmp_path / "both").heads.head(QuestionKey("V-reg"))  # type: ignore[union-attr]
     assert head is not None and head.origin == "trained" and head.rows > 100
 
 

@@ -1,4 +1,4 @@
-"""The card of a data folder, `card.html` and `card.md`: what was built, in counts and plots.
+"""The card of a data folder, `card.html`: what was built, in counts and plots.
 
 It holds no text of a corpus, so it may be shown where the corpus may not.
 """
@@ -12,9 +12,8 @@ from typing import Any
 import pyarrow as pa
 
 from emollm.core.tasks import Task
-from emollm.data.datacard.facts import collect
-from emollm.data.datacard.html import page
-from emollm.data.datacard.markdown import markdown
+from emollm.data.datacard.counts import collect
+from emollm.data.datacard.page import page
 
 
 def write_card(
@@ -27,11 +26,10 @@ def write_card(
     tokenizer: Path | None = None,
     against: Mapping[str, pa.Table] | None = None,
 ) -> None:
-    """Write both cards of `tables` (rows by split or part; columns: `instructions.SCHEMA`) into `folder`.
+    """Write the card of `tables` (rows by split or part; columns: `instructions.SCHEMA`) into `folder`.
 
     `facts` are those of the manifest. `tokenizer` is a model folder or tokenizer.json to count tokens by; None
     counts words. `against` are training tables whose texts are looked for in these.
     """
     card = collect(job, tables, tasks, facts, tokenizer=tokenizer, against=against)
     (folder / "card.html").write_text(page(card), encoding="utf-8")
-    (folder / "card.md").write_text(markdown(card), encoding="utf-8")

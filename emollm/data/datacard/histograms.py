@@ -1,4 +1,4 @@
-"""Label and length counts of several tables as one series of bars each: what charts and text bars draw."""
+"""Label and length counts of several tables as one series of bars each, which the charts draw."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from emollm.core.answers import from_unit
 from emollm.core.tasks import Kind, Task
-from emollm.data.datacard.facts import LENGTH_BINS, Card, Table
+from emollm.data.datacard.counts import LENGTH_BINS, Card, Table
 from emollm.data.manifest import BINS
 from emollm.reports.charts import Series
 
@@ -20,11 +20,11 @@ class Histogram(NamedTuple):
     upright: bool
     """Whether labels are numbers in order; the others are words, by size."""
     examples: str
-    """How many, a table each: `1,701 / 388`."""
+    """How many, one per table: `1,701 / 388`."""
 
 
 def label_histograms(card: Card) -> list[Histogram]:
-    """One a question, in the order of tasks and emotions, with a series for each table that asks it."""
+    """One per question, in the order of tasks and emotions, with a series for each table that asks it."""
     found = []
     for task in card.tasks.values():
         for question in [f"{task.name}.{emotion}" for emotion in task.emotions] or [task.name]:
@@ -38,7 +38,7 @@ def _histogram(question: str, task: Task, tables: Sequence[Table]) -> Histogram:
     keys = _keys(question, task, tables)
     # Of examples, not of labels: the shares of a label set add up to more than one.
     series = [
-        _series(table.name, [table.labels[question].get(key, 0) for key in keys], table.examples_of[question])
+        Series.of(table.name, [table.labels[question].get(key, 0) for key in keys], table.examples_of[question])
         for table in tables
     ]
     examples = " / ".join(f"{table.examples_of[question]:,}" for table in tables)
@@ -51,7 +51,7 @@ def _keys(question: str, task: Task, tables: Sequence[Table]) -> list[str]:
         case Kind.REGRESSION:
             return [f"{i / BINS:.1f}-{(i + 1) / BINS:.1f}" for i in range(BINS)]
         case Kind.ORDINAL:
-            return [str(c.value) for c in task.classes]
+            return list(task.answer_names)
         case _:
             none = [""] if any("" in table.labels[question] for table in tables) else []
             sizes = tables[0].labels[question]
@@ -68,9 +68,4 @@ def length_histogram(card: Card) -> tuple[list[str], list[Series]]:
     """Share of each table's distinct texts by length, up to the longest."""
     used = max((i for table in card.tables for i, n in enumerate(table.lengths.histogram) if n), default=0) + 1
     edges = [f"{low}\N{EN DASH}{high - 1}" for low, high in pairwise(LENGTH_BINS)] + [f"{LENGTH_BINS[-1]}+"]
-    return edges[:used], [_series(table.name, table.lengths.histogram[:used], table.texts) for table in card.tables]
-
-
-def _series(name: str, counts: Sequence[int], total: int) -> Series:
-    shares = [n / total if total else 0.0 for n in counts]
-    return Series(name, shares, [f"{n:,} ({share:.1%})" for n, share in zip(counts, shares, strict=True)])
+    return edges[:used], [Series.of(table.name, table.lengths.histogram[:used], table.texts) for table in card.tables]

@@ -1,9 +1,8 @@
 """What a run measured, for people.
 
-terminal.py   a table for the terminal
-main_table.py the systems x tasks table: measured beside quoted, what is best
-facts.py      what stands in both reports: notes, costs, mistakes
-charts.py     scatter, confusion and reliability as SVG
-html.py       report.html, one self-contained page
-markdown.py   report.md
+terminal.py         tables for the terminal
+main_table.py       the systems x tasks table: measured beside quoted, what is best
+contents.py         notes, costs, what invalid answers change, the worst mistakes
+evaluation_page.py  report.html
+audit_page.py       audit.html, and the audit's table for the terminal
 """

@@ -7,14 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from emollm.core.tasks import Task
+from emollm.core.tasks import PROFILE, Task
 from emollm.evaluation.measured import Evaluation, Measured
 from emollm.evaluation.published import COLUMNS, Column, quoted_systems
 from emollm.evaluation.report.terminal import format_score
 from emollm.metrics.bootstrap import Interval
 
-DERIVED = "\N{DAGGER}"
-"""Behind a figure of derived answers."""
+DERIVED, TAUGHT = "\N{DAGGER}", "\N{DOUBLE DAGGER}"
+"""Behind a figure of derived answers, and behind one of a system that learnt a task which the published did not."""
+
+
+_ZERO_SHOT_TASKS = {column.task for column in COLUMNS.values()} - set(PROFILE)
+"""The tasks on which the published figures are those of systems without training rows of the task."""
 
 
 @dataclass(slots=True)
@@ -26,12 +30,12 @@ class Cell:
     shade: float = 0.0
     """0..1, where it stands between the column's least and greatest value."""
     rows: int | None = None
-    is_derived: bool = False
-    """Whether it is that of answers which follow from another task's."""
+    mark: str = ""
+    """`DERIVED`, `TAUGHT` or empty."""
 
     @property
     def shown(self) -> str:
-        return format_score(self.value) + (DERIVED if self.is_derived else "")
+        return format_score(self.value) + self.mark
 
 
 @dataclass(slots=True)
@@ -48,7 +52,7 @@ def main_columns(tasks: Sequence[Task]) -> list[Column]:
 
 
 def main_table(evaluation: Evaluation, columns: Sequence[Column], *, quoted: bool = True) -> list[Line]:
-    """A line a system, measured ones first; a quoted one only where it has a figure in these columns."""
+    """One line per system, measured ones first; a quoted one only where it has a figure in these columns."""
     lines = [_measured(found, columns) for found in evaluation.measured]
     if quoted:
         for system in quoted_systems():
@@ -76,10 +80,17 @@ def _measured(found: Measured, columns: Sequence[Column]) -> Line:
         value = score_of(found, column)
         if value is not None:
             result = results[column.task]
-            is_derived = column.task in found.system.facts.get("derived", ())
             interval = result.intervals.get(column.metric)
-            line.cells[column] = Cell(value, interval, rows=result.rows, is_derived=is_derived)
+            line.cells[column] = Cell(value, interval, rows=result.rows, mark=mark_of(found, column.task))
     return line
+
+
+def mark_of(found: Measured, task: str) -> str:
+    """The mark that tells derived answers and labels that no published system had."""
+    learnt = found.system.facts.get("learnt", {}).get(task, "")
+    if learnt.startswith("derived"):
+        return DERIVED
+    return TAUGHT if learnt in ("trained", "distilled") and task in _ZERO_SHOT_TASKS else ""
 
 
 def _mark(lines: Sequence[Line], column: Column) -> None:

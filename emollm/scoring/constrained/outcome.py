@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -17,9 +16,8 @@ _NEAR = 0.1
 
 def closed_answer(search: TrieSearch[Value], task: Task) -> Answer:
     """Ordinals and single labels: the answer with the largest total probability."""
-    space: Sequence[Value] = [c.value for c in task.classes] or task.labels
     reference = search.reference
-    mass = dict.fromkeys(space, 0.0)
+    mass = dict.fromkeys(task.answer_values, 0.0)
     for found in search.found:
         mass[found.answer] += math.exp(found.log_p - reference)
     for item in search.open:

@@ -185,5 +185,4 @@ class LabelSetTrie(Trie[tuple[str, ...]]):
 
 def closed_answers(task: Task, emotion: str | None) -> list[tuple[Value, str]]:
     """Value and string of every answer of an ordinal or single-label task."""
-    values: Sequence[Value] = [c.value for c in task.classes] or task.labels
-    return [(value, answer_string(task, value, emotion)) for value in values]
+    return [(value, answer_string(task, value, emotion)) for value in task.answer_values]

@@ -81,11 +81,9 @@ def binned(task: Task, found: Numbers) -> Floats:
 
 def grouped(task: Task, derivation: Derivation, source: Task, probabilities_NK: Floats) -> Floats:
     """[N, K] of the classes (probabilities summed up) or labels (that any of a group holds, taken as independent)."""
-    names = [str(c.value) for c in source.classes] or list(source.labels)
-    wanted = [str(c.value) for c in task.classes] or list(task.labels)
     columns = []
-    for name in wanted:
-        group = [names.index(one) for one in derivation.groups[name]]
+    for name in task.answer_names:
+        group = [source.answer_names.index(one) for one in derivation.groups[name]]
         if task.kind is Kind.LABEL_SET:
             none_N = (1 - probabilities_NK[:, group or slice(None)]).prod(axis=1)
             columns.append(1 - none_N if group else none_N)

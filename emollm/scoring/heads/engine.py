@@ -76,7 +76,7 @@ class HeadsScorer:
                 f"model has {features}: they were trained for another base model"
             )
         self._tasks = {task.name: task for task in loaded.card.tasks}
-        self._maps = {(q.task, q.emotion): q for q in calibration.questions} if calibration else {}
+        self._maps = {q.key: q for q in calibration.questions} if calibration else {}
 
     @property
     def card(self) -> AffectCard:
@@ -168,11 +168,11 @@ class HeadsScorer:
         return PostAnswers(each, [read.errors[n] for n in chosen], read.truncated_N[posts])
 
     def _answer(self, question: Question, scores_NO: Floats) -> AnswerArrays | str:
-        head = self._heads.head(question.task.name, question.emotion)
+        head = self._heads.head(question.key)
         if head is None:
             return f"{SCORING_FAILED}: no head for {question.column}"
         found = answers(head, self._heads, self._tasks, scores_NO)
-        maps = self._maps.get((question.task.name, question.emotion))
+        maps = self._maps.get(question.key)
         return calibrated_arrays(found, maps) if maps else found
 
 

@@ -15,9 +15,9 @@ from threadpoolctl import threadpool_limits
 
 from emollm.core.errors import DataError
 from emollm.core.heads_card import FeatureSpec, Head
-from emollm.core.tasks import Kind, Task
+from emollm.core.tasks import Kind, QuestionKey, Task
 from emollm.scoring.heads import calibrate
-from emollm.scoring.heads.labels import Floats, LabelledText, QuestionKey
+from emollm.scoring.heads.labels import Floats, LabelledText
 from emollm.scoring.heads.ridge import (
     STRENGTHS,
     Features,
@@ -96,7 +96,7 @@ def fit_heads(
     weights: list[Floats] = []
     for key, first in firsts.items():
         scores[key] = seconds[key].held_out_NK if borrows else first.held_out_NK[first.index_N]
-        heads.append(_calibrated(by_name[key[0]], key, scores[key], labelled, first.index_N, len(weights)))
+        heads.append(_calibrated(by_name[key.task], key, scores[key], labelled, first.index_N, len(weights)))
         weights += list(seconds[key].weights_KF if borrows else first.weights_KF)
     heads = _tied(heads, scores, labelled, by_name)
     head_weights, heads = _packed(weights, heads)
@@ -151,7 +151,7 @@ def _groups(labelled: LabelledText, by_name: dict[str, Task]) -> list[_Group]:
         index_N = labelled.known(keys[0])
         columns, targets, start = {}, [], 0
         for key in keys:
-            target = _regressed(by_name[key[0]], labelled.golds[key][index_N])
+            target = _regressed(by_name[key.task], labelled.golds[key][index_N])
             columns[key] = slice(start, start + target.shape[1])
             start += target.shape[1]
             targets.append(target)
@@ -228,8 +228,8 @@ def _calibrated(
         scores_NK, golds_NK = scores_NK[gold_N], golds_NK[gold_N]
     head = Head.model_validate(
         {
-            "task": key[0],
-            "emotion": key[1],
+            "task": key.task,
+            "emotion": key.emotion,
             "origin": "trained" if gold_N.sum() >= calibrate.LEAST_TEXTS else "distilled",
             "outputs": tuple(range(first_output, first_output + scores_NK.shape[1])),
             "rows": len(index_N),
@@ -256,20 +256,20 @@ def _tied(
     numbers = [head for head in heads if by_name[head.task].kind is Kind.REGRESSION]
     tied = []
     for head in heads:
-        best, key = head, (head.task, head.emotion)
+        best, key = head, head.key
         if by_name[head.task].kind is Kind.ORDINAL:
             golds_NK = labelled.golds[key][labelled.known(key)]
             rank_N = golds_NK @ np.arange(golds_NK.shape[1], dtype=float)
             most = calibrate.correlation(scores[key][:, 0], rank_N)
             for number in numbers:
-                other = (number.task, number.emotion)
-                if other[1] != key[1] or not np.array_equal(labelled.known(other), labelled.known(key)):
+                other = number.key
+                if other.emotion != key.emotion or not np.array_equal(labelled.known(other), labelled.known(key)):
                     continue
                 found = calibrate.correlation(scores[other][:, 0], rank_N)
                 if found > most:
                     most = found
                     index_N = labelled.known(key)
-                    best = _calibrated(by_name[key[0]], key, scores[other], labelled, index_N, number.outputs[0])
+                    best = _calibrated(by_name[key.task], key, scores[other], labelled, index_N, number.outputs[0])
         tied.append(best)
     return tied
 
@@ -284,5 +284,5 @@ def _packed(weights: Sequence[Floats], heads: Sequence[Head]) -> tuple[HeadWeigh
 
 
 def _in_order(heads: Sequence[Any], tasks: Sequence[Task]) -> list[Head]:
-    order = {(t.name, e): (i, j) for i, t in enumerate(tasks) for j, e in enumerate(t.emotions or (None,))}
-    return sorted(heads, key=lambda head: order[head.task, head.emotion])
+    order = {key: place for place, key in enumerate(key for task in tasks for key in task.keys)}
+    return sorted(heads, key=lambda head: order[head.key])

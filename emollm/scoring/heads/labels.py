@@ -15,12 +15,10 @@ from numpy.typing import NDArray
 
 from emollm.core.answers import to_unit
 from emollm.core.errors import DataError
-from emollm.core.tasks import Kind, Task, Value
+from emollm.core.tasks import Kind, QuestionKey, Task, Value
 from emollm.data.affect import words_of
 from emollm.data.instructions import gold_value
 
-QuestionKey = tuple[str, str | None]
-"""Task and emotion."""
 Floats = NDArray[np.float64]
 
 FOLDS = 5
@@ -48,14 +46,14 @@ def read_labels(rows: pa.Table, tasks: Sequence[Task]) -> LabelledText:
     """The rows of a data folder, however many wordings they stand in. Of two golds of a question the first counts."""
     by_name = {task.name: task for task in tasks}
     places: dict[str, int] = {}
-    found: dict[QuestionKey, dict[int, Floats]] = {(t.name, e): {} for t in tasks for e in t.emotions or (None,)}
+    found: dict[QuestionKey, dict[int, Floats]] = {key: {} for task in tasks for key in task.keys}
     columns = ["task", "emotion", "text", "value", "labels"]
     for row in rows.select(columns).to_pylist():
         task = by_name.get(row["task"])
         if task is None or not row["text"].strip():
             continue
         place = places.setdefault(row["text"], len(places))
-        golds = found[row["task"], row["emotion"]]
+        golds = found[QuestionKey(row["task"], row["emotion"])]
         if place not in golds:
             golds[place] = as_target(task, gold_value(task, row))
     if not places:

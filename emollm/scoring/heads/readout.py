@@ -108,7 +108,7 @@ def given_classes(task: Task, probabilities_NK: Floats, decision: str) -> NDArra
 
 def class_values(task: Task) -> Floats:
     """[K] of an ordinal; they need not be evenly spaced."""
-    return np.array([c.value for c in task.classes], dtype=float)
+    return np.array(task.answer_values, dtype=float)
 
 
 def class_answers(task: Task, probabilities_NK: Floats, decision: str) -> AnswerArrays:

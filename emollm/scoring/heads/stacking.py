@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from emollm.scoring.heads.labels import Floats, QuestionKey
+from emollm.core.tasks import QuestionKey
+from emollm.scoring.heads.labels import Floats
 from emollm.scoring.heads.ridge import (
     explained_variance,
     fold_moments,

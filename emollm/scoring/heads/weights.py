@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save
 
 from emollm.core.errors import ModelError
 from emollm.core.heads_card import Head, HeadsCard
-from emollm.core.tasks import Kind, Task
+from emollm.core.tasks import Kind, QuestionKey, Task
 from emollm.scoring.arrays import AnswerArrays, Floats
 from emollm.scoring.heads import derive, readout
 
@@ -78,7 +78,7 @@ def answers(head: Head, heads: HeadsCard, tasks: dict[str, Task], scores_NO: Flo
                 found = readout.label_probabilities(head, mine, exclusive=False)
                 return readout.set_answers(task, found, readout.given_labels(head, found))
     derivation = head.derivation
-    source = heads.head(derivation.source, None)
+    source = heads.head(QuestionKey(derivation.source))
     assert source is not None  # checked when the card was read
     theirs, source_task = scores_NO[:, list(source.outputs)], tasks[derivation.source]
     match derivation.rule:

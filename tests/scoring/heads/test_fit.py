@@ -59,7 +59,7 @@ def test_what_is_planted_is_found_and_the_reading_that_knows_it_is_chosen() -> N
     features, labelled = planted()
     fitted = fit_heads(features, labelled, TASKS_HERE)
     assert fitted.feature_specs == (GOOD,)
-    by_key = {(head.task, head.emotion): head for head in fitted.heads}
+    by_key = {head.key: head for head in fitted.heads}
     assert by_key["EI-reg", "joy"].metrics["pearson"] > 0.85
     assert by_key["E-c", None].metrics["jaccard"] > 0.7
     assert by_key["V-oc", None].metrics["pearson"] > 0.8

@@ -1,4 +1,4 @@
-"""The numbers of a data card, computed from the tables once; both cards only show them."""
+"""The numbers of a data card, computed from the tables once; the page only shows them."""
 
 from __future__ import annotations
 

@@ -1,16 +1,60 @@
-"""What both cards say: titles, and the sentences on what a reader should know before using the data."""
+"""card.html: titles, tables, what to know before use; laid out by `reports/templates/data_card.html`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from emollm.data.datacard.facts import Card, Table, total_rows
+from emollm.data.datacard.counts import Card, Table, total_rows
+from emollm.data.datacard.histograms import label_histograms, length_histogram
+from emollm.reports.charts import bars, columns
+from emollm.reports.page import render
 
 TITLES = {
     "aaid": "AAID: affect instructions for training",
     "aeb": "AEB: the affect benchmark",
     "own": "Instructions from own labels",
 }
+
+
+def page(card: Card) -> str:
+    """The whole page."""
+    # Parts of a benchmark ask different things, splits the same: parts get a chart each, splits share theirs.
+    splits = [table.name for table in card.tables] if card.job != "aeb" else []
+    return render(
+        "data_card.html",
+        title=title(card),
+        card=card,
+        wording=wording(card),
+        summary=summary(card),
+        warnings=warnings(card),
+        rows=rows_table(card),
+        splits=splits,
+        labels=[
+            {**one._asdict(), "chart": (columns if one.upright else bars)(one.labels, one.series)}
+            for one in label_histograms(card)
+        ],
+        lengths=_lengths(card, together=bool(splits)),
+        length_rows=[
+            [t.name, t.texts, t.lengths.text_median, t.lengths.text_most, t.lengths.row_median, t.lengths.row_most]
+            for t in card.tables
+        ],
+        duplicate_rows=[
+            [t.name, t.texts, t.duplicates.texts, t.duplicates.examples, t.duplicates.contradictions]
+            for t in card.tables
+        ],
+        overlap_rows=[[o.of, o.within, o.texts, o.same, o.same_question, o.alike] for o in card.overlaps],
+        files=[[name, f"{sha[:16]}…"] for name, sha in card.facts["files"].items()],
+    )
+
+
+def _lengths(card: Card, *, together: bool) -> list[dict[str, Any]]:
+    labels, series = length_histogram(card)
+    if together:
+        return [{"name": "", "chart": columns(labels, series, width=560, height=150)}]
+    # Small charts have room for the lower edges only.
+    labels = [label.partition("\N{EN DASH}")[0] for label in labels]
+    return [{"name": one.name, "chart": columns(labels, [one], height=80)} for one in series]
 
 
 def title(card: Card) -> str:
@@ -67,7 +111,7 @@ def wording(card: Card) -> str:
 
 
 def rows_table(card: Card) -> tuple[list[str], list[list[int | str]]]:
-    """Header and lines: rows a question, and how many rows each wording of it has.
+    """Header and lines: rows per question, and how many rows each wording of it has.
 
     Splits stand side by side; a benchmark's parts, which ask different things, below each other.
     """

@@ -1,27 +1,19 @@
-"""What stands in both reports: notes, costs, what invalid answers change, the worst mistakes."""
+"""What the report says beside its tables: notes, costs, what invalid answers change, the worst mistakes."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from emollm.core.answers import answer_string, to_unit
 from emollm.core.tasks import Kind
-from emollm.data.aeb import AEB
 from emollm.evaluation.measured import Evaluation, Measured
 from emollm.evaluation.options import EvaluateConfig
-from emollm.evaluation.published import SOURCE
-from emollm.evaluation.report.main_table import DERIVED
+from emollm.evaluation.published import PUBLISHED_ROWS, SOURCE
+from emollm.evaluation.report.main_table import DERIVED, TAUGHT, mark_of
 from emollm.evaluation.report.terminal import format_score
 from emollm.metrics.predictions import Prediction
 from emollm.metrics.scores import POLICIES, split_tasks
-
-PUBLISHED_ROWS = Counter[str]()
-"""Rows that the quoted figures were measured on, by task."""
-for _part in AEB:
-    for _question, _rows in _part.questions.items():
-        PUBLISHED_ROWS[_question.partition(".")[0]] += _rows
 
 
 class Mistake(NamedTuple):
@@ -49,15 +41,21 @@ def notes(config: EvaluateConfig, evaluation: Evaluation) -> list[str]:
             f"Not the published rows, so do not take small differences to quoted figures for real: {'; '.join(part)}."
         )
     main = evaluation.measured[0]
-    if untaught := main.system.facts.get("untaught"):
-        found.append(f"{main.system.name} was never taught, and is asked all the same: {', '.join(untaught)}.")
     for measured in evaluation.measured:
-        if derived := measured.system.facts.get("derived"):
-            which = ", ".join(f"{task} from {source}" for task, source in derived.items())
+        name, learnt = measured.system.name, measured.system.facts.get("learnt", {})
+        marks = {task: mark_of(measured, task) for task in learnt}
+        if derived := [f"{task} {how}" for task, how in learnt.items() if marks[task] == DERIVED]:
             found.append(
-                f"{DERIVED} {measured.system.name} has not learnt these tasks: its answers follow from those to "
-                f"another by a fixed map: {which}."
+                f"{DERIVED} {name} has no labels of these tasks: its answers follow by a fixed map from those to "
+                f"another: {'; '.join(derived)}."
             )
+        if taught := [task for task in learnt if marks[task] == TAUGHT]:
+            found.append(
+                f"{TAUGHT} {name} learnt labels of {', '.join(taught)}, which no published system did: theirs are "
+                "zero-shot figures, of models fitted on AAID alone."
+            )
+        if untaught := [task for task, how in learnt.items() if how.startswith("not trained")]:
+            found.append(f"{name} has learnt nothing of, and is asked all the same: {', '.join(untaught)}.")
         asked = sum(r.rows for r in measured.results)
         there = sum(_most_rows(evaluation, r.task) for r in measured.results)
         if asked < there:

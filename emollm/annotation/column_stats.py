@@ -88,7 +88,7 @@ class Column:
         ]
 
 
-class Facts:
+class ColumnStats:
     """All columns of an output."""
 
     def __init__(self, tasks: Sequence[Task]) -> None:
