@@ -22,7 +22,8 @@ from emollm.core.options import ClusterConfig, Config, read_config, run_job
 from emollm.doctor import checks
 from emollm.doctor.finding import Finding, all_passed, as_json, as_text
 from emollm.doctor.probe import Ask, NodeFacts, Probe
-from emollm.runtime.session import LIGHT_TASK_CPUS, ray_session
+from emollm.runtime.placement import LIGHT_TASK_CPUS
+from emollm.runtime.session import ray_session
 
 
 class DoctorConfig(Config):
