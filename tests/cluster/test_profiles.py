@@ -39,8 +39,8 @@ def test_a_profile_is_larger_than_the_recipes_own_cluster() -> None:
     assert train("--recipe", "emollama-chat-7b", "--cluster.profile", "laptop").cluster.gpus_per_worker == 0
     assert train("--recipe", "emollama-chat-7b", "--cluster.num-workers", "4").cluster.gpus_per_worker == 1
     # A frozen base is not trained in steps, and nobody has asked for the recipe's evaluations.
-    assert train("--recipe", "smollm2-lora", "--objective", "heads").evaluations == 12
-    assert train("--recipe", "smollm2-lora", "--objective", "heads", "--freeze").evaluations is None
+    assert train("--recipe", "smollm2-lora", "--objective", "heads").num_evaluations == 12
+    assert train("--recipe", "smollm2-lora", "--objective", "heads", "--freeze").num_evaluations is None
 
 
 def test_what_is_given_beside_a_profile_wins_wherever_it_is_given(tmp_path: Path) -> None:
