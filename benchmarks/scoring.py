@@ -232,7 +232,8 @@ def through_ray(args: argparse.Namespace, num_posts: int) -> dict[str, float]:
     import ray
 
     from emollm.core.options import ClusterConfig
-    from emollm.runtime.session import map_on_actors, quiet_ray_data, ray_session
+    from emollm.runtime.pools import map_on_actors, quiet_ray_data
+    from emollm.runtime.session import ray_session
 
     cluster, size = ClusterConfig(num_workers=1), 64
     texts = read_posts(args.posts, num_posts + size)

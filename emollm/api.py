@@ -40,7 +40,7 @@ def annotate(
     `texts` is a string, a list of strings, a pandas Series or DataFrame (its `text_column`; its other columns and
     index are kept), or a `Path` of a .jsonl, .csv, .parquet or .txt file. `tasks` are names of tasks that the model
     knows; "profile" is the eleven questions of SemEval-2018. `model` is a model directory, a base by name, or an
-    open scorer to use again; None: $EMOLLM_MODEL, else the model in the box. `options` go to
+    open scorer to use again; None: $EMOLLM_MODEL, else the bundled default model. `options` go to
     `emollm.scoring.open.open_scorer`.
 
     Columns: `text`, then `ei_reg_joy`, `v_reg`, `e_c`, ..., named as in an annotated corpus, in the tasks' own

@@ -1,4 +1,4 @@
-"""The model in the box: what ships, that it answers, and what it says of itself."""
+"""The bundled default model: what ships, that it answers, and what it says of itself."""
 
 from __future__ import annotations
 

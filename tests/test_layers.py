@@ -39,7 +39,7 @@ ALLOWED: dict[str, set[str]] = {
 MAY_IMPORT_RAY = {
     "emollm/runtime",
     "emollm/serve",
-    "emollm/doctor",
+    "emollm/doctor.py",
     "emollm/annotation",
     "emollm/evaluation/predict.py",
     "emollm/training/ray_train.py",

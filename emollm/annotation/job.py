@@ -43,7 +43,7 @@ class Job:
     def settle(self, cluster: ClusterConfig) -> AnnotateConfig:
         """Decide what was left open, once and for all actors: their GPUs and their arithmetic. Ray must be up."""
         from emollm.models.precision import resolve_here
-        from emollm.runtime.session import on_a_worker
+        from emollm.runtime.pools import on_a_worker
 
         config = self.config = with_values(self.config, cluster=cluster)
         if self.identity["precision"] == UNDECIDED:

@@ -33,7 +33,7 @@ def monitored(*, receive: Callable[[Totals], None], **options: Any) -> Iterator[
     """
     import ray
 
-    from emollm.runtime.session import on_this_node
+    from emollm.runtime.pools import on_this_node
 
     ledger = ray.remote(Ledger).options(num_cpus=0, scheduling_strategy=on_this_node()).remote(**options)
     finished = threading.Event()

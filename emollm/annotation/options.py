@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from typing import Annotated, Self
+from typing import Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from emollm.core.options import ClusterConfig
+from emollm.core.options import ClusterConfig, Location
 from emollm.scoring.options import ScorerConfig
-
-Location = Annotated[str, BeforeValidator(lambda value: os.fspath(value) if isinstance(value, os.PathLike) else value)]
-"""A local path, or a URI such as s3://bucket/folder."""
 
 
 class AnnotateConfig(ScorerConfig):

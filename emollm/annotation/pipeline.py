@@ -58,7 +58,8 @@ def annotate_corpus(
 def run(job: Job, lock: Lock) -> dict[str, Any]:
     """Stage, score what is not scored yet, finish."""
     from emollm.annotation.finish import finish, reopen
-    from emollm.runtime.session import check_resources, ray_session, with_gpus
+    from emollm.runtime.placement import check_resources, with_gpus
+    from emollm.runtime.session import ray_session
 
     config, output, started = job.config, job.output, time.monotonic()
     finished = output.finished() if config.retry_errors else None
@@ -127,7 +128,7 @@ def _stage_on_ray(
     """Every group as a task, as many at a time as there are CPUs."""
     import ray
 
-    from emollm.runtime.session import worker_error
+    from emollm.runtime.errors import worker_error
 
     stage, left = ray.remote(num_cpus=1)(stage_group), list(reversed(groups))
     running: dict[Any, int] = {}

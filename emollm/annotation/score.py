@@ -76,7 +76,8 @@ def _score_blocks(job: Job, blocks: Sequence[Block], ledger: Any) -> None:
 
     from emollm.annotation.actor import ScoreBlock
     from emollm.annotation.blocks import PostsSource
-    from emollm.runtime.session import map_on_actors, quiet_ray_data, worker_error
+    from emollm.runtime.errors import worker_error
+    from emollm.runtime.pools import map_on_actors, quiet_ray_data
 
     config = job.config
     quiet_ray_data()

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from emollm.annotation.options import AnnotateConfig, Location
+from emollm.annotation.options import AnnotateConfig
 from emollm.core.errors import ConfigError
-from emollm.core.options import read_config
+from emollm.core.options import Location, read_config
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -30,7 +30,7 @@ COMMANDS = {
     "audit": Command("commands.audit", "evaluation.options:AuditConfig", "test a model for unfair differences"),
     "build-data": Command("commands.build_data", None, "make training or benchmark data from corpora or own labels"),
     "serve": Command("serve.__main__", "serve.config:ServeConfig", "the HTTP endpoint and its page"),
-    "doctor": Command("doctor.__main__", "doctor.__main__:DoctorConfig", "check a Ray cluster before a long run"),
+    "doctor": Command("doctor", "doctor:DoctorConfig", "check a Ray cluster before a long run"),
     "models": Command("commands.models", None, "list the models and base models that can be named"),
     "samples": Command("commands.samples", None, "copy the bundled sample posts and labels to a folder"),
     "quickstart": Command("commands.quickstart", "commands.quickstart:QuickstartConfig", "the whole road in minutes"),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from emollm.core.bases import BASE_PREFIX, DEFAULT_BASE, DEFAULT_MODEL
-from emollm.core.options import ClusterConfig, Config, read_config
+from emollm.core.options import ClusterConfig, Config, ModelRef, read_config
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,7 +28,7 @@ class QuickstartConfig(Config):
 
     out: Path = Path("runs/quickstart")
     """Folder for everything it makes: data, model, evaluations, annotated posts."""
-    base: str = DEFAULT_BASE
+    base: ModelRef = DEFAULT_BASE
     """Base model to fine-tune."""
     semeval: Path | None = None
     """Folder of SemEval-2018 files. None: the bundled samples."""

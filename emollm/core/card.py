@@ -88,7 +88,7 @@ def card_tasks(model: str) -> tuple[Task, ...]:
 
 
 def card_of(model: str) -> AffectCard | None:
-    """The card of a model directory, or of the model in the box; None of an untrained base, which has none."""
+    """The card of a model directory, or of the bundled default model; None of an untrained base, which has none."""
     if model in BASES or model.startswith(BASE_PREFIX):
         return None
     folder = model_folder(model)

@@ -9,15 +9,17 @@ import os
 import signal
 import sys
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import Enum
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
 
+from emollm.core.bases import BASE_PREFIX
 from emollm.core.errors import ConfigError, EmollmError
 
 
@@ -28,6 +30,23 @@ class Config(BaseModel):
 
 
 C = TypeVar("C", bound=Config)
+
+
+class _Text(Enum):
+    """What an option's text stands for."""
+
+    LOCATION = "location"
+    MODEL = "model"
+
+
+Location = Annotated[
+    str,
+    BeforeValidator(lambda value: os.fspath(value) if isinstance(value, os.PathLike) else value),
+    _Text.LOCATION,
+]
+"""A local path, on a cluster below its storage, or a URI such as s3://bucket/folder."""
+ModelRef = Annotated[str, _Text.MODEL]
+"""A model or base model: a folder, on a cluster below its storage, or else a name."""
 
 
 class ClusterConfig(Config):
@@ -160,12 +179,6 @@ def read_config(cls: type[C], argv: Sequence[str], *, prog: str, bare: Sequence[
         raise ConfigError("\n".join(_explain(cls, e) for e in error.errors())) from None
 
 
-_LOCATIONS = ("input", "out")
-"""Options that are text, for they may be a URI, and otherwise a path."""
-_MODELS = ("model", "base", "teacher", "zero_shot")
-"""Options that are a folder, or else a name."""
-
-
 def _on_storage(config: C) -> C:
     """Relative paths placed below the cluster's storage, as well as models named by a folder there.
 
@@ -182,22 +195,47 @@ def _on_storage(config: C) -> C:
                 "deletes; give an absolute path, or the shared folder as --cluster.storage"
             )
         return config
-    return with_values(config, **{name: _placed(name, value, cluster.storage) for name, value in config})
+    return _placed(config, cluster.storage)
 
 
-def _placed(name: str, value: Any, storage: Path) -> Any:
-    """An option's value with the relative paths in it below `storage`."""
-    if isinstance(value, Config) and not isinstance(value, ClusterConfig):
-        return with_values(value, **{inner: _placed(inner, v, storage) for inner, v in value})
-    if isinstance(value, tuple) and all(isinstance(each, Path) for each in value):
-        return tuple(storage / each for each in value)
-    if isinstance(value, Path) or (name in _LOCATIONS and value and "://" not in str(value)):
-        return type(value)(storage / value)  # an absolute path stays what it is
-    if name in _MODELS and value:
-        prefix = "base:" if value.startswith("base:") else ""
+def _placed(config: C, storage: Path) -> C:
+    """The options with the relative paths among them below `storage`, those of their sections included."""
+    values: dict[str, Any] = {}
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        if isinstance(value, Config) and not isinstance(value, ClusterConfig):
+            values[name] = _placed(value, storage)
+        elif isinstance(value, tuple):
+            values[name] = tuple(_on(storage, each, field) for each in value)
+        else:
+            values[name] = _on(storage, value, field)
+    return with_values(config, **values)
+
+
+def _on(storage: Path, value: Any, field: Any) -> Any:
+    """A single value of an option below `storage`, if its type is a path, a location or a model; else as it is."""
+    if isinstance(value, Path):
+        return storage / value  # an absolute path stays what it is
+    if not isinstance(value, str):
+        return value
+    marks = list(_marks(field))
+    if _Text.LOCATION in marks and "://" not in value:
+        return str(storage / value)
+    if _Text.MODEL in marks:
+        prefix = BASE_PREFIX if value.startswith(BASE_PREFIX) else ""
         folder = storage / value.removeprefix(prefix)
         return f"{prefix}{folder}" if folder.is_dir() else value
     return value
+
+
+def _marks(field: Any) -> Iterator[Any]:
+    """What `Annotated` says of a field's text, also inside `X | None` and `tuple[X, ...]`."""
+    yield from field.metadata
+    waiting = [field.annotation]
+    while waiting:
+        annotation = waiting.pop()
+        yield from getattr(annotation, "__metadata__", ())
+        waiting += get_args(annotation)
 
 
 def option_names(cls: type[BaseModel], prefix: str = "--") -> list[str]:

@@ -61,7 +61,7 @@ class AaidConfig(BuildConfig):
     """Build AAID-style instructions for training and validation from SemEval-2018 Task 1."""
 
     semeval: Path = SAMPLES / "semeval2018"
-    """Folder with the official files of any of the five tasks, train and dev; by default the samples in the box."""
+    """Folder with the official files of any of the five tasks, train and dev; by default the bundled samples."""
     language: Literal["En", "Es", "Ar"] = "En"
     """Which of the official languages; the wordings stay English."""
     templates: Path | None = None

@@ -52,7 +52,7 @@ def calibrate_model(
     """
     folder = Path(model_folder(config.model))
     card = card_of(config.model)
-    # The model in the box is part of the package: what is fitted to it belongs to a copy.
+    # The bundled default model is part of the package: what is fitted to it belongs to a copy.
     if card is None or bundled(config.model) or not os.access(folder, os.W_OK):
         where = f"copy {folder} and name the copy" if folder.is_dir() else "name a model directory"
         raise ModelError(f"{config.model} has no card that can be written; {where}")

@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from emollm.core.bases import DEFAULT_BASE, DEFAULT_MODEL
-from emollm.core.options import ClusterConfig, Config
+from emollm.core.options import ClusterConfig, Config, ModelRef
 from emollm.evaluation.baselines.endpoint import EndpointConfig
 from emollm.evaluation.external import Parser, Scale
 from emollm.metrics.scores import Invalid
@@ -23,7 +23,7 @@ LOCAL: tuple[Baseline, ...] = ("constant", "vader", "textblob")
 class EvaluateConfig(ScorerConfig):
     """Measure a model, baselines or external predictions on labelled rows, and write a report."""
 
-    model: str | None = None  # type: ignore[assignment]
+    model: ModelRef | None = None  # type: ignore[assignment]
     """Model directory, the bundled default model by name, or an untrained base: its registry name, or base:FOLDER.
     None: the bundled default model, or none if --predictions or --compare-with are given."""
     data: Path | None = None
@@ -58,7 +58,7 @@ class EvaluateConfig(ScorerConfig):
     beside this run's, without being scored again."""
     lexicon: Path | None = None
     """Emotion word list for the lexicon baseline, in the form of the NRC lexicon, or JSON."""
-    zero_shot: str = DEFAULT_BASE
+    zero_shot: ModelRef = DEFAULT_BASE
     """Untrained base of the zero-shot baseline."""
     slow_rows: int = Field(40, ge=1)
     """Questions per task and emotion, at most and evenly spread, for the zero-shot and endpoint baselines."""
@@ -105,7 +105,7 @@ class EvaluateConfig(ScorerConfig):
 class CalibrateConfig(ScorerConfig):
     """Calibrate a model's probabilities on validation rows, and store the maps in its card."""
 
-    model: str
+    model: ModelRef
     """Model directory; its affect.json is rewritten."""
     data: Path
     """Data folder that `emollm build-data` wrote: its validation rows, which the model was not trained on."""

@@ -52,15 +52,10 @@ def predict(
 
     `on_rows` gets the number of newly answered ones, on another thread.
     """
-    from emollm.runtime.session import (
-        check_resources,
-        map_on_actors,
-        quiet_ray_data,
-        ray_session,
-        reports_to,
-        with_gpus,
-        worker_error,
-    )
+    from emollm.runtime.errors import worker_error
+    from emollm.runtime.placement import check_resources, with_gpus
+    from emollm.runtime.pools import map_on_actors, quiet_ray_data, reports_to
+    from emollm.runtime.session import ray_session
     from emollm.scoring.rows import ScoreQuestions
 
     order = _order(questions, resolve_engine(model, options["engine"]))

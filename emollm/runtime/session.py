@@ -5,27 +5,19 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import pickle
-import queue
-import re
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from emollm.core import errors
-from emollm.core.errors import EmollmError, ResourceError
-from emollm.core.options import ClusterConfig, with_values
+from emollm.core.errors import ResourceError
+from emollm.core.options import ClusterConfig
+from emollm.runtime.placement import LIGHT_TASK_CPUS
 
-T = TypeVar("T")
-
-LIGHT_TASK_CPUS = 1
-"""CPUs left for the tasks that read, split and write: actors on every CPU would wait for them for ever."""
 _STARTS = 3
 """Of a private Ray, before it is given up."""
+LOOPBACK = "127.0.0.1"
 
 
 @contextlib.contextmanager
@@ -44,12 +36,13 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
     address = cluster.ray_address or os.environ.get("RAY_ADDRESS") or "local"
     settings: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
-        settings |= {"include_dashboard": False, "num_cpus": (os.cpu_count() or 1) + LIGHT_TASK_CPUS}
+        settings |= {"include_dashboard": False, "num_cpus": usable_cpus() + LIGHT_TASK_CPUS}
     # One clear report of our own instead of each worker's log lines; those stay in Ray's session folder.
-    start_ray(settings)
     try:
-        with _native_stderr_aside():
-            yield
+        with _without_rays_messages():
+            start_ray(settings)
+            with _native_stderr_aside():
+                yield
     finally:
         ray.shutdown()
 
@@ -57,13 +50,16 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
 def start_ray(settings: dict[str, Any]) -> None:
     """`ray.init` with these; a private Ray that is not up after Ray's 30 s, which no option changes, is started again.
 
-    Raises ResourceError if it does not come up, or the address does not answer.
+    A private Ray listens on loopback alone. Raises ResourceError if it does not come up, or the address does not
+    answer.
     """
     import ray
 
+    private = settings["address"] == "local"
     for _ in range(_STARTS):
         try:
-            ray.init(**settings)
+            with _on_loopback() if private else contextlib.nullcontext():
+                ray.init(**settings, **({"_node_ip_address": LOOPBACK} if private else {}))
             return
         except Exception as error:
             reason = str(error).strip().split("\n")[0]
@@ -75,6 +71,71 @@ def start_ray(settings: dict[str, Any]) -> None:
     raise ResourceError(
         f"Ray did not start in 30 s, {_STARTS} times: this machine is too busy; run the same command again"
     )
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may use: fewer than the machine has under taskset, or in a container with a limit."""
+    from ray._private.utils import get_num_cpus
+
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(allowed, int(get_num_cpus())))
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """A Ray that is started inside the block has 127.0.0.1 as its node's address, so all of its servers bind to it.
+
+    Trap: Ray replaces that address by the machine's own in a network, unless it believes that clusters are not
+    supported, as on macOS and Windows. gloo and NCCL look for an interface themselves, so they are told.
+    """
+    from ray._private import ray_constants
+
+    interface = "lo0" if sys.platform == "darwin" else "lo"
+    interfaces = {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": interface}
+    before = {name: os.environ.get(name) for name in interfaces}
+    os.environ |= interfaces
+    try:
+        with _replaced(ray_constants, "ENABLE_RAY_CLUSTER", False):
+            yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def serve_on_loopback() -> None:
+    """To be called in a Serve replica while it loads: where its Ray is on loopback, so is the port of its gRPC server.
+
+    Serve binds it to every address, whatever the node's, and it asks for no token.
+    """
+    import ray
+    from ray.serve._private import replica
+
+    if ray.util.get_node_ip_address() != LOOPBACK:
+        return
+    bind = replica.add_port_to_grpc_server
+    replica.add_port_to_grpc_server = lambda server, address: bind(server, address.replace("[::]", LOOPBACK))
+
+
+@contextlib.contextmanager
+def _without_rays_messages() -> Iterator[None]:
+    """Ray prints no messages of its own, such as "(raylet) A worker died ...", into the job's output.
+
+    The jobs tell of deaths themselves; Ray's words, with colour codes and several lines for each, stay in its logs.
+    """
+    from ray._private import worker
+
+    with _replaced(worker, "print_to_stdstream", lambda *_args, **_options: None):
+        yield
+
+
+@contextlib.contextmanager
+def _replaced(module: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
 
 
 @contextlib.contextmanager
@@ -106,204 +167,3 @@ def _native_stderr_aside() -> Iterator[None]:
             sys.stderr = before
         ours.close()
         log.close()
-
-
-def check_resources(cluster: ClusterConfig, *, what: str, reads_data: bool = False) -> None:
-    """Raise ResourceError if the workers asked for can never be placed; Ray itself would wait without a word.
-
-    With `reads_data` the tasks that feed the workers need `LIGHT_TASK_CPUS` beside them. Nodes that an autoscaler
-    has yet to bring are asked for, and waited for up to `cluster.wait_for_nodes_s`.
-    """
-    lacking = _lacking(cluster, what, reads_data=reads_data)
-    if lacking and cluster.wait_for_nodes_s:
-        lacking = _wait_for_nodes(cluster, what, reads_data=reads_data)
-    if lacking:
-        raise ResourceError(lacking)
-
-
-def _lacking(cluster: ClusterConfig, what: str, *, reads_data: bool) -> str | None:
-    """What Ray has too little of, in a sentence with numbers."""
-    import ray
-
-    have = ray.cluster_resources()
-    need_cpus = cluster.num_workers * cluster.cpus_per_worker + (LIGHT_TASK_CPUS if reads_data else 0)
-    need_gpus = cluster.num_workers * cluster.gpus
-    for name, need, option in (("CPU", need_cpus, "cpus"), ("GPU", need_gpus, "gpus")):
-        and_feeders = " and what feeds them" if reads_data and name == "CPU" else ""
-        if need > have.get(name, 0):
-            return (
-                f"{cluster.num_workers} {what}{and_feeders} need {need:g} {name}s; Ray has {have.get(name, 0):g}; "
-                f"lower --cluster.num-workers (now {cluster.num_workers}) or --cluster.{option}-per-worker, or use a "
-                "larger cluster"
-            )
-    return None
-
-
-def _wait_for_nodes(cluster: ClusterConfig, what: str, *, reads_data: bool) -> str | None:
-    """Ask the autoscaler for the workers' resources and wait; what is still lacking at the end, if anything."""
-    from ray.autoscaler.sdk import request_resources
-
-    worker = {"CPU": cluster.cpus_per_worker, "GPU": cluster.gpus}
-    bundles = [{name: amount for name, amount in worker.items() if amount}] * cluster.num_workers
-    request_resources(bundles=bundles + ([{"CPU": LIGHT_TASK_CPUS}] if reads_data else []))
-    print(f"waiting up to {cluster.wait_for_nodes_s:g} s for nodes", file=sys.stderr, flush=True)
-    give_up = time.monotonic() + cluster.wait_for_nodes_s
-    try:
-        while lacking := _lacking(cluster, what, reads_data=reads_data):
-            if time.monotonic() > give_up:
-                return f"{lacking}; no more nodes came in {cluster.wait_for_nodes_s:g} s"
-            time.sleep(1)
-        return None
-    finally:
-        # A request stands until the next one: left, it would keep idle nodes, and their bill, for ever.
-        request_resources(bundles=[])
-
-
-def with_gpus(cluster: ClusterConfig, *, device: str = "auto") -> ClusterConfig:
-    """The same with `gpus_per_worker` decided: 1 where Ray has a GPU for each worker, else 0. Ray must be up.
-
-    `device` is what the job asks for: "cpu" takes no GPU, "cuda" takes one per worker, there or not.
-
-    Where there are GPUs, one line on stderr says what is used of them.
-    """
-    import ray
-
-    have = ray.cluster_resources().get("GPU", 0.0)
-    if device == "cpu":
-        return with_values(cluster, gpus_per_worker=0.0)
-    if cluster.gpus_per_worker is None:
-        enough = have >= cluster.num_workers or device == "cuda"
-        if have:
-            used = "one for each worker" if enough else f"none: there are {cluster.num_workers} workers"
-            print(f"Ray has {have:g} GPUs, used: {used} (--cluster.gpus-per-worker)", file=sys.stderr, flush=True)
-        return with_values(cluster, gpus_per_worker=1.0 if enough else 0.0)
-    if have and not cluster.gpus:
-        print(f"Ray has {have:g} GPUs, used: none (--cluster.gpus-per-worker 0)", file=sys.stderr, flush=True)
-    return cluster
-
-
-def on_a_worker(cluster: ClusterConfig, ask: Callable[..., T], *args: Any) -> T:
-    """What `ask(*args)` returns in a process with the CPUs and GPUs of a worker. Ray must be up."""
-    import ray
-
-    task = ray.remote(num_cpus=cluster.cpus_per_worker, num_gpus=cluster.gpus)(ask)
-    found: T = ray.get(task.remote(*args))
-    return found
-
-
-def on_this_node() -> Any:
-    """Where an actor belongs that a job cannot lose: it goes when the driver goes, and no other node takes it along."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-
-
-class Reports:
-    """Where remote workers put reports; a handle that may be sent to them."""
-
-    def __init__(self, queue: Any) -> None:
-        self._queue = queue
-
-    def put(self, report: Any) -> None:
-        """Hand a report over; returns when it has arrived."""
-        # As bytes: the actor that holds the queue would load a report's module, and torch with it, to pass it on.
-        self._queue.put(pickle.dumps(report))
-
-
-@contextlib.contextmanager
-def reports_to(receive: Callable[[Any], None]) -> Iterator[Reports]:
-    """What remote workers put reports in; `receive` gets each one, on a thread of this process."""
-    from ray.util.queue import Empty, Queue
-
-    reports = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": on_this_node()})
-    finished = threading.Event()
-
-    def drain() -> None:
-        while True:
-            try:
-                report = reports.get(timeout=0.5)
-            except (Empty, queue.Empty):
-                if finished.is_set():
-                    return
-                continue
-            receive(pickle.loads(report))
-
-    thread = threading.Thread(target=drain, daemon=True)
-    thread.start()
-    try:
-        yield Reports(reports)
-    finally:
-        finished.set()
-        thread.join(timeout=10)
-        reports.shutdown(force=True)
-
-
-def map_on_actors(
-    dataset: Any,
-    callable_class: type,
-    options: dict[str, Any],
-    cluster: ClusterConfig,
-    *,
-    batch_size: int | None,
-    max_workers: int | None = None,
-) -> Any:
-    """The dataset mapped by a pool of `cluster.num_workers` actors, each holding one `callable_class(**options)`.
-
-    The class is also told the `device` and `num_threads` that the cluster gives each actor; "auto" is the GPU that
-    PyTorch sees, so that a GPU that Ray was only told of works as a CPU. `batch_size` None gives it whole blocks. With
-    `max_workers` the pool grows while more than it can do is waiting and there is room.
-    """
-    from ray.data import ActorPoolStrategy
-
-    # Not `map_batches`: for GPUs it demands a `batch_size`, and with one it joins and cuts blocks.
-    return dataset.map_batches_internal(
-        callable_class,
-        fn_constructor_kwargs={
-            **options,
-            # Told "cpu" where none is reserved: such an actor may see a GPU that is another's.
-            "device": options.get("device", "auto") if cluster.gpus else "cpu",
-            "num_threads": max(1, int(cluster.cpus_per_worker)),
-        },
-        compute=ActorPoolStrategy(
-            min_size=cluster.num_workers,
-            max_size=max_workers or cluster.num_workers,
-            # One in work and one at hand: what waits at an actor that dies is sent elsewhere.
-            max_tasks_in_flight_per_actor=2,
-        ),
-        num_cpus=cluster.cpus_per_worker,
-        num_gpus=cluster.gpus,
-        batch_size=batch_size,
-        batch_format="pyarrow",
-    )
-
-
-def quiet_ray_data() -> None:
-    """No bars and log lines of Ray Data's own: the jobs show theirs. Its log files stay."""
-    import ray.data
-
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    logger = logging.getLogger("ray.data")
-    logger.propagate = False
-    for handler in logger.handlers:
-        if not isinstance(handler, logging.FileHandler):
-            handler.setLevel(logging.CRITICAL + 1)
-
-
-def worker_error(error: BaseException, *, doing: str) -> EmollmError:
-    """What a worker's own code raised, out of the exception that Ray raises in its place.
-
-    Ray Data carries the cause as text only. An error of ours comes back as itself; any other as ResourceError
-    with its last line.
-    """
-    text = str(error)
-    if ours := _OWN_ERROR.findall(text):
-        name, message = ours[-1]
-        cls: type[EmollmError] = getattr(errors, name)
-        return cls(message)
-    # The worker's traceback ends in the line before Ray's own begins.
-    lines = [line for line in text.split("The above exception")[0].strip().splitlines() if line.strip()]
-    return ResourceError(f"{doing} failed: {lines[-1] if lines else type(error).__name__}")
-
-
-_OWN_ERROR = re.compile(r"^emollm\.core\.errors\.(\w+): (.*)$", re.MULTILINE)

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from emollm.core.bases import DEFAULT_MODEL
-from emollm.core.options import Config
+from emollm.core.options import Config, ModelRef
 from emollm.scoring.constrained.search import SearchOptions
 from emollm.scoring.scorer import UNDECIDED, Device, Engine, Precision
 
@@ -15,7 +15,7 @@ from emollm.scoring.scorer import UNDECIDED, Device, Engine, Precision
 class ScorerConfig(Config):
     """A model and its inference engine."""
 
-    model: str = DEFAULT_MODEL
+    model: ModelRef = DEFAULT_MODEL
     """Model directory, the bundled default model by name, or an untrained base: its registry name, or base:FOLDER."""
     engine: Engine = "auto"
     """Inference engine. heads: one forward pass per post. constrained: exact probabilities of the closed answers, by

@@ -34,7 +34,7 @@ def metrics_address(node: Mapping[str, Any]) -> str:
 
 def check_room(cluster: ClusterConfig) -> None:
     """Raise ResourceError, in words of this command's options, if the replicas do not fit into the Ray that is up."""
-    from emollm.runtime.session import check_resources
+    from emollm.runtime.placement import check_resources
 
     try:
         check_resources(cluster, what="replicas")
@@ -52,7 +52,8 @@ def main(argv: Sequence[str]) -> None:
     import ray
     from ray import serve
 
-    from emollm.runtime.session import ray_session, with_gpus
+    from emollm.runtime.placement import with_gpus
+    from emollm.runtime.session import ray_session
     from emollm.serve.start import deploy
 
     cluster = ClusterConfig(

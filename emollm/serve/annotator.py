@@ -22,6 +22,7 @@ from emollm.core.prompts import Question, questions_for
 from emollm.core.tasks import select_tasks
 from emollm.models.device import resolve_device
 from emollm.models.precision import resolve_precision
+from emollm.runtime.session import serve_on_loopback
 from emollm.scoring.open import open_scorer, resolve_engine
 from emollm.serve.batching import FairGate, Piece
 from emollm.serve.config import ServeConfig
@@ -50,6 +51,7 @@ def batch_budget(config: ServeConfig) -> int:
 @serve.deployment
 class Annotator:
     def __init__(self, options: Mapping[str, Any]) -> None:
+        serve_on_loopback()
         config = ServeConfig.model_validate(dict(options))
         self._config = config
         device = resolve_device(config.device if config.gpus_per_replica else "cpu")

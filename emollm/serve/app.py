@@ -22,6 +22,7 @@ from emollm import __version__
 from emollm.core.bases import anywhere
 from emollm.core.card import card_tasks
 from emollm.core.options import with_values
+from emollm.runtime.session import serve_on_loopback
 from emollm.scoring.open import resolve_engine
 from emollm.serve.annotator import Annotator, batch_budget
 from emollm.serve.auth import check_access
@@ -160,6 +161,7 @@ class Http:
     """The HTTP processes: they hold no model and stay up while replicas of the model come and go."""
 
     def __init__(self, options: Mapping[str, Any], keys: Mapping[str, str], annotator: Any) -> None:
+        serve_on_loopback()
         self._gateway = Gateway(ServeConfig.model_validate(dict(options)), annotator)
         self._keys = keys
 

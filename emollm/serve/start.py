@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
-from emollm.core import errors
 from emollm.core.errors import EmollmError, ResourceError
+from emollm.runtime.errors import own_error
 from emollm.serve.config import ServeConfig
-
-_OWN_ERROR = re.compile(r"emollm\.core\.errors\.(\w+): (.*)")
 
 
 def deploy(config: ServeConfig, *, name: str = "emollm", route_prefix: str = "/") -> None:
@@ -30,8 +26,7 @@ def _cause(name: str, error: RuntimeError) -> EmollmError:
     application = serve.status().applications.get(name)
     messages = [state.message for state in application.deployments.values() if state.message] if application else []
     for message in messages:
-        if found := _OWN_ERROR.findall(message):
-            kind: type[EmollmError] = getattr(errors, found[-1][0])
-            return kind(found[-1][1])
+        if ours := own_error(message):
+            return ours
     lines = [line for line in "\n".join([str(error), *messages]).splitlines() if line.strip()]
     return ResourceError(f"the endpoint did not start: {lines[-1]}")

@@ -20,15 +20,10 @@ from emollm.core.folders import check_new, new_folder, write_run
 from emollm.core.heads_card import FeatureSpec, HeadsCard, Prompt
 from emollm.core.options import with_values
 from emollm.core.tasks import Task
-from emollm.runtime.session import (
-    check_resources,
-    map_on_actors,
-    quiet_ray_data,
-    ray_session,
-    reports_to,
-    with_gpus,
-    worker_error,
-)
+from emollm.runtime.errors import worker_error
+from emollm.runtime.placement import check_resources, with_gpus
+from emollm.runtime.pools import map_on_actors, quiet_ray_data, reports_to
+from emollm.runtime.session import ray_session
 from emollm.scoring.heads.derive import derived_heads, with_derived
 from emollm.scoring.heads.extract import POOLINGS, PROMPTS, ReadPosts, candidate_layers, column
 from emollm.scoring.heads.fit import FittedHeads, fit_heads

@@ -10,13 +10,17 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from emollm.core.bases import DEFAULT_BASE
 from emollm.core.heads_card import Pooling
-from emollm.core.options import ClusterConfig, Config
+from emollm.core.options import ClusterConfig, Config, ModelRef
 from emollm.training.recipes import with_recipe
 
 # Words of a command line are text, and pydantic takes no "2" for the literal 2.
 ZeroStage = Annotated[
     Literal[0, 2, 3], BeforeValidator(lambda value: int(value) if value in ("0", "2", "3") else value)
 ]
+
+
+def _rate_of_method(given: dict[str, Any]) -> float:
+    return 1e-4 if given.get("method") == "full" else 1e-3
 
 
 class HeadOptions(Config):
@@ -51,7 +55,7 @@ class TrainConfig(Config):
     override it."""
     plan: bool = False
     """Print parameters, steps, memory per worker and hours, and exit without training."""
-    base: str = DEFAULT_BASE
+    base: ModelRef = DEFAULT_BASE
     """Base model: a name from the registry, a local folder, or a Hugging Face hub id."""
     objective: Literal["generate", "heads", "both"] = "generate"
     """Training objective. generate: instruction tuning (next-token loss on the answer). heads: regression and
@@ -60,7 +64,7 @@ class TrainConfig(Config):
     """With --objective heads: keep the base model frozen and fit the heads in closed form. Minutes on a CPU."""
     heads: HeadOptions = HeadOptions()
     """Features of the heads."""
-    teacher: str | None = None
+    teacher: ModelRef | None = None
     """Distillation: model whose probabilities on --unlabelled are the targets. Needs --objective heads --freeze."""
     teacher_engine: Literal["auto", "constrained", "heads"] = "auto"
     """Inference engine of the teacher."""
@@ -90,8 +94,8 @@ class TrainConfig(Config):
     """Rows per optimizer step, summed over workers and gradient accumulation."""
     micro_batch_size: int = Field(8, ge=1)
     """Rows per worker in one forward and backward pass."""
-    learning_rate: float = Field(1e-3, gt=0)
-    """Peak learning rate. About 1e-3 suits LoRA, 1e-4 a full fine-tune of a small model."""
+    learning_rate: float = Field(default_factory=_rate_of_method, gt=0)
+    """Peak learning rate. Default: 1e-3 with --method lora, 1e-4 with --method full."""
     weight_decay: float = Field(1e-5, ge=0)
     """AdamW weight decay."""
     warmup_fraction: float = Field(0.05, ge=0, lt=1)

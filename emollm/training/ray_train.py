@@ -14,7 +14,9 @@ from emollm.core.bases import anywhere
 from emollm.core.errors import ConfigError, DataError, EmollmError, TrainingError
 from emollm.core.folders import check_new, new_folder, write_run
 from emollm.core.options import with_values
-from emollm.runtime.session import check_resources, on_a_worker, ray_session, reports_to, with_gpus
+from emollm.runtime.placement import check_resources, with_gpus
+from emollm.runtime.pools import on_a_worker, reports_to
+from emollm.runtime.session import ray_session
 from emollm.training.distil import AskTeacher
 from emollm.training.options import TrainConfig
 from emollm.training.rows import training_rows

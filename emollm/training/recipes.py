@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from emollm.core.bases import DEFAULT_BASE, SERIES
+from emollm.core.options import ClusterConfig
 
 # arXiv 2401.08508, section 4, and its released script, which warms up for 3% where the paper says 5%.
 _PUBLISHED: dict[str, Any] = {
@@ -100,6 +101,8 @@ def with_recipe(values: Mapping[str, Any]) -> Mapping[str, Any]:
     if isinstance(heads, Mapping):
         merged["heads"] = {**recipe.get("heads", {}), **heads}
     cluster = values.get("cluster")
+    if isinstance(cluster, ClusterConfig):
+        cluster = cluster.model_dump(include=cluster.model_fields_set)
     if isinstance(cluster, Mapping) and not cluster.get("profile"):
         merged["cluster"] = {**recipe["cluster"], **cluster}
     return merged

@@ -1,31 +1,19 @@
-"""cluster.yaml passes Ray's own rules and ours; each slip that would be dangerous or dear is told."""
+"""cluster.yaml passes Ray's own rules and starts on an emulated AWS."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from cluster.launcher import check_launcher
-from emollm.core.errors import ConfigError
 from emollm.core.options import read_profile
-from emollm.doctor.finding import Finding, all_passed
 from tests.conftest import ROOT
 
 CLUSTER = ROOT / "cluster.yaml"
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    """A home with a token that only its owner can read."""
-    token = tmp_path / "home" / ".ray" / "auth_token"
-    token.parent.mkdir(parents=True)
-    token.write_text("0" * 64)
-    token.chmod(0o600)
-    return tmp_path / "home"
 
 
 def filled_in() -> dict[str, Any]:
@@ -35,61 +23,38 @@ def filled_in() -> dict[str, Any]:
     return yaml.safe_load(text)  # type: ignore[no-any-return]
 
 
-def failures(cluster: dict[str, Any], folder: Path, home: Path) -> dict[str, Finding]:
-    path = folder / "cluster.yaml"
-    path.write_text(yaml.safe_dump(cluster))
-    return {f.check: f for f in check_launcher(path, home=home) if f.status == "failed"}
-
-
-def test_filled_in_it_passes_and_as_it_is_only_the_placeholders_fail(tmp_path: Path, home: Path) -> None:
-    assert failures(filled_in(), tmp_path, home) == {}
-    (failure,) = [f for f in check_launcher(CLUSTER, home=home) if f.status == "failed"]
+def test_eight_values_are_to_be_filled_in() -> None:
     lines = CLUSTER.read_text().splitlines()
-    numbers = [int(n) for n in failure.says.removeprefix("placeholders in lines ").split(", ")]
-    assert all("FILL IN" in lines[n - 1] for n in numbers)
     assert len([line for line in lines[8:] if "FILL IN" in line]) == 8  # as its head says
+    placeholders = [line for line in lines if re.search(r"-0{17}|\b0{12}\.", line)]
+    assert placeholders and all("FILL IN" in line for line in placeholders)
 
 
-@pytest.mark.parametrize(
-    ("check", "spoil", "said"),
-    [
-        ("schema", lambda c: c.update(max_wrokers=3), "max_wrokers"),
-        ("schema", lambda c: c.update(head_node_type="haed"), "head_node_type"),
-        ("token", lambda c: c.pop("file_mounts"), "not every node asks for a token"),
-        ("token", lambda c: c["docker"]["run_options"].pop(0), "not every node asks for a token"),
-        ("dashboard", lambda c: c.update(head_start_ray_commands=["ray start --head --dashboard-host=::"]), "code"),
-        ("dashboard", lambda c: c.pop("head_start_ray_commands"), "code"),
-        ("firewall", lambda c: c["available_node_types"]["head"]["node_config"].pop("SecurityGroupIds"), "port 22"),
-        ("versions", lambda c: c.pop("setup_commands"), "nightly"),
-        ("versions", lambda c: c["docker"].update(image="emollm:latest"), "not tagged ray-2."),
-        ("storage", lambda c: c["initialization_commands"].clear(), "/mnt/emollm"),
-    ],
-)  # fmt: skip
-def test_a_slip_is_told(check: str, spoil: Callable[[Any], Any], said: str, tmp_path: Path, home: Path) -> None:
+def test_it_passes_rays_own_schema_and_rules() -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    validate_config(prepare_config(filled_in()))
+    with pytest.raises(Exception, match="max_wrokers"):  # Ray's rules are at work
+        validate_config(prepare_config({**filled_in(), "max_wrokers": 3}))
+
+
+def test_what_rays_defaults_would_make_dangerous_or_dear_is_given() -> None:
+    import ray
+
     cluster = filled_in()
-    spoil(cluster)
-    found = failures(cluster, tmp_path, home)
-    assert list(found) == [check]
-    assert said in found[check].says
-    assert found[check].remedy
-
-
-def test_the_token_must_be_there_and_private(tmp_path: Path, home: Path) -> None:
-    token = home / ".ray" / "auth_token"
-    token.chmod(0o644)
-    assert "0644" in failures(filled_in(), tmp_path, home)["token"].says
-    token.unlink()
-    assert "no token" in failures(filled_in(), tmp_path, home)["token"].says
-
-
-def test_machines_that_run_all_the_time_are_told(tmp_path: Path, home: Path) -> None:
-    cluster = filled_in()
-    cluster["available_node_types"]["a100-40gb"]["min_workers"] = 1
-    path = tmp_path / "cluster.yaml"
-    path.write_text(yaml.safe_dump(cluster))
-    findings = check_launcher(path, home=home)
-    assert all_passed(findings)
-    assert [f.says for f in findings if f.status == "warning"] == ["1 a100-40gb run, and cost, all the time"]
+    assert cluster["file_mounts"] == {"~/.ray/auth_token": "~/.ray/auth_token"}
+    assert "--env RAY_AUTH_MODE=token" in cluster["docker"]["run_options"]
+    assert "-v /mnt/emollm:/mnt/emollm" in cluster["docker"]["run_options"]
+    assert cluster["docker"]["image"].endswith(f"/emollm:ray-{ray.__version__}")
+    (start,) = [line for line in cluster["head_start_ray_commands"] if "ray start" in line]
+    assert "--dashboard-host=127.0.0.1" in start
+    # Ray's defaults would install a nightly wheel.
+    assert [cluster[f"{kind}setup_commands"] for kind in ("", "head_", "worker_")] == [[], [], []]
+    for name, node in cluster["available_node_types"].items():
+        # Without a group of its own Ray makes one with port 22 open to the world.
+        assert len(node["node_config"]["SecurityGroupIds"]) == 1
+        assert node.get("min_workers", 0) == 0, name
+    assert any("mount " in line and " /mnt/emollm" in line for line in cluster["initialization_commands"])
 
 
 def test_the_largest_profile_fits_the_file() -> None:
@@ -152,21 +117,3 @@ def test_rays_own_launcher_starts_it_on_an_emulated_aws(aws: dict[str, Any]) -> 
         assert "InstanceLifecycle" not in instance  # not spot
     # Ray made no group of its own: that one would let all the world try port 22.
     assert not [g for g in ec2.describe_security_groups()["SecurityGroups"] if "ray" in g["GroupName"]]
-
-
-def test_what_is_not_known_of_another_cloud_is_not_judged(tmp_path: Path, home: Path) -> None:
-    cluster = filled_in()
-    cluster["provider"] = {"type": "gcp", "region": "us-west1", "project_id": "mine"}
-    path = tmp_path / "cluster.yaml"
-    path.write_text(yaml.safe_dump(cluster))
-    (firewall,) = [f for f in check_launcher(path, home=home) if f.check == "firewall"]
-    assert firewall.status == "skipped"
-
-
-def test_a_file_that_is_none_is_one_line(tmp_path: Path) -> None:
-    for text in (None, "a: [", "- 1"):
-        path = tmp_path / "c.yaml"
-        if text is not None:
-            path.write_text(text)
-        with pytest.raises(ConfigError, match=r"--file .*c\.yaml"):
-            check_launcher(path)

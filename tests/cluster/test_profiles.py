@@ -8,7 +8,7 @@ import pytest
 
 from emollm.annotation.pipeline import AnnotateConfig
 from emollm.core.errors import ConfigError
-from emollm.core.options import ClusterConfig, Config, read_config, with_values
+from emollm.core.options import ClusterConfig, Config, Location, ModelRef, read_config, with_values
 from emollm.evaluation.baselines.endpoint import EndpointConfig
 from emollm.evaluation.options import EvaluateConfig
 from emollm.training.options import TrainConfig
@@ -39,8 +39,8 @@ def test_a_profile_is_larger_than_the_recipes_own_cluster() -> None:
     assert train("--recipe", "emollama-chat-7b", "--cluster.profile", "laptop").cluster.gpus_per_worker == 0
     assert train("--recipe", "emollama-chat-7b", "--cluster.num-workers", "4").cluster.gpus_per_worker == 1
     # A frozen base is not trained in steps, and nobody has asked for the recipe's evaluations.
-    assert train("--recipe", "smollm2-lora", "--objective", "heads").evaluations == 12
-    assert train("--recipe", "smollm2-lora", "--objective", "heads", "--freeze").evaluations is None
+    assert train("--recipe", "smollm2-lora", "--objective", "heads").num_evaluations == 12
+    assert train("--recipe", "smollm2-lora", "--objective", "heads", "--freeze").num_evaluations is None
 
 
 def test_what_is_given_beside_a_profile_wins_wherever_it_is_given(tmp_path: Path) -> None:
@@ -103,9 +103,29 @@ def test_all_paths_are_placed_wherever_they_stand(tmp_path: Path) -> None:
     assert config.model is None
 
 
+def test_what_is_a_path_is_told_by_its_type_and_not_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+
+    class Section(Config):
+        student: ModelRef | None = None
+        input: str = "models/mine"
+
+    class Options(Config):
+        parts: tuple[Location, ...] = ()
+        model: str = "models/mine"
+        section: Section = Section()
+        cluster: ClusterConfig = ClusterConfig()
+
+    argv = ["--parts", "a,s3://b/c", "--section.student", "base:models/mine", "--cluster.storage", str(tmp_path)]
+    config = read_config(Options, argv, prog="p")
+    assert config.parts == (f"{tmp_path}/a", "s3://b/c")
+    assert config.section.student == f"base:{tmp_path}/models/mine"
+    assert (config.model, config.section.input) == ("models/mine", "models/mine")
+
+
 def test_a_uri_is_not_a_path(tmp_path: Path) -> None:
     class Options(Config):
-        out: str
+        out: Location
         cluster: ClusterConfig = ClusterConfig()
 
     for out, placed in (("s3://bucket/x", "s3://bucket/x"), ("x", str(tmp_path / "x"))):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -28,7 +29,7 @@ class Told:
 def test_actors_are_told_the_device_and_threads_they_have(local_ray: None, cpus: float, num_threads: int) -> None:
     import ray.data
 
-    from emollm.runtime.session import map_on_actors
+    from emollm.runtime.pools import map_on_actors
 
     rows = ray.data.from_arrow(pa.table({"x": [1, 2]}))
     cluster = ClusterConfig(num_workers=1, cpus_per_worker=cpus)
@@ -43,7 +44,7 @@ def test_actors_with_a_gpu_get_whole_blocks_and_the_device_that_was_asked_for(
 ) -> None:
     import ray.data
 
-    from emollm.runtime.session import map_on_actors
+    from emollm.runtime.pools import map_on_actors
 
     class Sizes(Told):
         def __call__(self, table: pa.Table) -> pa.Table:
@@ -70,7 +71,7 @@ def test_actors_with_a_gpu_get_whole_blocks_and_the_device_that_was_asked_for(
 def test_a_gpu_for_each_worker_is_used_and_said(
     local_ray: None, asked: dict[str, float], device: str, gpus: float, said: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from emollm.runtime.session import with_gpus
+    from emollm.runtime.placement import with_gpus
 
     assert with_gpus(ClusterConfig.model_validate(asked), device=device).gpus_per_worker == gpus
     assert said in capfd.readouterr().err
@@ -99,21 +100,47 @@ def test_a_ray_that_is_slow_to_start_is_started_again(failures: int, monkeypatch
 
 
 @pytest.mark.ray
-def test_what_can_never_be_placed_is_refused_with_numbers(local_ray: None) -> None:
-    from emollm.runtime.session import check_resources
-
-    with pytest.raises(ResourceError, match=r"2 training workers need 2 GPUs; Ray has 1; lower"):
-        check_resources(ClusterConfig(num_workers=2, gpus_per_worker=1), what="training workers")
-
-
-@pytest.mark.ray
 def test_nodes_that_do_not_come_in_time_are_told(local_ray: None, capfd: pytest.CaptureFixture[str]) -> None:
-    from emollm.runtime.session import check_resources
+    from emollm.runtime.placement import check_resources
 
     cluster = ClusterConfig(num_workers=2, gpus_per_worker=1, wait_for_nodes_s=1)
     with pytest.raises(ResourceError, match=r"2 scoring actors need 2 GPUs; Ray has 1.*no more nodes came in 1 s"):
         check_resources(cluster, what="scoring actors", reads_data=True)
     assert "waiting up to 1 s for nodes" in capfd.readouterr().err
+
+
+def test_a_private_ray_has_the_cpus_that_the_process_may_use() -> None:
+    from emollm.runtime.session import usable_cpus
+
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        assert usable_cpus() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert 1 <= usable_cpus() <= len(allowed)
+
+
+def test_rays_own_messages_are_not_printed_in_a_session(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import ray
+    from ray._private import worker
+
+    from emollm.runtime.session import ray_session
+
+    def told() -> None:
+        """As Ray does when a worker or a node dies."""
+        worker.print_to_stdstream({"lines": ["A worker died"], "pid": "raylet", "is_err": False}, ignore_prefix=False)
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **_settings: None)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with ray_session(ClusterConfig()):
+        told()
+    assert capsys.readouterr().out == ""
+    told()
+    assert "A worker died" in capsys.readouterr().out  # what would be printed without
 
 
 def test_a_folder_is_named_the_same_from_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

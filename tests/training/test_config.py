@@ -28,6 +28,23 @@ def test_refused(argv: list[str], message: str) -> None:
         read_config(TrainConfig, [*NEEDED, *argv], prog="train")
 
 
+@pytest.mark.parametrize(
+    ("argv", "rate"),
+    [
+        ([], 1e-3),
+        (["--method", "full"], 1e-4),
+        (["--method", "full", "--learning-rate", "3e-5"], 3e-5),
+        (["--recipe", "emollama-7b-lora"], 2e-4),
+        (["--recipe", "emollama-7b"], 1e-6),
+    ],
+)
+def test_the_learning_rate_follows_the_method(argv: list[str], rate: float) -> None:
+    batch = ["--global-batch-size", "256"] if "--recipe" in argv else []
+    config = read_config(TrainConfig, [*NEEDED, *batch, *argv], prog="train")
+    assert config.learning_rate == rate
+    assert TrainConfig.model_validate(config.model_dump()).learning_rate == rate
+
+
 def test_accumulation_makes_up_the_batch() -> None:
     config = read_config(TrainConfig, [*NEEDED, "--global-batch-size", "64", "--micro-batch-size", "4"], prog="train")
     assert config.accumulation_steps == 8

@@ -8,7 +8,7 @@ import pytest
 
 from emollm.core.bases import BASES, SERIES
 from emollm.core.errors import ConfigError, ResourceError
-from emollm.core.options import read_config
+from emollm.core.options import ClusterConfig, read_config
 from emollm.models.load import attach_lora, load_base
 from emollm.training.options import TrainConfig
 from emollm.training.plan import describe_model, plan
@@ -24,6 +24,20 @@ def test_the_line_overrides_the_file_and_the_file_the_recipe(tmp_path: Path) -> 
     assert (config.base, config.method, config.learning_rate) == ("llama-2-7b-chat", "full", 1e-6)
     assert (config.epochs, config.seed) == (2.0, 8)
     assert (config.cluster.num_workers, config.cluster.cpus_per_worker, config.cluster.gpus_per_worker) == (4, 4, 1)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "gpus"),
+    [
+        (ClusterConfig(num_workers=2), 1.0),
+        ({"num_workers": 2}, 1.0),
+        (ClusterConfig(num_workers=2, gpus_per_worker=0), 0.0),
+        (ClusterConfig(profile="laptop"), 0.0),
+    ],
+)
+def test_a_cluster_from_python_counts_as_one_from_a_file(cluster: object, gpus: float) -> None:
+    config = TrainConfig.model_validate({"data": "d", "out": "o", "recipe": "emollama-7b", "cluster": cluster})
+    assert (config.cluster.num_workers, config.cluster.gpus_per_worker) == (2, gpus)
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -1,1 +1,0 @@
-"""Is a Ray cluster sound? `emollm doctor` asks every node."""
