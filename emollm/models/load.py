@@ -82,7 +82,8 @@ def load_base(name: str, *, dtype: torch.dtype = torch.float32, device: str = "c
 
 
 def load_model(model: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> LoadedModel:
-    """Load a model directory (LoRA merged in memory) or the bundled default model, or an untrained base: a name in `BASES`,
+    """Load a model directory (LoRA merged in memory) or the bundled default model, or an untrained base: a name in
+    `BASES`,
     or `base:` and a folder or hub id. Its heads are loaded by what reads them (`heads.bank.load_bank`).
 
     Raises ModelError if the folder has no valid card, its weights do not load, or its adapter was trained on
