@@ -25,8 +25,8 @@ def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_each_question_is_asked_once_however_many_wordings(sample_data: Path) -> None:
     questions = load_questions(sample_data, select_tasks(["profile"]))
-    assert len(questions) == 782  # the sample's dev rows, not ten times as many
-    assert len({q.id for q in questions}) == 782
+    assert len(questions) == 1173  # the sample's dev rows, not ten times as many
+    assert len({q.id for q in questions}) == 1173
     few = load_questions(sample_data, select_tasks(["EI-reg"]), max_rows=3)
     assert sorted(q.emotion or "" for q in few) == ["anger"] * 3 + ["fear"] * 3 + ["joy"] * 3 + ["sadness"] * 3
     assert all(isinstance(q.gold, float) for q in few)

@@ -69,7 +69,7 @@ def test_trainable_parameters_are_counted_as_peft_makes_them(tmp_path: Path, fam
 
 def test_a_plan_adds_up(sample_data: Path) -> None:
     planned = plan(TrainConfig.model_validate({"data": sample_data, "out": "o", "recipe": "emollama-chat-7b"}))
-    assert planned.steps == int(3 * 32_220 / 256)
+    assert planned.steps == int(3 * 47_920 / 256)
     # bf16 weights of half a model on each of two GPUs; float32 master and moments of the whole on the host.
     assert planned.memory_gib["weights"] == pytest.approx(6_738_415_616 * 2 / 2 / 2**30)
     assert planned.host_gib == pytest.approx(6_738_415_616 * (12 + 2) / 2**30)
