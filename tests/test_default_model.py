@@ -1,57 +1,84 @@
-"""The bundled default model: what ships, that it answers, and what it says of itself."""
+"""The bundled models: what ships, that each answers, and what it says of itself."""
 
 from __future__ import annotations
 
-import json
+from pathlib import Path
 
 import pytest
 
 import emollm
-from emollm.core.bases import BASES, DEFAULT_MODEL, model_folder
+from emollm.core.bases import BASES, BUNDLED, DEFAULT_MODEL, SHORT_NAMES, model_folder
 from emollm.core.card import card_of, card_tasks
+from emollm.core.errors import ModelError
+from emollm.models.load import locate_base
 from emollm.scoring.heads.weights import load_bank
 from emollm.scoring.open import resolve_engine
 
-FOLDER = model_folder(DEFAULT_MODEL)
+_MOST_BYTES = 8_000_000
+_SEMEVAL = {"EI-reg", "EI-oc", "V-reg", "V-oc", "E-c"}
+TRAINED = {
+    "minilm-affect": _SEMEVAL
+    | {"Intensity", "GoEmotions", "GoEmotions-28", "EmoBank-V", "EmoBank-A", "EmoBank-D", "SST", "SST5", "TDT"},
+    "smollm2-135m-heads": _SEMEVAL,
+}
 
 
-def test_it_is_small_and_holds_weights_and_no_text() -> None:
-    assert {p.name for p in FOLDER.iterdir()} == {"README.md", "affect.json", "heads.safetensors", "run.json"}
-    assert sum(p.stat().st_size for p in FOLDER.iterdir()) < 4_000_000
-    card = card_of(DEFAULT_MODEL)
-    assert card is not None and card.heads is not None and card.base.name in BASES and card.name == DEFAULT_MODEL
-    assert load_bank(FOLDER, card.heads).weight_OF.shape[0] >= 17
-    told = (FOLDER / "affect.json").read_text() + (FOLDER / "run.json").read_text()
-    assert "/home/" not in told and "/work" not in told and "/tmp" not in told
+@pytest.mark.parametrize("name", BUNDLED)
+def test_it_is_small_and_holds_weights_and_no_text(name: str) -> None:
+    folder = model_folder(name)
+    files = {p.name for p in folder.iterdir()}
+    assert {"README.md", "affect.json", "heads.safetensors", "run.json"} <= files
+    assert files <= {
+        "README.md", "affect.json", "heads.safetensors", "run.json", "adapter_config.json", "adapter_model.safetensors",
+    }  # fmt: skip
+    assert sum(p.stat().st_size for p in folder.iterdir()) <= _MOST_BYTES
+    card = card_of(name)
+    assert card is not None and card.heads is not None and card.base.name in BASES and card.name == name
+    assert load_bank(folder, card.heads).weight_OF.shape[0] >= 17
+    told = "".join(path.read_text() for path in folder.glob("*.json"))
+    assert not [word for word in ("/home/", "/work", "/tmp", "/root") if word in told]
 
 
-def test_its_tasks_are_trained_or_derived_and_its_engine_is_heads() -> None:
-    card = card_of(DEFAULT_MODEL)
+@pytest.mark.parametrize("name", BUNDLED)
+def test_its_tasks_are_trained_or_derived_and_its_engine_is_heads(name: str) -> None:
+    card = card_of(name)
     assert card is not None and card.heads is not None
     origins = card.heads.origins()
-    assert {t for t, o in origins.items() if o == "trained"} == {"EI-reg", "EI-oc", "V-reg", "V-oc", "E-c"}
-    assert {t for t, o in origins.items() if o == "derived"} == {
+    assert {t for t, o in origins.items() if o == "trained"} == TRAINED[name]
+    derived = {t for t, o in origins.items() if o == "derived"}
+    assert derived == {
         "SST", "SST5", "TDT", "EmoBank-V", "VADER-Amazon", "VADER-Movie", "VADER-NYT", "VADER-Tweets", "GoEmotions",
-    }  # fmt: skip
-    assert {task.name for task in card_tasks(DEFAULT_MODEL)} == set(origins)
-    assert resolve_engine(DEFAULT_MODEL, "auto") == "heads"
+    } - TRAINED[name]  # fmt: skip
+    assert {task.name for task in card_tasks(name)} == set(origins)
+    assert resolve_engine(name, "auto") == "heads"
 
 
-def test_its_card_tells_the_metrics_that_were_measured() -> None:
-    card = card_of(DEFAULT_MODEL)
-    assert card is not None and card.heads is not None
-    readme = (FOLDER / "README.md").read_text()
-    held_out = json.loads((FOLDER / "run.json").read_text())["summary"]["held_out"]
-    for task, metric in (("EI-reg", "pearson"), ("V-reg", "pearson"), ("E-c", "jaccard")):
-        assert f"{held_out[task][metric]:.3f}"[1:] in readme, task
+def test_short_names_mean_the_bundled_models_and_the_default_is_one_of_them() -> None:
+    assert {model_folder(short) for short in SHORT_NAMES} == {model_folder(name) for name in BUNDLED}
+    assert DEFAULT_MODEL in BUNDLED and model_folder("runs/mine") == Path("runs/mine")
 
 
 @pytest.mark.slow
-def test_asked_without_a_name_it_tells_joy_from_anger(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("EMOLLM_MODEL", raising=False)
+@pytest.mark.parametrize("name", BUNDLED)
+def test_it_tells_joy_from_anger(name: str) -> None:
+    try:
+        locate_base(BUNDLED[name])
+    except ModelError as error:
+        pytest.skip(f"not run: {error}")
     texts = ["I am so happy today, best day of my life!", "I am furious, this is disgusting", "so sad, I miss her"]
-    frame = emollm.annotate(texts, progress=False)
+    frame = emollm.annotate(texts, model=name, progress=False)
     assert frame["error"].isna().all()
     assert frame["ei_reg_joy"].idxmax() == 0 and frame["ei_reg_anger"].idxmax() == 1
     assert frame["ei_reg_sadness"].idxmax() == 2 and frame["v_reg"].idxmax() == 0
     assert "joy" in frame["e_c"][0] and "anger" in frame["e_c"][1] and "sadness" in frame["e_c"][2]
+
+
+def test_an_intensity_is_low_where_the_emotion_is_absent() -> None:
+    try:
+        locate_base(BUNDLED["minilm-affect"])
+    except ModelError as error:
+        pytest.skip(f"not run: {error}")
+    texts = ["I am so happy today, best day of my life!", "I am furious, this is disgusting"]
+    frame = emollm.annotate(texts, model="minilm-affect", progress=False)
+    assert frame["intensity_anger"][0] < 0.15 < 0.4 < frame["intensity_anger"][1]
+    assert frame["intensity_joy"][1] < 0.15 < 0.4 < frame["intensity_joy"][0]
