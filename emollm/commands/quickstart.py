@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 TASKS = ("V-reg", "EI-reg", "E-c")
-_LAYERS = (14, 22)
-"""Of SmolLM2's 30, chosen by cross-validation on the training samples: the last eight layers add .005 to valence."""
+_LAYERS = (14, 22, 30)
+"""Of SmolLM2's 30: what cross-validation on the training samples chose from more, and in half the time."""
 _SHOWN = 12
 
 
@@ -114,14 +114,13 @@ def _fine_tune(config: QuickstartConfig, step: _Steps) -> None:
     from emollm.training.ray_train import fit
     from emollm.training.report import training_bar
 
-    is_default = config.base == DEFAULT_BASE
     training = TrainConfig(
         data=config.out / "data",
         out=config.out / "model",
         base=config.base,
         tasks=TASKS,
         objective="heads",
-        heads=HeadOptions(layers=_LAYERS if is_default else None, use_all_features=is_default),
+        heads=HeadOptions(layers=_LAYERS if config.base == DEFAULT_BASE else None),
         lora_rank=8,
         lora_alpha=16,
         learning_rate=config.learning_rate,
