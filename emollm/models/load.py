@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import logging
 import os
 import stat
 from collections.abc import Iterator
@@ -28,6 +29,9 @@ from emollm.core.card import CARD_FILE, AffectCard, BaseModelInfo, card_of, writ
 from emollm.core.encoding import PromptEncoder
 from emollm.core.errors import ModelError
 from emollm.core.prompts import questions_for, render
+
+# Two lines for each of its five tries; the error that follows says it once.
+logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
 from emollm.models.embedded import embedded_base
 
 # A bar for every file read and written would bury our own.
@@ -178,7 +182,12 @@ def _load_tokenizer(where: str, architecture: str) -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:300]
+    line = str(error).strip().split("\n")[0][:300]
+    if "couldn't connect" in line:
+        return (
+            "it is not on this machine and the hub cannot be reached; give a local folder, or download it where it can"
+        )
+    return line
 
 
 def weights_fingerprint(model: torch.nn.Module) -> str:
