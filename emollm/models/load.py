@@ -29,13 +29,12 @@ from emollm.core.card import CARD_FILE, AffectCard, BaseModelInfo, card_of, writ
 from emollm.core.encoding import PromptEncoder
 from emollm.core.errors import ModelError
 from emollm.core.prompts import questions_for, render
-
-# Two lines for each of its five tries; the error that follows says it once.
-logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
 from emollm.models.embedded import embedded_base
 
 # A bar for every file read and written would bury our own.
 transformers_logging.disable_progress_bar()
+# Two lines for each of its five tries to reach the hub; the error that follows says it once.
+logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +85,8 @@ def load_base(name: str, *, dtype: torch.dtype = torch.float32, device: str = "c
 
 
 def load_model(model: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> LoadedModel:
-    """Load a model directory (LoRA merged in memory) or the bundled default model, or an untrained base: a name in
-    `BASES`,
-    or `base:` and a folder or hub id. Its heads are loaded by what reads them (`heads.bank.load_bank`).
+    """Load a model directory (LoRA merged in memory), the bundled default model, or an untrained base: a name in
+    `BASES`, or `base:` and a folder or hub id. Heads are loaded separately (`heads.bank.load_bank`).
 
     Raises ModelError if the folder has no valid card, its weights do not load, or its adapter was trained on
     another base.
