@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import logging
 import os
 import stat
 from collections.abc import Iterator
@@ -32,6 +33,8 @@ from emollm.models.embedded import embedded_base
 
 # A bar for every file read and written would bury our own.
 transformers_logging.disable_progress_bar()
+# Two lines for each of its five tries to reach the hub; the error that follows says it once.
+logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +85,8 @@ def load_base(name: str, *, dtype: torch.dtype = torch.float32, device: str = "c
 
 
 def load_model(model: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> LoadedModel:
-    """Load a model directory (LoRA merged in memory) or the bundled default model, or an untrained base: a name in
-    `BASES`,
-    or `base:` and a folder or hub id. Its heads are loaded by what reads them (`heads.bank.load_bank`).
+    """Load a model directory (LoRA merged in memory), the bundled default model, or an untrained base: a name in
+    `BASES`, or `base:` and a folder or hub id. Heads are loaded separately (`heads.bank.load_bank`).
 
     Raises ModelError if the folder has no valid card, its weights do not load, or its adapter was trained on
     another base.
@@ -178,7 +180,12 @@ def _load_tokenizer(where: str, architecture: str) -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:300]
+    line = str(error).strip().split("\n")[0][:300]
+    if "couldn't connect" in line:
+        return (
+            "it is not on this machine and the hub cannot be reached; give a local folder, or download it where it can"
+        )
+    return line
 
 
 def weights_fingerprint(model: torch.nn.Module) -> str:

@@ -105,3 +105,8 @@ def test_weights_that_are_missing_or_broken_are_a_clear_error(tmp_path: Path) ->
     torch.save({}, folder / "pytorch_model.bin")  # a pickle is never read
     with pytest.raises(ModelError, match="cannot load"):
         load_base(str(folder))
+
+
+def test_a_hub_that_cannot_be_reached_is_one_line_with_the_way_out() -> None:
+    with pytest.raises(ModelError, match=r"^cannot load nobody/none: .*the hub cannot be reached; give a local folder"):
+        load_base("nobody/none")

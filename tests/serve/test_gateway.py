@@ -56,7 +56,7 @@ class Replicas:
     async def _describe(self) -> Description:
         self.described += 1
         await asyncio.sleep(self.loads_for)
-        return Description(self.card, "constrained", "float32", None, {}, self.model)
+        return Description(self.card, "constrained", "float32", "", {}, self.model)
 
     async def _answer(self, piece: Piece) -> list[list[Answer]] | None:
         number, model = self.asked, self.model
