@@ -14,6 +14,7 @@ from emollm.core.errors import ModelError
 from emollm.models.load import (
     LoadedModel,
     attach_lora,
+    describe_base,
     load_base,
     load_model,
     locate_base,
@@ -21,7 +22,7 @@ from emollm.models.load import (
     verify_saved,
     weights_fingerprint,
 )
-from tests.tiny import FAMILIES, Family, tiny_model
+from tests.tiny import ENCODERS, FAMILIES, Encoder, Family, tiny_model
 
 
 def test_the_series_is_on_registered_bases() -> None:
@@ -105,3 +106,16 @@ def test_weights_that_are_missing_or_broken_are_a_clear_error(tmp_path: Path) ->
     torch.save({}, folder / "pytorch_model.bin")  # a pickle is never read
     with pytest.raises(ModelError, match="cannot load"):
         load_base(str(folder))
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, *ENCODERS])
+def test_a_base_is_described_from_its_headers_as_when_it_is_loaded(
+    tmp_path: Path, family: Family | Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from emollm.models import load
+
+    folder = str(tiny_model(family, tmp_path / "base"))
+    expected = load_base(folder)
+    monkeypatch.setattr(load, "load_base", None)  # no weight is loaded
+    info, config = describe_base(folder)
+    assert info == expected.card.base and config.model_type == expected.model.config.model_type
