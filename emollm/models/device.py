@@ -54,3 +54,12 @@ def activation_bytes(model: Any) -> int:
     size = next(model.parameters()).element_size()
     # Norms and rotary embeddings go through float32.
     return int(8 * hidden * 4 + 3 * inner * size)
+
+
+def cache_bytes(model: Any) -> int:
+    """Bytes that a token takes in the key-value cache of all layers."""
+    config = model.config.get_text_config()
+    heads = config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    kept = getattr(config, "num_key_value_heads", None) or heads
+    return int(2 * config.num_hidden_layers * kept * size * next(model.parameters()).element_size())

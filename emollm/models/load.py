@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import logging
+import math
 import os
 import stat
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ if not torch.cuda.is_available():
     # DeepSpeed, which transformers imports, warns on the terminal that it found no GPU unless told to look for none.
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
@@ -71,17 +72,13 @@ def load_base(name: str, *, dtype: torch.dtype = torch.float32, device: str = "c
     """Load a base model under a fresh card: the project's own layout and tasks, nothing trained."""
     where = locate_base(name)
     model, tokenizer = _load_weights(where, name, dtype=dtype, device=device)
-    registered = BASES.get(name)
-    card = AffectCard(
-        name=name,
-        base=BaseModelInfo(
-            name=name,
-            architecture=architecture_of(model.config),
-            licence=registered.licence if registered else "see the base model",
-            fingerprint=weights_fingerprint(model),
-        ),
-    )
-    return LoadedModel(model, tokenizer, card)
+    info = _base_info(name, architecture_of(model.config), weights_fingerprint(model))
+    return LoadedModel(model, tokenizer, AffectCard(name=name, base=info))
+
+
+def _base_info(name: str, architecture: Architecture, fingerprint: str) -> BaseModelInfo:
+    licence = BASES[name].licence if name in BASES else "see the base model"
+    return BaseModelInfo(name=name, architecture=architecture, licence=licence, fingerprint=fingerprint)
 
 
 def load_model(model: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> LoadedModel:
@@ -99,7 +96,8 @@ def load_model(model: str, *, dtype: torch.dtype = torch.float32, device: str = 
         weights, tokenizer = _load_weights(str(folder), model, dtype=dtype, device=device)
         return LoadedModel(weights, tokenizer, card, folder)
 
-    base = load_base(card.base.name, dtype=dtype, device=device)
+    # An adapter is merged in float32: in bf16, deltas below 2**-9 of a weight would vanish.
+    base = load_base(card.base.name, dtype=dtype if card.adapter == "heads" else torch.float32, device=device)
     if base.card.base.fingerprint != card.base.fingerprint:
         raise ModelError(
             f"{model} is made for {card.base.name} with weights {card.base.fingerprint}, "
@@ -116,7 +114,7 @@ def load_model(model: str, *, dtype: torch.dtype = torch.float32, device: str = 
         raise ModelError(f"the adapter in {model} does not load: {_first_line(error)}") from None
     is_own = (folder / "tokenizer_config.json").is_file()
     tokenizer = _load_tokenizer(str(folder), card.base.architecture) if is_own else base.tokenizer
-    return LoadedModel(merged.eval(), tokenizer, card, folder)
+    return LoadedModel(merged.to(dtype).eval(), tokenizer, card, folder)
 
 
 def _load_weights(where: str, name: str, *, dtype: torch.dtype, device: str) -> tuple[Any, Any]:
@@ -188,6 +186,53 @@ def _first_line(error: Exception) -> str:
     return line
 
 
+def describe_base(name: str) -> tuple[BaseModelInfo, Any]:
+    """The card entry of a base model and its settings, from the headers of its files: no weight is loaded.
+
+    Raises ModelError as `load_base` does.
+    """
+    where = locate_base(name)
+    try:
+        config = AutoConfig.from_pretrained(where)
+        auto, options = auto_class(config)
+        with torch.device("meta"):
+            model = auto.from_config(config, **options)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"cannot load {name}: {_first_line(error)}") from None
+    digest = _stored_fingerprint(Path(where), model) if Path(where).is_dir() else None
+    if digest is None:
+        return load_base(name).card.base, config
+    return _base_info(name, architecture_of(config), digest), config
+
+
+def _stored_fingerprint(folder: Path, model: torch.nn.Module) -> str | None:
+    """As `weights_fingerprint`, of the files in a folder; None where their names are not the model's own."""
+    stored: dict[str, Path] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as opened:
+            stored.update(dict.fromkeys(opened.keys(), path))
+    digest = hashlib.sha256()
+    prefix = f"{model.base_model_prefix}."
+    for name, parameter in sorted(model.named_parameters()):
+        # A base class saves its own weights without the prefix that a class around it gives them.
+        found = next((n for n in (name, name.removeprefix(prefix), f"{prefix}{name}") if n in stored), None)
+        if found is None:
+            return None
+        with safe_open(stored[found], "pt") as opened:
+            part = opened.get_slice(found)
+            shape = tuple(part.get_shape())
+            values = part[: -(-32 // math.prod(shape[1:]))].flatten() if shape else opened.get_tensor(found).flatten()
+        if shape != tuple(parameter.shape):
+            return None
+        _take_parameter(digest, name, shape, values)
+    return digest.hexdigest()[:16]
+
+
+def _take_parameter(digest: Any, name: str, shape: tuple[int, ...], values: torch.Tensor) -> None:
+    head = values[:32].to("cpu", torch.bfloat16).view(torch.int16)
+    digest.update(f"{name}{shape}".encode() + head.numpy().tobytes())
+
+
 def weights_fingerprint(model: torch.nn.Module) -> str:
     """16 hex digits over the name, shape and first 32 values (as bfloat16) of every parameter.
 
@@ -195,8 +240,7 @@ def weights_fingerprint(model: torch.nn.Module) -> str:
     """
     digest = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):
-        head = parameter.detach().flatten()[:32].to("cpu", torch.bfloat16).view(torch.int16)
-        digest.update(f"{name}{tuple(parameter.shape)}".encode() + head.numpy().tobytes())
+        _take_parameter(digest, name, tuple(parameter.shape), parameter.detach().flatten()[:32])
     return digest.hexdigest()[:16]
 
 

@@ -36,7 +36,7 @@ class GenerateScorer:
 
     def score(self, questions: Sequence[Question]) -> list[Answer]:
         return score_safely(
-            questions, encode=self._encode, batches=self._batches, score=self._score_batch, limit=self._limit
+            questions, encode=self._encode, batches=self._batches, score=self._score_batch, lower=self._limit.lower
         )
 
     def _encode(self, questions: Sequence[Question]) -> list[EncodedPrompt]:

@@ -85,9 +85,12 @@ def score_safely(
     encode: Callable[[Sequence[Question]], Sequence[EncodedPrompt]],
     batches: Callable[[Sequence[Question], Sequence[EncodedPrompt]], Iterator[list[int]]],
     score: Callable[[Sequence[Question], Sequence[EncodedPrompt]], Sequence[Answer]],
-    limit: TokenLimit,
+    lower: Callable[[int], None],
 ) -> list[Answer]:
-    """One answer per question, in order. A question without text, or one that fails by itself, gets an error."""
+    """One answer per question, in order. A question without text, or one that fails by itself, gets an error.
+
+    `lower` is told the tokens of a batch that did not fit, and makes later batches smaller.
+    """
     answers = {n: Answer(value=None, error=EMPTY_TEXT) for n, q in enumerate(questions) if not q.text.strip()}
     prompts: dict[int, EncodedPrompt] = {}
 
@@ -108,7 +111,7 @@ def score_safely(
         list(prompts),
         lambda rows: score([questions[n] for n in rows], [prompts[n] for n in rows]),
         batches=cut,
-        too_large=lambda rows: limit.lower(sum(len(prompts[n].ids) for n in rows)),
+        too_large=lambda rows: lower(sum(len(prompts[n]) for n in rows)),
     )
     for rows, found, why in scored:
         keep(rows, found, why, answers)

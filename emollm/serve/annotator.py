@@ -18,6 +18,7 @@ from emollm.core.answers import Answer
 from emollm.core.bases import model_folder
 from emollm.core.card import AffectCard
 from emollm.core.digest import model_digest
+from emollm.core.errors import DeviceError
 from emollm.core.prompts import Question, questions_for
 from emollm.core.tasks import select_tasks
 from emollm.models.device import resolve_device
@@ -67,6 +68,7 @@ class Annotator:
         self._model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._gate = FairGate(batch_budget(config))
         self._metrics = ModelMetrics()
+        self._gpu_failed = False
         self._score.set_max_batch_size(self._gate.budget)
         self._score.set_batch_wait_timeout_s(config.batch_wait_ms / 1000)
         # Computes the prefixes, and finds out a model that loads but cannot answer before it gets a request.
@@ -109,9 +111,15 @@ class Annotator:
         try:
             return await self._score_round(pieces)
         except Exception as error:
+            self._gpu_failed = self._gpu_failed or isinstance(error, DeviceError)
             report(error, trace=self._config.log_errors)
             # Ray Serve would log any other exception with its traceback, in three places.
             raise RuntimeError("a batch failed; `unexpected error`, logged before this, says where") from None
+
+    def check_health(self) -> None:
+        """Ray Serve asks now and then, and starts another replica in the place of one that raises."""
+        if self._gpu_failed:
+            raise RuntimeError("the GPU failed")
 
     async def _score_round(self, pieces: list[Piece]) -> list[list[list[Answer]]]:
         run = asyncio.get_running_loop().run_in_executor

@@ -19,6 +19,7 @@ from emollm.core.errors import ConfigError
 from emollm.core.folders import check_new, new_folder, write_run
 from emollm.core.heads_card import FeatureSpec, HeadsCard, Prompt
 from emollm.core.options import with_values
+from emollm.core.prompts import Layout
 from emollm.core.tasks import Task
 from emollm.runtime.errors import worker_error
 from emollm.runtime.placement import check_resources, with_gpus
@@ -147,15 +148,15 @@ class Candidates(NamedTuple):
 
 def card_and_candidates(config: TrainConfig) -> tuple[AffectCard, Candidates]:
     """The card of the model to be, without heads yet, and what they may read. Raises ConfigError for a wrong layer."""
-    from emollm.models.load import load_base
+    from emollm.models.load import describe_base
 
-    base = load_base(config.base)
-    architecture, num_layers = base.card.base.architecture, base.model.config.num_hidden_layers
+    base, settings = describe_base(config.base)
+    architecture, num_layers = base.architecture, settings.get_text_config().num_hidden_layers
     card = AffectCard(
         name=config.out.name,
-        base=base.card.base,
+        base=base,
         adapter="heads",
-        layout=base.card.layout,
+        layout=Layout(),
         max_post_tokens=config.max_post_tokens,
         training=training_facts(config),
     )

@@ -14,6 +14,7 @@ from emollm.core.errors import ModelError
 from emollm.models.load import (
     LoadedModel,
     attach_lora,
+    describe_base,
     load_base,
     load_model,
     locate_base,
@@ -21,7 +22,7 @@ from emollm.models.load import (
     verify_saved,
     weights_fingerprint,
 )
-from tests.tiny import FAMILIES, Family, tiny_model
+from tests.tiny import ENCODERS, FAMILIES, Encoder, Family, tiny_model
 
 
 def test_the_series_is_on_registered_bases() -> None:
@@ -110,3 +111,16 @@ def test_weights_that_are_missing_or_broken_are_a_clear_error(tmp_path: Path) ->
 def test_a_hub_that_cannot_be_reached_is_one_line_with_the_way_out() -> None:
     with pytest.raises(ModelError, match=r"^cannot load nobody/none: .*the hub cannot be reached; give a local folder"):
         load_base("nobody/none")
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, *ENCODERS])
+def test_a_base_is_described_from_its_headers_as_when_it_is_loaded(
+    tmp_path: Path, family: Family | Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from emollm.models import load
+
+    folder = str(tiny_model(family, tmp_path / "base"))
+    expected = load_base(folder)
+    monkeypatch.setattr(load, "load_base", None)  # no weight is loaded
+    info, config = describe_base(folder)
+    assert info == expected.card.base and config.model_type == expected.model.config.model_type

@@ -75,7 +75,7 @@ def test_a_row_that_cannot_be_encoded_harms_nobody() -> None:
         encode=encode,
         batches=batches,
         score=lambda qs, _: [Answer(value=len(q.text)) for q in qs],
-        limit=TokenLimit(64),
+        lower=TokenLimit(64).lower,
     )
     assert [a.value for a in answers] == [4, None, 4]
     assert answers[1].error == f"{SCORING_FAILED}: ValueError: no such character"

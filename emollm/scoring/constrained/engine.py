@@ -11,6 +11,7 @@ from emollm.core.card import AffectCard
 from emollm.core.encoding import EncodedPrompt
 from emollm.core.prompts import Question, render
 from emollm.core.tasks import Kind, Task
+from emollm.models.device import cache_bytes, free_bytes
 from emollm.models.load import LoadedModel, prompt_encoder
 from emollm.scoring.constrained.causal import CausalReader
 from emollm.scoring.constrained.outcome import closed_answer, decimal_answer, label_set_answer
@@ -30,6 +31,16 @@ from emollm.scoring.safely import TokenLimit, score_safely
 _HELD = 16
 """Prompt tokens held at once, in units of `batch_tokens`: rows of many batches go on together when answers are read,
 a token or two each."""
+_CACHE_SHARE = 0.35
+"""Of the free memory of a GPU, what the cache may take: it is copied when its rows grow, and in part for each pass."""
+
+
+def _held_tokens(model: Any, device: str, batch_tokens: int) -> int:
+    """Prompt tokens held at once: on a GPU no more than its free memory has room for."""
+    held = batch_tokens * _HELD
+    if device == "cpu":
+        return held
+    return max(batch_tokens, min(held, int(free_bytes(device) * _CACHE_SHARE) // cache_bytes(model)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +63,7 @@ class ConstrainedScorer:
     ) -> None:
         self._loaded = loaded
         self._limit = TokenLimit(batch_tokens)
+        self._held = TokenLimit(_held_tokens(loaded.model, device, batch_tokens))
         self._options = options or SearchOptions()
         self._encoder = prompt_encoder(loaded)
         self._reader: Reader
@@ -68,8 +80,13 @@ class ConstrainedScorer:
 
     def score(self, questions: Sequence[Question]) -> list[Answer]:
         return score_safely(
-            questions, encode=self._encode, batches=self._batches, score=self._score_batch, limit=self._limit
+            questions, encode=self._encode, batches=self._batches, score=self._score_batch, lower=self._lower
         )
+
+    def _lower(self, tried: int) -> None:
+        """A batch of so many prompt tokens did not fit: hold fewer at once, and read fewer at once."""
+        self._held.lower(tried)
+        self._limit.lower(self._limit.tokens)
 
     def _encode(self, questions: Sequence[Question]) -> list[EncodedPrompt]:
         return self._encoder.prompts([render(question) for question in questions])
@@ -80,7 +97,7 @@ class ConstrainedScorer:
         batch: list[int] = []
         tokens = 0
         for i in order:
-            if batch and tokens + len(prompts[i].ids) > self._limit.tokens * _HELD:
+            if batch and tokens + len(prompts[i].ids) > self._held.tokens:
                 yield batch
                 batch, tokens = [], 0
             batch.append(i)
