@@ -17,8 +17,8 @@ ledger       who scores what; what went wrong
 monitor      the ledger as a Ray actor, and progress
 actor        scores a block, surviving what kills actors
 finish       blocks to ordered files, manifest, marker
-facts        histograms and extremes, as rows stream by
-page         the facts as an HTML report
+column_stats histograms and extremes, as rows stream by
+page         those as an HTML report
 verify       output against input
 estimate     a dry run: time, GPU-hours, size
 score        blocks through the actors, with Ray Data

@@ -106,10 +106,10 @@ def finish(
     check()
     output.clear_finished()
     schema = declared_schema(identity, tasks, corpus)
-    facts = ColumnStats(tasks)
-    files = write_parts(output, corpus, committed, schema, file_posts=file_posts, see=facts.add)
-    summary = {**facts.summary(), **summary, "files": len(files), "bytes": sum(file["bytes"] for file in files)}
-    output.write_bytes(output.path(REPORT_FILE), page(facts, summary, identity).encode())
+    stats = ColumnStats(tasks)
+    files = write_parts(output, corpus, committed, schema, file_posts=file_posts, see=stats.add)
+    summary = {**stats.summary(), **summary, "files": len(files), "bytes": sum(file["bytes"] for file in files)}
+    output.write_bytes(output.path(REPORT_FILE), page(stats, summary, identity).encode())
     manifest = {
         "posts": corpus.posts,
         "fingerprint": fingerprint(identity),

@@ -69,7 +69,8 @@ class Head(Frozen):
     rows: int = 0
     """LabelledText texts it was fitted on."""
     metrics: dict[str, float] = Field(default_factory=dict)
-    """On training texts held out in turn: what to expect of it on more of the same."""
+    """On training texts held out in turn. The same folds chose the hidden layers, the regularisation and the decision,
+    so the figures are somewhat optimistic: evaluate on rows of their own to know what to expect."""
 
     @property
     def key(self) -> QuestionKey:

@@ -162,9 +162,9 @@ def _scored(
 
 
 def how_learnt(card: AffectCard, engine: str, asked: Set[str]) -> dict[str, str]:
-    """For each task asked, where its answers come from: `trained`, `distilled`, `derived from TASK`, `not trained`.
+    """How the engine came by its answers to each task: `trained`, `distilled`, `derived from TASK` or `not trained`.
 
-    The last two are zero-shot in the sense of the published tables where the model learnt the five tasks of AAID alone.
+    The last two are zero-shot in the sense of the published tables if the model learnt AAID's five tasks alone.
     """
     heads = card.heads.heads if card.heads else ()
     origins = {h.task: f"derived from {h.derivation.source}" if h.derivation else h.origin for h in heads}

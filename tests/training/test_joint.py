@@ -49,7 +49,7 @@ def a_joint(backbone: Load, family: str, *, gaps: bool) -> Joint:
             gold = np.eye(wide)[gold.argmax(axis=1)]
         if gaps:
             gold[:3] = np.nan
-        golds[head.task, head.emotion] = gold
+        golds[head.key] = gold
     labelled = LabelledText(TEXTS, golds, folds(TEXTS), np.ones(len(TEXTS), dtype=bool))
     features = {r: rng.normal(size=(50, 32)).astype(np.float32) for r in READINGS}
     start = StartingHeads(

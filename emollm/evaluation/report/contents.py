@@ -35,10 +35,10 @@ def notes(config: EvaluateConfig, evaluation: Evaluation) -> list[str]:
     for task, where in evaluation.rows_from.items():
         rows = max((r.rows for m in evaluation.measured for r in m.results if r.task == task), default=0)
         if task in PUBLISHED_ROWS and (rows != PUBLISHED_ROWS[task] or "benchmark" not in where):
-            part.append(f"{task} {rows:,} {where.partition(' ')[0]} rows of {PUBLISHED_ROWS[task]:,}")
+            part.append(f"{task} ({rows:,} rows, published {PUBLISHED_ROWS[task]:,})")
     if part:
         found.append(
-            f"Not the published rows, so do not take small differences to quoted figures for real: {'; '.join(part)}."
+            f"Not measured on the published rows, so small differences to quoted figures mean nothing: {', '.join(part)}."
         )
     main = evaluation.measured[0]
     for measured in evaluation.measured:
@@ -51,8 +51,8 @@ def notes(config: EvaluateConfig, evaluation: Evaluation) -> list[str]:
             )
         if taught := [task for task in learnt if marks[task] == TAUGHT]:
             found.append(
-                f"{TAUGHT} {name} learnt labels of {', '.join(taught)}, which no published system did: theirs are "
-                "zero-shot figures, of models fitted on AAID alone."
+                f"{TAUGHT} {name} learnt labels of {', '.join(taught)}, which no published system did: the quoted "
+                "figures are zero-shot, of models fitted on AAID alone."
             )
         if untaught := [task for task, how in learnt.items() if how.startswith("not trained")]:
             found.append(f"{name} has learnt nothing of, and is asked all the same: {', '.join(untaught)}.")
@@ -60,6 +60,11 @@ def notes(config: EvaluateConfig, evaluation: Evaluation) -> list[str]:
         there = sum(_most_rows(evaluation, r.task) for r in measured.results)
         if asked < there:
             found.append(f"{measured.system.name} answered {asked:,} of the {there:,} questions on its tasks.")
+    if any(where.startswith("validation rows") for where in evaluation.rows_from.values()):
+        found.append(
+            "Validation rows may have chosen a model's checkpoint or its calibration: its figures on them are optimistic "
+            "then, and only rows that nothing was chosen on (--aeb) prove it."
+        )
     if undefined := [f"{r.task} ({r.headline[0]}: {r.undefined})" for r in main.results if r.undefined]:
         found.append(f"{main.system.name} has no figure where the metric is undefined: {'; '.join(undefined)}.")
     if config.resamples:

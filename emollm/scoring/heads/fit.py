@@ -140,10 +140,14 @@ def _groups(labelled: LabelledText, by_name: dict[str, Task]) -> list[_Group]:
     for key in labelled.golds:
         index_N = labelled.known(key)
         if len(index_N) < calibrate.LEAST_TEXTS:
-            what = key[0] if key[1] is None else f"{key[0]} {key[1]}"
             raise DataError(
-                f"{what} has {len(index_N)} labelled texts, too few to hold some out; give more data, or leave "
+                f"{key} has {len(index_N)} labelled texts, too few to hold some out; give more data, or leave "
                 "the task out with --tasks"
+            )
+        if not np.ptp(labelled.golds[key][index_N], axis=0).any():
+            raise DataError(
+                f"all {len(index_N)} labelled texts of {key} have the same answer, so there is nothing to learn; give "
+                "more data, or leave the task out with --tasks"
             )
         by_texts.setdefault(index_N.tobytes(), []).append(key)
     groups = []

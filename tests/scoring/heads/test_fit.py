@@ -8,7 +8,7 @@ from sklearn.linear_model import Ridge
 
 from emollm.core.errors import DataError
 from emollm.core.heads_card import FeatureSpec, Head
-from emollm.core.tasks import PROFILE, TASKS, OrdinalClass, select_tasks
+from emollm.core.tasks import PROFILE, TASKS, OrdinalClass, QuestionKey, select_tasks
 from emollm.data.corpora.example import Example
 from emollm.data.instructions import build_rows
 from emollm.scoring.heads import calibrate, readout
@@ -37,10 +37,10 @@ def planted(count: int = 400, size: int = 12) -> tuple[dict[FeatureSpec, np.ndar
     number = np.clip(0.5 + 0.2 * hidden[:, :1], 0, 1)
     rank = np.digitize(number[:, 0], [0.35, 0.5, 0.65])
     golds = {
-        ("EI-reg", "joy"): number,
-        ("EI-oc", "joy"): np.eye(4)[rank],
-        ("V-oc", None): np.eye(7)[np.clip(np.round(hidden[:, 1] * 2 + 3), 0, 6).astype(int)],
-        ("E-c", None): (hidden @ rng.normal(size=(4, 11)) > 0.4).astype(float),
+        QuestionKey("EI-reg", "joy"): number,
+        QuestionKey("EI-oc", "joy"): np.eye(4)[rank],
+        QuestionKey("V-oc", None): np.eye(7)[np.clip(np.round(hidden[:, 1] * 2 + 3), 0, 6).astype(int)],
+        QuestionKey("E-c", None): (hidden @ rng.normal(size=(4, 11)) > 0.4).astype(float),
     }
     # Each text has labels for some questions only.
     for (task, _), gold in golds.items():
@@ -75,7 +75,7 @@ def test_a_text_without_a_label_changes_nothing() -> None:
     known = labelled.known(("EI-reg", "joy"))
     only = LabelledText(
         [labelled.texts[i] for i in known],
-        {("EI-reg", "joy"): labelled.golds["EI-reg", "joy"][known]},
+        {QuestionKey("EI-reg", "joy"): labelled.golds["EI-reg", "joy"][known]},
         labelled.fold_N[known],
         labelled.is_gold_N[known],
     )
@@ -197,3 +197,14 @@ def test_the_threshold_is_the_one_with_the_best_jaccard() -> None:
     # Above .3 and up to .36 the second label is right everywhere, and the first is too.
     assert all(0.30 < t <= 0.36 for t in calibrate.jaccard_thresholds(each, golds))
     assert calibrate.soft_jaccard(each >= 0.35, golds) == 1.0
+
+
+def test_labels_that_are_all_the_same_are_refused_by_name() -> None:
+    texts = [f"post {i}" for i in range(40)]
+    spec = FeatureSpec(layer=1, pooling="mean")
+    one_class = LabelledText(
+        texts, {QuestionKey("V-oc"): np.tile(np.eye(7)[2], (40, 1))}, folds(texts), np.ones(40, dtype=bool)
+    )
+    features = {spec: np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)}
+    with pytest.raises(DataError, match="all 40 labelled texts of V-oc have the same answer"):
+        fit_heads(features, one_class, [TASKS["V-oc"]], feature_specs=[spec])
