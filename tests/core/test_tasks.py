@@ -156,7 +156,7 @@ def test_a_task_whose_answers_could_not_be_told_apart_is_refused(
 def test_tasks_whose_columns_fold_together_are_not_asked_together() -> None:
     mine = [TASKS["V-reg"].model_copy(update={"name": name}) for name in ("my-task", "my_task", "v_reg", "v-reg-std")]
     for tasks in ([mine[0], mine[1]], [TASKS["V-reg"], mine[2]], [TASKS["V-reg"], mine[3]]):
-        with pytest.raises(ConfigError, match="cannot be asked together: column .* is that of"):
+        with pytest.raises(ConfigError, match=r"cannot be asked together: column .* is that of"):
             select_tasks([task.name for task in tasks], tasks)
         with pytest.raises(ValueError, match="is that of"):
             AffectCard(name="m", base=BASE, tasks=tuple(tasks))

@@ -265,7 +265,8 @@ def test_a_mixed_folder_is_read_and_what_is_not_is_named(tmp_path: Path) -> None
     for name, content in (
         ("part-0.jsonl", ""), ("part-1.jsonl", '{"id": 1, "text": "one"}\n'), ("B.CSV", "id;text\n2;two\n"),
         ("x.csv/c.tsv", "id\ttext\n3\tthree\n"), ("about.json", '{\n "rows": 3\n}'), ("more.json", '{"rows": 3}'),
-        ("README.md", "#"), (".hidden.csv", "no"), ("_SUCCESS", ""), ("out/part-0.csv", "id,text\n1,one\n"),
+        ("README.md", "#"),
+        ("d.jsonl.zst", "x"), (".hidden.csv", "no"), ("_SUCCESS", ""), ("out/part-0.csv", "id,text\n1,one\n"),
     ):  # fmt: skip
         (corpus / name).write_text(content)
     (corpus / "loop").symlink_to(corpus)
@@ -280,6 +281,7 @@ def test_a_mixed_folder_is_read_and_what_is_not_is_named(tmp_path: Path) -> None
         "README.md: left out: unsupported file type; expected .parquet, or .jsonl/.ndjson/.json/.csv/.tsv/.txt "
         "(optionally .gz/.bz2/.zst)",
         "about.json, more.json: left out: it holds one JSON object without posts",
+        "d.jsonl.zst: left out: it is not compressed with zstd, as its name says",
         "out/: left out: it is the output of an annotation",
     ]
     assert by_api(corpus)["text"].tolist() == ["two", "one", "three"]

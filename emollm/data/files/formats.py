@@ -28,6 +28,14 @@ def compression_of(path: Path | str) -> str | None:
     return _COMPRESSIONS.get(str(path).lower().rpartition(".")[2])
 
 
+_PACKED = {"gz": b"\x1f\x8b", "bz2": b"BZh", "zst": b"\x28\xb5\x2f\xfd"}
+
+
+def begins_as_named(path: str, head: bytes) -> bool:
+    """Whether the first bytes of a compressed file are those of the compression that its name says."""
+    return head.startswith(_PACKED.get(path.lower().rpartition(".")[2], b""))
+
+
 _MAGIC = {
     b"PAR1": "is Parquet; name it .parquet",
     b"PK\x03\x04": "is a zip archive or an Excel sheet; unpack it, or save the sheet as CSV",

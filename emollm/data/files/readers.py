@@ -21,6 +21,7 @@ from emollm.data.files.columns import (
     Reading,
 )
 from emollm.data.files.delimited import Record, Table, no_column, read_delimited, refuse_twice
+from emollm.data.files.formats import begins_as_named, compression_of
 from emollm.data.files.inputs import InputFile
 from emollm.data.files.lines import from_rows, json_items, json_rows, text_rows
 from emollm.data.files.streams import MARK, Text, open_text, unmarked
@@ -37,6 +38,8 @@ def column_names(filesystem: Any, file: InputFile, reading: Reading, text_column
     """
     notes = Notes()
     with _readable(file):
+        if _holds_nothing(filesystem, file, notes):
+            return []
         if file.format == "parquet":
             with filesystem.open_input_file(file.path) as source:
                 return list(pq.read_schema(source).names)
@@ -70,6 +73,8 @@ def read_rows(filesystem: Any, file: InputFile, columns: Columns, notes: Notes |
     """The rows of a file in order; what people should know goes into `notes`. Raises DataError for a broken file."""
     notes = Notes() if notes is None else notes
     with _readable(file):
+        if _holds_nothing(filesystem, file, notes):
+            return
         if file.format == "parquet":
             yield from _parquet_rows(filesystem, file, columns)
             return
@@ -91,10 +96,21 @@ def read_rows(filesystem: Any, file: InputFile, columns: Columns, notes: Notes |
 
 def count_rows(filesystem: Any, file: InputFile, columns: Columns) -> int:
     """The number of rows that `read_rows` gives. Raises DataError where the file is broken."""
-    if file.format == "parquet":
+    if file.format == "parquet" and file.size:
         with _readable(file), filesystem.open_input_file(file.path) as source:
             return int(pq.read_metadata(source).num_rows)
     return sum(table.num_rows for table in read_rows(filesystem, file, columns))
+
+
+def _holds_nothing(filesystem: Any, file: InputFile, notes: Notes) -> bool:
+    """Whether a file is empty, or was found in a folder and is not the compressed file that its name says."""
+    if not file.size or not file.listed or not compression_of(file.path):
+        return not file.size
+    with filesystem.open_input_stream(file.path, compression=None) as stream:
+        if begins_as_named(file.path, stream.read(4)):
+            return False
+    notes.say(file.name, f"left out: it is not compressed with {compression_of(file.path)}, as its name says")
+    return True
 
 
 class _readable:  # noqa: N801 (used as a with statement's words)

@@ -53,7 +53,7 @@ def test_an_open_quote_is_a_bad_row_and_swallows_no_other(tmp_path: Path) -> Non
     )
     bad: list[BadRow] = []
     assert {e.id for e in read_emobank(tmp_path, "test", bad=bad)} == {"a", "c"}
-    assert [(row.line, row.labels) for row in bad] == [(3, 6)]
+    assert [(row.line, row.labels) for row in bad] == [(3, 3)]
     assert "quote" in bad[0].reason
 
 
