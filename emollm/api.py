@@ -6,7 +6,7 @@ import contextlib
 import functools
 import importlib.util
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,8 @@ from emollm.core.bases import DEFAULT_MODEL
 from emollm.core.errors import ConfigError, DataError
 from emollm.core.prompts import Question, column_name, questions_for
 from emollm.core.tasks import Kind, select_tasks
-from emollm.data.files.posts import read_table
+from emollm.data.files.columns import reading
+from emollm.data.given import Given, given
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,27 +33,32 @@ def annotate(
     model: str | Path | Scorer | None = None,
     text_column: str = "text",
     details: bool = False,
+    prefix: str = "",
+    encoding: str | None = None,
+    delimiter: str | None = None,
+    column_names: Sequence[str] = (),
     progress: bool = True,
     **options: Any,
-) -> pd.DataFrame:
-    """The affect of each text: a DataFrame with a row a text, in order, and a column a question.
+) -> Any:
+    """The affect of each text: a DataFrame with one row per text, in order, and one column per question.
 
-    `texts` is a string, a list of strings, a pandas Series or DataFrame (its `text_column`; its other columns and
-    index are kept), or a `Path` of a .jsonl, .csv, .parquet or .txt file. `tasks` are names of tasks that the model
-    knows; "profile" is the eleven questions of SemEval-2018. `model` is a model directory, a base by name, or an
-    open scorer to use again; None: $EMOLLM_MODEL, else the bundled default model. `options` go to
-    `emollm.scoring.open.open_scorer`.
+    `texts` is a string, a list of strings or of dicts, a pandas or polars frame or an Arrow table (its `text_column`;
+    other columns and the index are kept, and the same type comes back), a Series or array, or a `Path` of a file or
+    folder, which is read as `jobs/annotate.py` reads it, with `encoding`, `delimiter` and `column_names`. `tasks` are
+    names of tasks that the model knows; "profile" is the eleven questions of SemEval-2018. `model` is a model
+    directory, a base by name, or an open scorer to use again; None: $EMOLLM_MODEL, else the bundled default model.
+    `options` go to `emollm.scoring.open.open_scorer`.
 
     Columns: `text`, then `ei_reg_joy`, `v_reg`, `e_c`, ..., named as in an annotated corpus, in the tasks' own
     ranges. `details` adds to each its `_confidence`, `_error`, `_probabilities` and, of a regression, `_std`,
-    `_unit` and `_mode`. `truncated` and `error` say whether the text was cut and what went wrong with it. A text that
-    is missing or empty gets nulls and an error, never a guess. Raises ConfigError, ModelError or DataError.
+    `_unit` and `_mode`. `truncated` and `error` say whether the text was cut and what went wrong with it. `prefix`
+    goes before the names of all of these, where a frame has columns called so. A text that is missing or empty gets
+    nulls and an error, never a guess. Raises ConfigError, ModelError or DataError.
     """
     _require_pandas()
     import pandas as pd
 
-    frame = _frame(texts, text_column)
-    column = text_column if text_column in frame else "text"
+    had = given(texts, text_column, reading(encoding, delimiter, column_names))
     scorer: Scorer
     if model is None or isinstance(model, str | Path):
         scorer = _open(_model(model), tuple(sorted(options.items())))
@@ -60,33 +66,38 @@ def annotate(
         scorer = model
     chosen = select_tasks([tasks] if isinstance(tasks, str) else list(tasks), scorer.card.tasks)
     questions = questions_for("", chosen)
-    answers = _score(scorer, [_text(value) for value in frame[column]], questions, progress=progress)
-
+    taken = [name for q in questions for name in _columns(q, [], details=details)] + ["truncated", "error"]
+    if clash := [name for name in taken if prefix + name in had.names]:
+        raise DataError(
+            f"there is a column {prefix + clash[0]!r} already, and an answer is called so; rename it, or give a prefix"
+        )
+    answers = _score(scorer, had, questions, progress=progress)
     columns: dict[str, pd.Series[Any]] = {}
     for question, mine in zip(questions, answers, strict=True):
         columns.update(_columns(question, mine, details=details))
     per_text = list(zip(*answers, strict=True))
     columns["truncated"] = pd.Series([any(a.truncated for a in row) for row in per_text], dtype=bool)
     columns["error"] = pd.Series([next((a.error for a in row if a.error), None) for row in per_text], dtype=object)
-    kept = frame.drop(columns=[name for name in columns if name in frame])
-    return pd.concat([kept, pd.DataFrame(columns).set_index(frame.index)], axis=1)
+    return had.give_back(pd.DataFrame({prefix + name: column for name, column in columns.items()}))
 
 
-def _score(
-    scorer: Scorer, texts: Sequence[str], questions: Sequence[Question], *, progress: bool
-) -> list[list[Answer]]:
-    """A list a question, of the answers in the order of the texts."""
+def _score(scorer: Scorer, had: Given, questions: Sequence[Question], *, progress: bool) -> list[list[Answer]]:
+    """One list per question, of the answers in the order of the texts; a text with a problem gets that as its error."""
+    from emollm.core.answers import Answer
     from emollm.core.progress import progress_bar
 
-    answers: list[list[Answer]] = [[] for _ in questions]
+    good = [n for n, problem in enumerate(had.problems) if problem is None]
+    answers = [[Answer(value=None, error=problem) for problem in had.problems] for _ in questions]
     with contextlib.ExitStack() as stack:
-        advance = stack.enter_context(progress_bar("annotating", len(texts), "posts")) if progress else None
-        for start in range(0, len(texts), _POSTS_AT_ONCE):
-            part = texts[start : start + _POSTS_AT_ONCE]
-            asked = [Question(q.task, text, q.emotion) for text in part for q in questions]
-            scored = scorer.score(asked)
+        advance = stack.enter_context(progress_bar("annotating", len(had.texts), "posts")) if progress else None
+        if advance and len(good) < len(had.texts):
+            advance(len(had.texts) - len(good))
+        for start in range(0, len(good), _POSTS_AT_ONCE):
+            part = good[start : start + _POSTS_AT_ONCE]
+            scored = scorer.score([Question(q.task, had.texts[n], q.emotion) for n in part for q in questions])
             for i in range(len(questions)):
-                answers[i] += scored[i :: len(questions)]
+                for n, answer in zip(part, scored[i :: len(questions)], strict=True):
+                    answers[i][n] = answer
             if advance:
                 advance(len(part))
     return answers
@@ -105,32 +116,6 @@ def _columns(question: Question, answers: Sequence[Answer], *, details: bool) ->
         columns[f"{name}_probabilities"] = pd.Series([a.probabilities or None for a in answers], dtype="object")
         columns[f"{name}_error"] = pd.Series([a.error for a in answers], dtype="object")
     return columns
-
-
-def _frame(texts: Any, text_column: str) -> pd.DataFrame:
-    import pandas as pd
-
-    match texts:
-        case str():
-            return pd.DataFrame({"text": [texts]})
-        case Path():
-            frame: pd.DataFrame = read_table(texts, text_columns=(text_column,)).to_pandas()
-        case pd.DataFrame():
-            frame = texts
-        case pd.Series():
-            return pd.DataFrame({"text": texts})
-        case Iterable():
-            return pd.DataFrame({"text": pd.Series(list(texts), dtype=object)})
-        case _:
-            raise DataError(f"texts must be a string, a list, a DataFrame or a Path, not {type(texts).__name__}")
-    if text_column not in frame:
-        raise DataError(f"no column {text_column!r}; give text_column, one of: {', '.join(map(str, frame.columns))}")
-    return frame
-
-
-def _text(value: Any) -> str:
-    """None and NaN, as tables have them, are no text."""
-    return value if isinstance(value, str) else ""
 
 
 def _model(model: str | Path | None) -> str:

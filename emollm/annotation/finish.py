@@ -47,9 +47,9 @@ def write_parts(
 ) -> list[dict[str, Any]]:
     """Write `part-*.parquet`, the staged rows with their answers in order, `file_posts` per file.
 
-    `see` gets each file's table. Holds one file's rows at a time. Returns what the manifest says of each file.
-    Raises DataError if a row is not there; a row that is there twice, which a machine lost at the
-    wrong moment can cause, is kept once.
+    `see` gets each file's table. Holds one file's rows at a time. Returns what the manifest says of each file. Raises
+    DataError if a row is not there; a row that is there twice, which a machine lost at the wrong moment can cause, is
+    kept once.
     """
     given = {"id", "text", *corpus.carried}
     numbered = pa.schema([pa.field(ROW, pa.int64()), *(field for field in schema if field.name not in given)])

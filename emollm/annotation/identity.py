@@ -34,6 +34,7 @@ def identify(
         "code": emollm.__version__,
         "input": input_digest(files),
         "columns": [config.id_column, config.text_column, *config.carry],
+        "reading": [config.encoding, config.delimiter, *config.column_names],
         "max_posts": config.max_posts,
     }
 
@@ -52,7 +53,7 @@ def differences(before: Identity, now: Identity) -> str:
     parts = []
     for name in now:
         if before.get(name) != now[name]:
-            told = name in ("tasks", "engine", "precision", "exact", "code", "columns", "max_posts")
+            told = name in ("tasks", "engine", "precision", "exact", "code", "columns", "reading", "max_posts")
             parts.append(f"{name} ({_shown(before.get(name))} then, {_shown(now[name])} now)" if told else name)
     return ", ".join(parts)
 

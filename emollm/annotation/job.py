@@ -15,9 +15,10 @@ from emollm.core.card import card_tasks
 from emollm.core.errors import DataError
 from emollm.core.options import ClusterConfig, with_values
 from emollm.core.tasks import Task, select_tasks
-from emollm.data.files.columns import Columns
+from emollm.data.files.columns import Columns, Notes
+from emollm.data.files.delimited import no_column, refuse_twice
 from emollm.data.files.inputs import InputFile, find_files
-from emollm.data.files.readers import column_names, first_with_columns
+from emollm.data.files.readers import first_with_columns
 from emollm.scoring.open import resolve_engine
 from emollm.scoring.rows import answer_fields
 from emollm.scoring.scorer import UNDECIDED, Scorer
@@ -38,6 +39,8 @@ class Job:
     identity: Identity
     opener: Callable[..., Scorer] | None
     on_progress: Callable[[Progress], None]
+    notes: Notes
+    """What people should know of how the input is read."""
     totals: Totals = field(default_factory=Totals)
 
     def settle(self, cluster: ClusterConfig) -> AnnotateConfig:
@@ -62,17 +65,20 @@ def open_job(
     """Look at everything that can be wrong before anything is started or written."""
     tasks = select_tasks(config.tasks, card_tasks(config.model))
     engine = config.engine if opener else resolve_engine(config.model, config.engine)
-    source, files = find_files(config.input)
+    notes = Notes()
+    source, files = find_files(config.input, config.reading, notes)
     columns = choose_columns(config, tasks, source, files)
     name = f"{opener.__module__}.{getattr(opener, '__qualname__', type(opener).__qualname__)}" if opener else None
     identity = identify(config, files, tasks, engine=engine, scorer=name)
     output = OutputFolder(config.out)
+    if output.is_file():
+        raise DataError(f"--out {config.out} is a file; give a folder")
     if identity["precision"] == UNDECIDED:
         # The same job goes on in the arithmetic that it was begun with, wherever that was.
         begun = output.identity() or {}
         if {**begun, "precision": UNDECIDED} == identity and not config.overwrite:
             identity = begun
-    return Job(config, tasks, engine, source, files, columns, output, identity, opener, on_progress)
+    return Job(config, tasks, engine, source, files, columns, output, identity, opener, on_progress, notes)
 
 
 def choose_columns(config: AnnotateConfig, tasks: Sequence[Task], source: Any, files: Sequence[InputFile]) -> Columns:
@@ -80,21 +86,26 @@ def choose_columns(config: AnnotateConfig, tasks: Sequence[Task], source: Any, f
     plain = next((file for file in files if file.format == "txt"), None)
     if plain and config.id_column:
         raise DataError(f"{plain.path} is plain text and has no --id-column {config.id_column!r}; leave the option out")
-    first = first_with_columns(files)
-    names = column_names(source, first)
-    if first.format == "txt":
-        if config.carry and config.carry != ("*",):
-            raise DataError(f"{first.path} is plain text and has no column {config.carry[0]!r} to carry")
-        return Columns(id=None, text=config.text_column)
-    id_column = config.id_column or ("id" if "id" in names else None)
-    chosen = [name for name in (id_column, config.text_column) if name]
-    for option, name in (("--id-column", config.id_column), ("--text-column", config.text_column)):
+    first, names = first_with_columns(source, files, config.reading, config.text_column)
+    if not names:
+        if plain and config.carry and config.carry != ("*",):
+            raise DataError(f"{plain.path} is plain text and has no column {config.carry[0]!r} to carry")
+        if not plain:
+            raise DataError(f"{config.input} holds no posts")
+        return Columns(id=None, text=config.text_column, reading=config.reading)
+    refuse_twice(first.path, names)
+    id_column = config.id_column or None
+    if config.id_column is None and "id" in names:
+        id_column = "id"
+    for option, name in (("--id-column", id_column), ("--text-column", config.text_column)):
         if name and name not in names:
-            raise DataError(f"{first.path} has no column {name!r}; give {option}, one of: {', '.join(names)}")
-    carry = [n for n in names if n not in chosen] if "*" in config.carry else list(config.carry)
+            raise no_column(first.path, name, names, option)
+    carry = [n for n in names if n not in (id_column, config.text_column)] if "*" in config.carry else config.carry
     if first.format in ("csv", "parquet") and (unknown := [name for name in carry if name not in names]):
         raise DataError(f"{first.path} has no column {unknown[0]!r} to carry; choose from: {', '.join(names)}")
-    taken = {"id", "text", "row", "place", "problem", *(field.name for field in answer_fields(tuple(tasks)))}
+    own = {("id", id_column), ("text", config.text_column)}
+    carry = [name for name in dict.fromkeys(carry) if (name, name) not in own]  # those are in the output anyway
+    taken = {"id", "text", *(field.name for field in answer_fields(tuple(tasks)))}
     if clash := [name for name in carry if name in taken]:
         raise DataError(f"column {clash[0]!r} cannot be carried: the output has one of that name; rename it")
-    return Columns(id=id_column, text=config.text_column, carry=tuple(carry))
+    return Columns(id=id_column, text=config.text_column, carry=tuple(carry), reading=config.reading)

@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from emollm.core.options import ClusterConfig, Location
+from emollm.data.files.columns import Reading, reading
 from emollm.scoring.options import ScorerConfig
 
 
@@ -17,18 +18,25 @@ class AnnotateConfig(ScorerConfig):
     """
 
     input: Location
-    """Posts: a file, a folder, or a pattern such as 'posts/**/*.parquet'; local, s3:// or gs://. Parquet, JSON lines,
-    CSV or plain text (one post per line); .gz is read too."""
+    """Posts: a file, a folder, or a pattern such as 'posts/**/*.parquet'; local, s3:// or gs://. Parquet, JSON (one
+    object per line, or an array), CSV, TSV or plain text (one post per line); .gz, .bz2 and .zst are read too."""
     out: Location
     """Output folder, local, s3:// or gs://. On a cluster: a folder that all nodes share."""
     tasks: tuple[str, ...] = ("profile",)
     """Tasks to answer; `profile` is the five of SemEval-2018, eleven questions per post."""
     id_column: str | None = None
-    """Column with the post ids. None: `id` if there is one, else ids are derived from file, row and text."""
+    """Column with the post ids. None: `id` if there is one, else ids are derived from file, row and text. '': derived
+    in any case."""
     text_column: str = "text"
     """Column with the text of the posts."""
     carry: tuple[str, ...] = ()
     """Input columns to copy to the output; '*' is all of them."""
+    encoding: str | None = None
+    """Encoding of text files, such as windows-1252. None: UTF-8, or UTF-16 and UTF-32 as the file shows."""
+    delimiter: str | None = None
+    """Delimiter of CSV files, such as ';' or tab; with it .txt files are read as CSV. None: found by the first line."""
+    column_names: tuple[str, ...] = ()
+    """Names of the columns of CSV files that have no header."""
     max_posts: int | None = Field(None, ge=1)
     """Annotate at most this many posts, from the start. None: all."""
     block_posts: int | None = Field(None, ge=1)
@@ -54,8 +62,13 @@ class AnnotateConfig(ScorerConfig):
     cluster: ClusterConfig = ClusterConfig()
     """Scoring actors, their CPUs and GPUs."""
 
+    @property
+    def reading(self) -> Reading:
+        return reading(self.encoding, self.delimiter, self.column_names)
+
     @model_validator(mode="after")
     def _options_go_together(self) -> Self:
+        _ = self.reading
         if self.overwrite and self.retry_errors:
             raise ValueError("--overwrite starts over and --retry-errors continues; give one of them")
         if self.max_workers is not None and self.max_workers < self.cluster.num_workers:

@@ -71,6 +71,9 @@ class OutputFolder:
     def is_local(self) -> bool:
         return isinstance(self.filesystem, pafs.LocalFileSystem)
 
+    def is_file(self) -> bool:
+        return self.filesystem.get_file_info(self.root).type == pafs.FileType.File  # type: ignore[no-any-return]
+
     def _at(self, *parts: str) -> str:
         return posixpath.join(self.root, *parts)
 
@@ -169,7 +172,7 @@ class OutputFolder:
         if found is None:
             return None
         files = tuple(Staged(**file) for file in found["files"])
-        return Corpus(files=files, carried=found["carried"], json_carried=tuple(found["json_carried"]))
+        return Corpus(files=files, carried=found["carried"])
 
     def keep_corpus(self, corpus: Corpus) -> None:
         self.write_json(self._at(_WORK, "corpus.json"), asdict(corpus))

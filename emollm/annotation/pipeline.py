@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -22,6 +23,7 @@ from emollm.scoring.scorer import Scorer
 
 __all__ = ["AnnotateConfig", "Progress", "annotate_corpus"]
 
+_LOG = logging.getLogger("emollm")
 _GROUP_BYTES = 32 << 20
 """Small input files are staged together up to so many bytes."""
 
@@ -117,7 +119,10 @@ def _stage(job: Job) -> Corpus:
         read_ids,
         max_posts=job.config.max_posts,
         source=job.config.input,
+        notes=job.notes,
     )
+    for line in job.notes.lines():
+        _LOG.warning(line)
     output.keep_corpus(corpus)
     return corpus
 

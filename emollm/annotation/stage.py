@@ -14,18 +14,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from emollm.core.errors import DataError
-from emollm.data.files.carry import common_type, json_kinds, to_type, type_from_text, type_to_text
-from emollm.data.files.columns import Columns
+from emollm.data.files.carry import Seen, carried_columns, type_from_text, type_to_text
+from emollm.data.files.columns import NOT_TEXT, Columns, Notes
 from emollm.data.files.ids import Hashes, IdHashes, derive_ids, hash_ids
 from emollm.data.files.inputs import InputFile
 from emollm.data.files.readers import read_rows
 
 GROUP_ROWS = 1024
 """Rows of a Parquet row group: the least that is read to get at a row."""
-_JSON = ("json", "jsonl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +44,16 @@ class Corpus:
     files: tuple[Staged, ...]
     carried: dict[str, str]
     """Carried columns and their types, as `carry.type_to_text` writes them."""
-    json_carried: tuple[str, ...]
-    """Those that stand as JSON text in the staged files."""
 
     @property
     def posts(self) -> int:
         return self.files[-1].start + self.files[-1].rows if self.files else 0
 
+    def types(self) -> dict[str, pa.DataType]:
+        return {name: type_from_text(text) for name, text in self.carried.items()}
+
     def fields(self) -> list[pa.Field]:
-        return [pa.field(name, type_from_text(text)) for name, text in self.carried.items()]
+        return [pa.field(name, type_) for name, type_ in self.types().items()]
 
 
 @dataclass(slots=True)
@@ -68,9 +69,8 @@ class GroupFacts:
     without_id: list[str] = field(default_factory=list)
     """Places of the first few rows without an id."""
     num_without_id: int = 0
-    kinds: dict[str, set[str]] = field(default_factory=dict)
-    types: dict[str, dict[str, str]] = field(default_factory=dict)
-    """Types of each column that is carried, and a file of each."""
+    seen: Seen = field(default_factory=Seen)
+    notes: Notes = field(default_factory=Notes)
 
     @property
     def rows(self) -> int:
@@ -91,10 +91,10 @@ def stage_group(
     A staged file has one schema: where a column to carry has another type than in the file before, the next begins.
     Raises DataError naming the file that is broken.
     """
-    facts = GroupFacts(kinds={name: set() for name in columns.carry}, types={name: {} for name in columns.carry})
+    facts = GroupFacts()
     staged: _StagedFile | None = None
     try:
-        for file, table in _tables(source, files, columns, max_rows):
+        for file, table in _tables(source, files, columns, max_rows, facts.notes):
             table = _staged_columns(table, file, columns, facts)
             if staged is None or not staged.schema.equals(table.schema):
                 if staged:
@@ -110,11 +110,11 @@ def stage_group(
 
 
 def _tables(
-    source: Any, files: Sequence[InputFile], columns: Columns, max_rows: int | None
+    source: Any, files: Sequence[InputFile], columns: Columns, max_rows: int | None, notes: Notes
 ) -> Iterator[tuple[InputFile, pa.Table]]:
     left = max_rows
     for file in files:
-        for table in read_rows(source, file, columns):
+        for table in read_rows(source, file, columns, notes):
             table = table.slice(0, left)
             left = left if left is None else left - table.num_rows
             if table.num_rows:
@@ -157,22 +157,19 @@ def _staged_columns(table: pa.Table, file: InputFile, columns: Columns, facts: G
             facts.num_without_id += len(places)
             facts.without_id = [*facts.without_id, *(f"{file.name}:{place}" for place in places)][:5]
         facts.hashes.append(hash_ids(table["id"].drop_null()))
-    facts.texts += sum(
-        text is not None and not (problem or "").startswith("not_text")
-        for text, problem in zip(table["text"].to_pylist(), table["problem"].to_pylist(), strict=True)
-    )
-    for name in columns.carry:
-        if file.format in _JSON:
-            facts.kinds[name] |= json_kinds(table[name].to_pylist())
-        else:
-            facts.types[name].setdefault(type_to_text(table[name].type), file.path)
+    facts.texts += pc.sum(pc.and_(pc.is_valid(table["text"]), pc.invert(_is_not_text(table)))).as_py() or 0
+    facts.seen.look(table, file.path, columns.carry)
     return table.drop_columns(["place"])
+
+
+def _is_not_text(table: pa.Table) -> Any:
+    return pc.fill_null(pc.starts_with(table["problem"], NOT_TEXT), False)
 
 
 def read_staged(filesystem: Any, folder: str, corpus: Corpus, first: int, stop: int) -> pa.Table:
     """`id`, `text` and the carried columns of rows `first` to `stop`, in their order."""
-    fields = corpus.fields()
-    schema = pa.schema([pa.field("id", pa.string()), pa.field("text", pa.string()), *fields])
+    types = corpus.types()
+    schema = pa.schema([pa.field("id", pa.string()), pa.field("text", pa.string()), *corpus.fields()])
     tables = [schema.empty_table()]
     for file in corpus.files:
         low, high = max(first - file.start, 0), min(stop - file.start, file.rows)
@@ -183,9 +180,7 @@ def read_staged(filesystem: Any, folder: str, corpus: Corpus, first: int, stop: 
             size = parquet.metadata.row_group(0).num_rows
             table = parquet.read_row_groups(range(low // size, (high - 1) // size + 1))
         table = table.slice(low - low // size * size, high - low)
-        columns = [table["id"], table["text"]]
-        columns += [to_type(table[f.name], f.type, is_json=f.name in corpus.json_carried) for f in fields]
-        tables.append(pa.table(columns, schema=schema))
+        tables.append(pa.table([table["id"], table["text"], *carried_columns(table, types)], schema=schema))
     return pa.concat_tables(tables)
 
 
@@ -197,19 +192,19 @@ def stage_corpus(
     *,
     max_posts: int | None,
     source: str,
+    notes: Notes,
 ) -> Corpus:
     """Have `stage` write every group, and judge what was seen.
 
     `stage` gets (number, files) of all groups and calls back with (number, facts) in any order; `read_ids` opens a
-    staged file's ids. `source` names the input in errors. Raises DataError if there are no posts, if the text column
-    holds no text, or if ids are missing or occur twice.
+    staged file's ids. `source` names the input in errors; `notes` gets what people should know. Raises DataError if
+    there are no posts, if the text column holds no text, or if ids are missing or occur twice.
     """
     rows: list[list[int]] = [[] for _ in groups]
     texts, ids = 0, IdHashes()
     without: list[str] = []
     num_without = 0
-    kinds: dict[str, set[str]] = {name: set() for name in columns.carry}
-    types: dict[str, dict[pa.DataType, str]] = {name: {} for name in columns.carry}
+    seen = Seen()
 
     def take(number: int, facts: GroupFacts) -> None:
         nonlocal texts, num_without
@@ -219,10 +214,8 @@ def stage_corpus(
         without.extend(facts.without_id[: 5 - len(without)])
         for hashes in facts.hashes:
             ids.add(hashes)
-        for name in columns.carry:
-            kinds[name] |= facts.kinds[name]
-            for text, file in facts.types[name].items():
-                types[name].setdefault(type_from_text(text), file)
+        seen.add(facts.seen)
+        notes.add(facts.notes)
 
     stage(list(enumerate(groups)), take)
     if not any(rows):
@@ -231,22 +224,14 @@ def stage_corpus(
         raise DataError(f"{source}: no row has text in column {columns.text!r}; give --text-column")
     if num_without:
         raise DataError(
-            f"{source}: {num_without:,} posts have no {columns.id}, such as {', '.join(without)}; mend them, or name "
-            "another --id-column"
+            f"{source}: {num_without:,} posts have no {columns.id}, such as {', '.join(without)}; mend them, name "
+            "another --id-column, or give --id-column '' to have ids made"
         )
-    for name in columns.carry:
-        if not kinds[name] and all(pa.types.is_null(t) for t in types[name]):
-            raise DataError(f"{source}: no row has anything in column {name!r}, which is to be carried")
+    types = seen.common_types(columns.carry, source=source)
     files = {staged_name(number, part): n for number, parts in enumerate(rows) for part, n in enumerate(parts)}
     _refuse_repeated(ids.repeated(), list(files), read_ids, source=source, column=columns.id)
-    json_carried = tuple(name for name in columns.carry if kinds[name])
-    if any(not pa.types.is_null(type_) for name in json_carried for type_ in types[name]):
-        raise DataError(f"{source} mixes JSON lines with other files; columns cannot be carried out of both")
-    return Corpus(
-        files=tuple(_numbered(files, max_posts)),
-        carried={name: type_to_text(common_type(name, types[name], frozenset(kinds[name]))) for name in columns.carry},
-        json_carried=json_carried,
-    )
+    carried = {name: type_to_text(type_) for name, type_ in types.items()}
+    return Corpus(files=tuple(_numbered(files, max_posts)), carried=carried)
 
 
 def staged_name(group: int, part: int) -> str:

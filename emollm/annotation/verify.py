@@ -21,10 +21,10 @@ from emollm.core.errors import DataError
 from emollm.core.folders import HIDDEN_RUN_FILE
 from emollm.core.prompts import column_name, questions_for
 from emollm.core.tasks import Kind, Task
-from emollm.data.files.columns import Columns
+from emollm.data.files.columns import Columns, reading
 from emollm.data.files.ids import IdHashes, derive_ids, hash_ids
 from emollm.data.files.inputs import find_files
-from emollm.data.files.readers import column_names, first_with_columns, read_rows
+from emollm.data.files.readers import first_with_columns, read_rows
 from emollm.scoring.rows import output_schema
 
 _ROWS = 8192
@@ -198,21 +198,24 @@ def _check_counts(
 def _input_rows(run: dict[str, Any], found: Findings) -> _InOrder | None:
     """The input's ids and texts, read again; None, and a problem, if it is no longer there or no longer the same."""
     id_column, text_column = run["identity"]["columns"][:2]
+    config = run["config"]
+    how = reading(config.get("encoding"), config.get("delimiter"), config.get("column_names") or ())
     try:
-        source, files = find_files(run["config"]["input"])
+        source, files = find_files(run["config"]["input"], how)
         if input_digest(files) != run["identity"]["input"]:
             found.say(f"the input {run['config']['input']} has changed since; --no-input leaves it out")
             return None
-        id_column = id_column or ("id" if "id" in column_names(source, first_with_columns(files)) else None)
+        if id_column is None and "id" in first_with_columns(source, files, how, text_column)[1]:
+            id_column = "id"
     except DataError as error:
         found.say(f"{error}; --no-input leaves the input out")
         return None
-    wanted = Columns(id=id_column, text=text_column)
+    wanted = Columns(id=id_column or None, text=text_column, reading=how)
 
     def rows() -> Iterator[pa.Table]:
         for file in files:
             for table in read_rows(source, file, wanted):
-                if id_column is None or file.format == "txt":
+                if wanted.id is None or file.format == "txt":
                     table = table.set_column(1, "id", derive_ids(file.name, table))
                 yield table.select(["id", "text"])
 

@@ -13,7 +13,7 @@ from emollm.core.errors import ModelError
 from emollm.core.frozen import Frozen
 from emollm.core.heads_card import HeadsCard
 from emollm.core.prompts import LAYOUTS, Layout
-from emollm.core.tasks import ANY_POST, TASKS, Task
+from emollm.core.tasks import ANY_POST, TASKS, Task, clashing_columns
 
 CARD_FILE = "affect.json"
 
@@ -53,6 +53,8 @@ class AffectCard(Frozen):
 
     @model_validator(mode="after")
     def _heads_belong_to_tasks(self) -> Self:
+        if clash := clashing_columns(self.tasks):
+            raise ValueError(clash)
         tasks = {task.name: task for task in self.tasks}
         trained = {head.task for head in self.heads.heads if head.derivation is None} if self.heads else set()
         for head in self.heads.heads if self.heads else ():

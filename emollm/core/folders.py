@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -23,7 +25,8 @@ from emollm.core.errors import DataError
 def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Fill a temporary sibling of `path`; it takes the name `path` only when the block ends well.
 
-    Raises DataError before any work if `path` exists and `overwrite` is off, or its parent cannot be written.
+    Raises DataError before any work if `path` exists and `overwrite` is off, or its parent cannot be written; and at
+    the end if another run has written `path` meanwhile: the result then stands beside it.
     """
     path = path.absolute()
     check_new(path, overwrite=overwrite)
@@ -35,16 +38,47 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     try:
         partial.chmod(0o777 & ~_umask())  # mkdtemp makes it private; the result is an ordinary folder
         yield partial
-        if path.exists():
-            aside = partial.with_name(partial.name + "-old")
-            path.rename(aside)
-            partial.rename(path)
-            shutil.rmtree(aside)
-        else:
-            partial.rename(path)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+    _take_name(partial, path, overwrite=overwrite)
+
+
+def _take_name(filled: Path, path: Path, *, overwrite: bool) -> None:
+    """Rename a folder to `path`; raise DataError, keeping it under another name, if that was taken meanwhile."""
+    try:
+        filled.rename(path)  # fails if there is a file, or a folder that is not empty
+        return
+    except OSError:
+        if not path.exists():
+            raise
+    try:
+        check_new(path, overwrite=overwrite)
+    except DataError:
+        kept = next(k for n in itertools.count(2) if not (k := path.with_name(f"{path.name}-{n}")).exists())
+        filled.rename(kept)
+        raise DataError(
+            f"{path} was written by another run meanwhile; this run's result is in {kept}: rename it, or pass "
+            "--overwrite next time"
+        ) from None
+    if not _exchange(filled, path):
+        # Between these two a kill leaves what was there before as `.previous`, and the new folder hidden.
+        previous = path.with_name(f"{path.name}.previous")
+        shutil.rmtree(previous, ignore_errors=True)
+        path.rename(previous)
+        filled.rename(path)
+        filled = previous
+    shutil.rmtree(filled)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two names at once; False where the system or the filesystem cannot."""
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except (OSError, AttributeError):
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE: linux/fs.h
+    return bool(rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
 
 
 def check_new(path: Path, *, overwrite: bool) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from emollm.core.frozen import Frozen
-from emollm.core.tasks import QuestionKey, Task
+from emollm.core.tasks import QuestionKey, Task, fold_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def questions_for(text: str, tasks: tuple[Task, ...]) -> list[Question]:
 
 def column_name(question: Question) -> str:
     """The name of a question's column, one that no query language needs to quote: `ei_reg_joy` of `EI-reg.joy`."""
-    return "".join(c if c.isalnum() else "_" for c in question.column).lower()
+    return fold_name(question.column)
 
 
 def fill_template(task: Task, template: str) -> str:

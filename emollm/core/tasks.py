@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from importlib import resources
 from pathlib import Path
+from string import Formatter
 from typing import Literal, NamedTuple, Self
 
 from pydantic import ValidationError, model_validator
@@ -99,6 +101,9 @@ class Task(Frozen):
             raise ValueError(f"task {self.name!r}: classes must ascend and differ, got {values}")
         if not self.templates:
             raise ValueError(f"task {self.name!r} has no template")
+        for wrong in (self._wrong_range(), self._wrong_label(), self._wrong_phrase(), clashing_columns([self])):
+            if wrong:
+                raise ValueError(f"task {self.name!r}: {wrong}")
         return self
 
     @property
@@ -115,6 +120,40 @@ class Task(Frozen):
     def answer_names(self) -> tuple[str, ...]:
         """`answer_values` as the keys of an answer's probabilities."""
         return tuple(map(str, self.answer_values))
+
+    def _wrong_range(self) -> str | None:
+        numbers = [number for number in (self.low, self.high) if number is not None]
+        return None if all(map(math.isfinite, numbers)) else f"low and high must be finite, not {numbers}"
+
+    def _wrong_label(self) -> str | None:
+        """Why an answer with one of the labels could not be read back."""
+        seen: dict[str, str] = {}
+        for label in [*self.labels, *([self.no_label] if self.no_label is not None else [])]:
+            if label != label.strip().removesuffix(".") or not label or not label.isprintable():
+                return f"label {label!r} is empty, or has blanks, line ends or a full stop at its ends"
+            if self.kind is Kind.LABEL_SET and "," in label:
+                return f"label {label!r} holds a comma, which separates the labels of an answer"
+            if label.casefold() in seen:
+                other = "no_label" if label == self.no_label else "another label"
+                return f"label {label!r} and {seen[label.casefold()]!r} differ in case at most; rename {other}"
+            seen[label.casefold()] = label
+        return None
+
+    def _wrong_phrase(self) -> str | None:
+        for one in self.classes:
+            try:
+                fields = {name for _, name, _, _ in Formatter().parse(one.phrase) if name is not None}
+            except ValueError as error:
+                return f"phrase {one.phrase!r}: {error}; write a brace as {{{{ or }}}}"
+            if fields - {"emotion"} or (fields and not self.emotions):
+                allowed = "{emotion}" if self.emotions else "no name, as the task has no emotions,"
+                return f"phrase {one.phrase!r} may have {allowed} in braces; write a brace as {{{{ or }}}}"
+        return None
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of its answers, one per emotion: names that no query language needs to quote, `ei_reg_joy`."""
+        return [fold_name(f"{self.name}.{emotion}" if emotion else self.name) for emotion in self.emotions or (None,)]
 
     def check_emotion(self, emotion: str | None) -> None:
         """Raise DataError unless `emotion` is one the task is asked for (None where it has no such slot)."""
@@ -159,6 +198,28 @@ def as_labels(value: Value | None) -> list[str] | None:
             return None
 
 
+def fold_name(name: str) -> str:
+    """In lower case, with an underscore for whatever is neither letter nor digit."""
+    return "".join(c if c.isalnum() else "_" for c in name).lower()
+
+
+_DETAILS = ("", "_std", "_confidence", "_probabilities", "_error", "_unit", "_mode")
+
+
+def clashing_columns(tasks: Iterable[Task]) -> str | None:
+    """Which answers of these tasks would stand in one column, in words; None where each has its own."""
+    taken = dict.fromkeys(("id", "text", "truncated", "error"), "every output")
+    for task in tasks:
+        mine = {column + detail: task.name for column in task.columns for detail in _DETAILS}
+        if len(mine) < len(task.columns) * len(_DETAILS):
+            return "two of its emotions have one column; rename one"
+        for column, name in mine.items():
+            if column in taken:
+                return f"column {column!r} is that of {name} and of {taken[column]}; rename the task"
+        taken.update(mine)
+    return None
+
+
 def load_tasks(path: Path) -> dict[str, Task]:
     """Read a task file (TOML, a list `[[task]]`); see `tasks.toml` in this package for the form.
 
@@ -182,6 +243,8 @@ def load_tasks(path: Path) -> dict[str, Task]:
         tasks[task.name] = task
     if not tasks:
         raise ConfigError(f"{path} holds no [[task]]")
+    if clash := clashing_columns(tasks.values()):
+        raise ConfigError(f"{path}: {clash}")
     return tasks
 
 
@@ -210,4 +273,7 @@ def select_tasks(names: Sequence[str], known: Mapping[str, Task] | Iterable[Task
     if unknown or not wanted:
         problem = f"unknown task {', '.join(map(repr, unknown))}" if unknown else "no task named"
         raise ConfigError(f"{problem}; choose from: {', '.join(by_name)}, or profile")
-    return tuple(by_name[name] for name in wanted)
+    chosen = tuple(by_name[name] for name in wanted)
+    if clash := clashing_columns(chosen):
+        raise ConfigError(f"tasks cannot be asked together: {clash}")
+    return chosen

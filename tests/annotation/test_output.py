@@ -50,7 +50,7 @@ def staged(output: OutputFolder, posts: int) -> Corpus:
     texts = ["" if i == 7 else f"<b>post</b> {i}" for i in range(posts)]
     table = pa.table({"id": [f"p{i}" for i in range(posts)], "text": texts, "problem": pa.nulls(posts, pa.string())})
     pq.write_table(table, f"{output.posts}/posts-000000.parquet", row_group_size=4)
-    return Corpus(files=(Staged("posts-000000.parquet", 0, posts),), carried={}, json_carried=())
+    return Corpus(files=(Staged("posts-000000.parquet", 0, posts),), carried={})
 
 
 def finished(tmp_path: Path, posts: int = 30) -> OutputFolder:
@@ -136,7 +136,7 @@ def test_a_model_is_known_by_its_files_and_not_by_where_they_lie(tmp_path: Path)
 
 
 def test_blocks_are_of_what_is_not_done() -> None:
-    corpus = Corpus((Staged("a", 0, 10), Staged("b", 10, 5)), carried={}, json_carried=())
+    corpus = Corpus((Staged("a", 0, 10), Staged("b", 10, 5)), carried={})
     done = np.zeros(15, bool)
     done[[0, 4, 5, 12]] = True
     assert [(b.file.name, b.spans) for b in pending_blocks(corpus, done, 4)] == [

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from emollm.core import folders
 from emollm.core.errors import DataError
 from emollm.core.folders import new_folder, read_run, write_run
 
@@ -62,3 +64,60 @@ def test_a_parent_that_is_a_file_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot write under"):
         finish(tmp_path / "file" / "out", "one")
+
+
+def test_the_second_of_two_runs_does_not_replace_the_first_and_keeps_its_own_result(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    def run_while_another_finishes() -> None:
+        with new_folder(out) as folder:
+            (folder / "a.txt").write_text("second")
+            finish(out, "first")
+
+    for n in (2, 3):
+        with pytest.raises(DataError, match=f"written by another run meanwhile; this run's result is in .*out-{n}:"):
+            run_while_another_finishes() if n == 2 else second_again(out)
+        assert (out / "a.txt").read_text() == "first"
+        assert (tmp_path / f"out-{n}" / "a.txt").read_text() == "second"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "out-2", "out-3"]
+
+
+def second_again(out: Path) -> None:
+    first = out.rename(out.with_name("aside"))
+    with new_folder(out) as folder:
+        (folder / "a.txt").write_text("second")
+        first.rename(out)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_replacing_never_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool) -> None:
+    out = tmp_path / "out"
+    finish(out, "one")
+    if not at_once:
+        monkeypatch.setattr(folders, "_exchange", lambda *_: False)  # as on a filesystem that cannot
+    seen = []
+    real = shutil.rmtree
+
+    def look(path: Path, **options: bool) -> None:
+        seen.append((out / "a.txt").read_text())
+        real(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", look)
+    finish(out, "two", overwrite=True)
+    assert seen[-1] == "two" and (out / "a.txt").read_text() == "two"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+    def killed(self: Path, target: Path) -> Path:
+        if target == out and not out.exists():
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    rename = Path.rename
+    monkeypatch.setattr(Path, "rename", killed)
+    if at_once:
+        finish(out, "three", overwrite=True)
+        assert (out / "a.txt").read_text() == "three"
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            finish(out, "three", overwrite=True)
+        assert (tmp_path / "out.previous" / "a.txt").read_text() == "two"

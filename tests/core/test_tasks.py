@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from emollm.core.card import AffectCard, BaseModelInfo
 from emollm.core.errors import ConfigError, DataError
 from emollm.core.prompts import fill_template
 from emollm.core.tasks import PROFILE, TASKS, Kind, Task, load_tasks, select_tasks
 
 AAID_TASKS = PROFILE
+BASE = BaseModelInfo(name="none", architecture="decoder", licence="", fingerprint="")
 AEB_RANGES = {
     "EI-reg": (0, 1), "Intensity": (0, 1), "V-reg": (0, 1), "SST": (0, 1),
     "EmoBank-V": (1, 5), "EmoBank-A": (1, 5), "EmoBank-D": (1, 5),
@@ -122,3 +124,40 @@ def test_a_task_of_a_kind_needs_its_parts() -> None:
         Task.model_validate({**entry, "low": 5.0, "high": 1.0})
     with pytest.raises(ValueError, match="needs two or more classes"):
         Task.model_validate({**entry, "kind": "ordinal"})
+
+
+@pytest.mark.parametrize(
+    ("task", "change", "message"),
+    [
+        ("E-c", {"labels": ("joy, mild", "fear")}, "'joy, mild' holds a comma"),
+        ("E-c", {"labels": ("Joy", "joy")}, "'joy' and 'Joy' differ in case at most"),
+        (
+            "E-c",
+            {"labels": ("joy", "None"), "no_label": "none"},
+            "'none' and 'None' differ in case at most; rename no_l",
+        ),
+        ("E-c", {"labels": ("joy.", "fear")}, "'joy.' is empty, or has blanks"),
+        ("TDT", {"classes": ({"value": 0, "phrase": "low {x}"}, {"value": 1, "phrase": "b"})}, "'low {x}' may have no"),
+        ("EI-oc", {"classes": ({"value": 0, "phrase": "{x}"}, {"value": 1, "phrase": "b"})}, "may have {emotion} in"),
+        ("TDT", {"classes": ({"value": 0, "phrase": "{"}, {"value": 1, "phrase": "b"})}, "write a brace as {{"),
+        ("V-reg", {"high": float("inf")}, "low and high must be finite"),
+        ("EI-reg", {"emotions": ("joy", "Joy")}, "two of its emotions have one column"),
+        ("V-reg", {"name": "Error"}, "column 'error' is that of Error and of every output"),
+    ],
+)
+def test_a_task_whose_answers_could_not_be_told_apart_is_refused(
+    task: str, change: dict[str, object], message: str
+) -> None:
+    entry = {**TASKS[task].model_dump(), "name": "Mine", **change}
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Task.model_validate(entry)
+
+
+def test_tasks_whose_columns_fold_together_are_not_asked_together() -> None:
+    mine = [TASKS["V-reg"].model_copy(update={"name": name}) for name in ("my-task", "my_task", "v_reg", "v-reg-std")]
+    for tasks in ([mine[0], mine[1]], [TASKS["V-reg"], mine[2]], [TASKS["V-reg"], mine[3]]):
+        with pytest.raises(ConfigError, match=r"cannot be asked together: column .* is that of"):
+            select_tasks([task.name for task in tasks], tasks)
+        with pytest.raises(ValueError, match="is that of"):
+            AffectCard(name="m", base=BASE, tasks=tuple(tasks))
+    assert len(select_tasks(["my-task"], mine)) == 1

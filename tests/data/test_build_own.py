@@ -123,7 +123,7 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cannot read .*own\.toml: No such file"):
         build_own(OwnConfig(data=tmp_path / "own.toml", out=tmp_path / "data"))
     (tmp_path / "own.toml").write_text(TOML)
-    with pytest.raises(DataError, match=r"cannot read .*notes\.csv: No such file"):
+    with pytest.raises(DataError, match=r"no input at .*notes\.csv"):
         build_own(OwnConfig(data=tmp_path / "own.toml", out=tmp_path / "data"))
 
 

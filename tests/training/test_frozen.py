@@ -16,7 +16,8 @@ from emollm.core.options import ClusterConfig
 from emollm.core.prompts import questions_for
 from emollm.core.tasks import QuestionKey, select_tasks
 from emollm.data.aaid import SAMPLES
-from emollm.data.files.posts import read_table
+from emollm.data.files.columns import Notes, Reading
+from emollm.data.files.whole import read_posts
 from emollm.scoring.open import open_scorer
 from emollm.training.frozen import fit_frozen
 from emollm.training.options import TrainConfig
@@ -65,7 +66,7 @@ def test_annotated_offline_and_asked_here_a_post_has_the_same_answers(model: Pat
         )
     )  # fmt: skip
     rows = {row["id"]: row for row in pq.read_table(tmp_path / "out").to_pylist()}
-    texts = read_table(posts).slice(0, 40).to_pylist()
+    texts = read_posts(str(posts), "text", Reading(), Notes()).table.slice(0, 40).to_pylist()
     scorer = open_scorer(str(model), precision="float32")
     for post in texts[:10]:
         valence, emotions = scorer.score(questions_for(post["text"], select_tasks(["V-reg", "E-c"])))

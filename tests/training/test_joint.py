@@ -16,7 +16,8 @@ from emollm.core.options import with_values
 from emollm.core.prompts import Question, questions_for
 from emollm.core.tasks import PROFILE, select_tasks
 from emollm.data.aaid import SAMPLES
-from emollm.data.files.posts import read_table
+from emollm.data.files.columns import Notes, Reading
+from emollm.data.files.whole import read_posts
 from emollm.scoring.heads.labels import LabelledText, folds
 from emollm.scoring.heads.ridge import scale_of
 from emollm.scoring.open import open_scorer
@@ -160,7 +161,7 @@ def test_an_encoder_learns_heads_and_its_model_directory_answers(
 
 
 def five_posts() -> list[Question]:
-    texts = read_table(SAMPLES / "posts.jsonl")["text"].to_pylist()[:5]
+    texts = read_posts(str(SAMPLES / "posts.jsonl"), "text", Reading(), Notes()).table["text"].to_pylist()[:5]
     return [q for text in texts for q in questions_for(text, select_tasks(["V-reg", "E-c"]))]
 
 

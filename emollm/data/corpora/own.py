@@ -17,22 +17,27 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from emollm.core.errors import ConfigError
+from emollm.core.errors import ConfigError, DataError
 from emollm.core.options import Config
-from emollm.core.tasks import Kind, Task
+from emollm.core.tasks import Kind, Task, clashing_columns
 from emollm.data.corpora.example import BadRow, Example, hand_over
-from emollm.data.corpora.own_tasks import LIST_END, complete_task, parse_label
+from emollm.data.corpora.own_tasks import LIST_END, TRUTHS, complete_task, parse_label
 from emollm.data.corpora.rows import Label, Rows, read_bytes
+from emollm.data.files.columns import CARRIED, CARRIED_JSON, INVALID_UTF8, Columns, reading
+from emollm.data.files.formats import format_of
+from emollm.data.files.inputs import find_files
+from emollm.data.files.readers import column_names, count_rows, read_rows
 
+_REASONS = {INVALID_UTF8: "not UTF-8"}
 _SPLITS = {"train": "train", "dev": "dev", "validation": "dev", "valid": "dev", "val": "dev", "test": "test"}
 Split = Literal["train", "dev", "validation", "test"]
 
 
-class Columns(Config):
+class LabelColumns(Config):
     """Where a task's label stands."""
 
     column: str | None = None
@@ -59,7 +64,7 @@ class OwnData(Config):
     """The head of the TOML file."""
 
     file: str | dict[Split, str]
-    """The data file, from the TOML's folder: .csv, .jsonl or .parquet; or one a split: `{ train = "a.csv" }`."""
+    """The data file, from the TOML's folder; or one per split: `{ train = "a.csv" }`. Formats: docs/data.md."""
     text: str
     """Column of the text."""
     id: str | None = None
@@ -68,6 +73,10 @@ class OwnData(Config):
     """Column that says train, validation or test; None: drawn, see `validation`."""
     validation: float = Field(0.1, ge=0.0, lt=1.0)
     """Share of texts drawn into validation where nothing else says the split."""
+    encoding: str | None = None
+    """Encoding of the data file, such as "windows-1252"; None: UTF-8, or UTF-16 and UTF-32 as the file shows."""
+    delimiter: str | None = None
+    """Delimiter of a CSV file; None: comma, semicolon or tab, by its first line."""
     source: str = Field("own", pattern=r"^[A-Za-z0-9._-]+$")
     """A name for the corpus, part of each row's id."""
 
@@ -98,11 +107,14 @@ def read_own(path: Path, *, seed: int = 123, bad: list[BadRow] | None = None) ->
         unlabelled += _read_file(rows, data, tasks, seed)
         examples += rows.examples
     hand_over(collected, bad)
+    labelled = {example.task for example in examples}
+    if empty := [task.name for task, _ in tasks if task.name not in labelled]:
+        raise DataError(f"{path}: no row has a label for {', '.join(empty)}; see {', '.join(files.values())}")
     paths = [path.parent / name for name in files.values()]
     return OwnExamples(examples, tuple(task for task, _ in tasks), paths, unlabelled)
 
 
-def read_own_toml(path: Path) -> tuple[OwnData, list[tuple[Task, Columns]]]:
+def read_own_toml(path: Path) -> tuple[OwnData, list[tuple[Task, LabelColumns]]]:
     """The description alone; raises ConfigError naming the file and each field that is wrong."""
     try:
         entries = tomllib.loads(read_bytes(path).decode("utf-8-sig"))
@@ -114,10 +126,10 @@ def read_own_toml(path: Path) -> tuple[OwnData, list[tuple[Task, Columns]]]:
     where = str(path)
     try:
         data = OwnData.model_validate(entries)
-        tasks: list[tuple[Task, Columns]] = []
+        tasks: list[tuple[Task, LabelColumns]] = []
         for number, entry in enumerate(task_entries, start=1):
             where = f"{path}, task {number} ({entry.get('name', 'unnamed')})"
-            columns = Columns.model_validate({k: entry.pop(k) for k in Columns.model_fields if k in entry})
+            columns = LabelColumns.model_validate({k: entry.pop(k) for k in LabelColumns.model_fields if k in entry})
             tasks.append((complete_task(entry, columns.columns), columns))
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'it'}: {e['msg']}" for e in error.errors())
@@ -127,14 +139,16 @@ def read_own_toml(path: Path) -> tuple[OwnData, list[tuple[Task, Columns]]]:
     names = [task.name for task, _ in tasks]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"{path}: task {', '.join(twice)} occurs twice")
+    if clash := clashing_columns(task for task, _ in tasks):
+        raise ConfigError(f"{path}: {clash}")
     return data, tasks
 
 
-def _labels_per_row(task: Task, where: Columns) -> int:
+def _labels_per_row(task: Task, where: LabelColumns) -> int:
     return len(where.columns) if task.emotions and where.columns else 1
 
 
-def _read_file(rows: Rows, data: OwnData, tasks: list[tuple[Task, Columns]], seed: int) -> int:
+def _read_file(rows: Rows, data: OwnData, tasks: list[tuple[Task, LabelColumns]], seed: int) -> int:
     """Fill `rows`; return how many empty labels were skipped."""
     wanted = [data.text, *filter(None, (data.id, data.split))]
     for _, where in tasks:
@@ -142,7 +156,7 @@ def _read_file(rows: Rows, data: OwnData, tasks: list[tuple[Task, Columns]], see
     # With one row a text and emotion, only both together are unique.
     by_emotion = [where.emotion_column for _, where in tasks if where.emotion_column]
     unlabelled = 0
-    for line, cells in _records(rows, list(dict.fromkeys(wanted))):
+    for line, cells in _records(rows, data, list(dict.fromkeys(wanted))):
         text = cells[data.text]
         split = rows.split or (_SPLITS.get(cells[data.split].strip().lower()) if data.split else "")
         if split is None:
@@ -156,7 +170,7 @@ def _read_file(rows: Rows, data: OwnData, tasks: list[tuple[Task, Columns]], see
     return unlabelled
 
 
-def _labels(task: Task, where: Columns, cells: Mapping[str, str]) -> Iterator[Label]:
+def _labels(task: Task, where: LabelColumns, cells: Mapping[str, str]) -> Iterator[Label]:
     parse = partial(parse_label, task, separator=where.separator)
     if where.column:
         emotion = cells[where.emotion_column].strip() if where.emotion_column else None
@@ -166,6 +180,7 @@ def _labels(task: Task, where: Columns, cells: Mapping[str, str]) -> Iterator[La
     else:
         marks = {label: cells[column].strip() for label, column in where.columns.items()}
         # A mark that is neither goes through as it is, and is refused as a label.
+        marks = {label: TRUTHS.get(mark.casefold(), mark) for label, mark in marks.items()}
         chosen = [label if mark in ("1", "1.0") else mark for label, mark in marks.items() if mark not in ("0", "0.0")]
         found = [(None, where.separator.join(chosen))]
     for emotion, raw in found:
@@ -179,47 +194,34 @@ def _draw(text: str, validation: float, seed: int) -> str:
     return "dev" if int.from_bytes(digest[:8]) < validation * 2**64 else "train"
 
 
-def _records(rows: Rows, wanted: list[str]) -> Iterator[tuple[int, dict[str, str]]]:
+def _records(rows: Rows, data: OwnData, wanted: list[str]) -> Iterator[tuple[int, dict[str, str]]]:
     """Line (Parquet: row) number and cells as text; what the file lacks is a bad row."""
-    match rows.path.suffix.lower():
-        case ".csv":
-            yield from rows.csv(wanted)
-        case ".jsonl" | ".json" | ".ndjson":
-            for line, raw in rows.lines():
-                try:
-                    record = json.loads(raw)
-                except ValueError:
-                    rows.reject(line, raw, "not a line of JSON")
-                    continue
-                missing = [name for name in wanted if name not in record] if isinstance(record, dict) else wanted
-                if missing:
-                    rows.reject(line, raw, f"no field {', '.join(missing)}")
-                else:
-                    yield line, {name: _as_text(record[name]) for name in wanted}
-        case ".parquet":
-            yield from _parquet_records(rows, wanted)
-        case suffix:
-            raise ConfigError(f"{rows.path}: a data file ends in .csv, .jsonl or .parquet, not {suffix!r}")
+    if format_of(rows.path) not in ("csv", "json", "parquet"):
+        raise ConfigError(f"{rows.path}: a data file ends in .csv, .jsonl or .parquet, not {rows.path.suffix!r}")
+    how = reading(data.encoding, data.delimiter)
+    filesystem, (file,) = find_files(str(rows.path), how)
+    names = column_names(filesystem, file, how, data.text)
+    columns = Columns(id=None, text=data.text, carry=tuple(n for n in wanted if n != data.text), reading=how)
+    if missing := [name for name in wanted if name not in names]:
+        known = Columns(id=None, text=data.text if data.text in names else names[0], reading=how) if names else None
+        lost = count_rows(filesystem, file, known) if known else 0
+        rows.reject_file(names, f"no column {', '.join(missing)}", rows=lost)
+        return
+    for table in read_rows(filesystem, file, columns):
+        carried = {name: _cells(table, name) for name in columns.carry}
+        posts = zip(table["place"].to_pylist(), table["text"].to_pylist(), table["problem"].to_pylist(), strict=True)
+        for n, (line, text, problem) in enumerate(posts):
+            cells = {name: column[n] for name, column in carried.items()} | {data.text: text or ""}
+            if problem:
+                rows.reject(line, text or "", _REASONS.get(problem, problem))
+            elif any(cell.strip() for cell in cells.values()):
+                yield line, cells
 
 
-def _parquet_records(rows: Rows, wanted: list[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        file = pq.ParquetFile(rows.path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise ConfigError(f"{rows.path} is not a readable Parquet file: {error}") from None
-    with file:
-        names = file.schema_arrow.names
-        if missing := [name for name in wanted if name not in names]:
-            rows.reject_file(names, f"no column {', '.join(missing)}", rows=file.metadata.num_rows)
-            return
-        line = 0
-        for batch in file.iter_batches(columns=wanted):
-            for record in batch.to_pylist():
-                line += 1
-                yield line, {name: _as_text(record[name]) for name in wanted}
+def _cells(table: Any, name: str) -> list[str]:
+    if CARRIED_JSON + name in table.column_names:
+        return ["" if cell is None else _as_text(json.loads(cell)) for cell in table[CARRIED_JSON + name].to_pylist()]
+    return [_as_text(cell) for cell in table[CARRIED + name].to_pylist()]
 
 
 def _as_text(cell: object) -> str:
@@ -227,7 +229,7 @@ def _as_text(cell: object) -> str:
         case None:
             return ""
         case bool():
-            return str(int(cell))
+            return str(cell).lower()
         case list() | tuple():
             return "".join(f"{item}{LIST_END}" for item in cell)
         case _:

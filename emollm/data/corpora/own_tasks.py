@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from emollm.core.errors import ConfigError
-from emollm.core.tasks import TASKS, Kind, Task, Value
+from emollm.core.tasks import TASKS, Kind, Task, Value, fold_name
 from emollm.data.corpora.rows import integer, number
 
 # `{title}` and `{no_label}` are filled in here; `{classes}` and `{labels}` when a prompt is made, as in tasks.toml.
@@ -46,6 +46,9 @@ _TEMPLATES = {
 LIST_END = "\x1f"
 """Ends each item of a list that a JSON or Parquet cell held."""
 
+TRUTHS = {"true": "1", "false": "0"}
+"""How tables write a column of yes and no, and the number that it stands for."""
+
 _QUESTIONS = {
     Kind.REGRESSION: "Score: ",
     Kind.ORDINAL: "Class: ",
@@ -71,6 +74,8 @@ def complete_task(entry: Mapping[str, Any], columns: Mapping[str, str]) -> Task:
         return TASKS[name]
     if name in TASKS:
         raise ConfigError(f"{name!r} is a task of emollm; leave the rest away to label for it, or choose another name")
+    if ours := next((task for task in TASKS if fold_name(task) == fold_name(name)), None):
+        raise ConfigError(f"name {name!r} gives the column of {ours}, a task of emollm; choose another name")
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise ConfigError(f"name {name!r}: use letters, digits, - and _ only; answers are columns of that name")
     try:
@@ -116,16 +121,18 @@ def parse_label(task: Task, raw: str, *, separator: str = ",") -> Value:
     raw = raw.strip(" \t\r\n")  # not str.strip(), which would take LIST_END off
     if not raw and task.kind is not Kind.LABEL_SET:
         raise ValueError('empty label; where that means not labelled, say blank = "skip"')
+    truth = TRUTHS.get(raw.casefold())
     match task.kind:
         case Kind.REGRESSION:
-            return number(raw)
+            return number(truth or raw)
         case Kind.ORDINAL:
             by_phrase = {c.phrase.casefold(): c.value for c in task.classes}
             if raw.casefold() in by_phrase:
                 return by_phrase[raw.casefold()]
-            return integer(re.sub(r"\.0+$", "", raw.partition(":")[0]))
+            return integer(re.sub(r"\.0+$", "", (truth or raw).partition(":")[0]))
         case Kind.SINGLE_LABEL:
-            return raw
+            same = (label for label in task.labels if truth and label.casefold() in (raw.casefold(), truth))
+            return raw if raw in task.labels else next(same, raw)
         case Kind.LABEL_SET:
             parts = raw.split(LIST_END if LIST_END in raw else separator)
             names = tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +11,7 @@ from typing import NamedTuple
 from emollm.core.errors import DataError
 from emollm.core.tasks import Task, Value
 from emollm.data.corpora.example import BadRow, Example
+from emollm.data.files.delimited import split_rows
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _INTEGER = re.compile(r"[+-]?\d+")
@@ -127,40 +127,29 @@ class Rows:
     def csv(self, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
         """Rows of a comma-separated file with a header, by column name, with the line each starts on.
 
-        Quoted cells may hold commas, quotes and line ends. A header without all of `columns`, or a quote that
-        never closes, is a bad row that stands for every row it makes unreadable.
+        Quoted cells may hold commas, quotes and line ends. A header without all of `columns` is a bad row that stands
+        for every row; a line that is not CSV is one by itself.
         """
         text = read_bytes(self.path).decode("utf-8-sig", errors="surrogateescape")
         # newline="": csv itself must see the line ends, or those inside quotes are lost.
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
         header: list[str] = []
-        start = 1
-        try:
-            for cells in reader:
-                line, start = start, reader.line_num + 1
-                if not any(cell.strip() for cell in cells):
-                    continue
-                if not header:
-                    header = cells
-                    if missing := [name for name in columns if name not in header]:
-                        self.reject_file(
-                            header, f"no column {', '.join(missing)}", rows=sum(1 for row in reader if row)
-                        )
-                        return
-                elif len(cells) != len(header):
-                    self.reject(line, ",".join(cells), f"{len(cells)} columns, expected {len(header)}")
-                elif any(map(_ODD_BYTE.search, cells)):
-                    self.reject(line, ",".join(cells), "not UTF-8")
-                else:
-                    yield line, dict(zip(header, cells, strict=True))
-        except csv.Error as error:
-            rest = text.count("\n") + (not text.endswith("\n")) - start + 1
-            self.reject(
-                start,
-                "",
-                f"not CSV from this line on ({error}); is a quote left open?",
-                labels=rest * self.labels_per_row,
-            )
+        rows = split_rows(io.StringIO(text, newline=""), ",")
+        for line, cells, problem in rows:
+            if problem:
+                self.reject(line, cells[0], f"not CSV: {problem}")
+            elif not any(cell.strip() for cell in cells):
+                continue
+            elif not header:
+                header = cells
+                if missing := [name for name in columns if name not in header]:
+                    self.reject_file(header, f"no column {', '.join(missing)}", rows=sum(1 for _ in rows))
+                    return
+            elif len(cells) != len(header):
+                self.reject(line, ",".join(cells), f"{len(cells)} columns, expected {len(header)}")
+            elif any(map(_ODD_BYTE.search, cells)):
+                self.reject(line, ",".join(cells), "not UTF-8")
+            else:
+                yield line, dict(zip(header, cells, strict=True))
 
 
 def _from_windows(match: re.Match[str]) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
 from emollm.core.errors import DataError
+from emollm.data.files.columns import CARRIED, CARRIED_JSON
 
 _JSON_TYPES = {
     frozenset({"int"}): pa.int64(),
@@ -21,7 +23,7 @@ _JSON_TYPES = {
 }
 """Anything else is text: strings as they are, objects and lists as JSON, long integers beside floats digit by digit."""
 
-_FLOAT64_DIGITS, _INT64_DIGITS = 15, 18
+_FLOAT64_DIGITS = 15
 
 
 def json_kinds(texts: Iterable[str | None]) -> set[str]:
@@ -35,11 +37,13 @@ def _json_kind(text: str) -> str:
             return "text"
         case "t" | "f":
             return "bool"
+        case "n":
+            return "null"
         case "{" | "[" | "N" | "I":
             return "other"
         case _ if text.lstrip("-").isdigit():
             digits = len(text.lstrip("-"))
-            return "int" if digits <= _FLOAT64_DIGITS else "long" if digits <= _INT64_DIGITS else "other"
+            return "int" if digits <= _FLOAT64_DIGITS else "long" if -(2**63) <= int(text) < 2**63 else "other"
         case _:
             return "float"
 
@@ -53,20 +57,69 @@ def type_from_text(text: str) -> pa.DataType:
     return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text))).field(0).type
 
 
-def common_type(name: str, types: Mapping[pa.DataType, str], kinds: frozenset[str]) -> pa.DataType:
-    """One type for a column: of JSON lines by their `kinds`, else by the `types` of files, each with a file of it.
+@dataclass(slots=True)
+class Seen:
+    """What was seen of the carried columns while files were read."""
 
-    Raises DataError where Parquet files disagree in a way that text cannot mend.
+    kinds: dict[str, set[str]] = field(default_factory=dict)
+    """Of each column, what its JSON values are."""
+    types: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Of each column, the types it has in other files, as `type_to_text` writes them, with a file of each."""
+
+    def look(self, table: Any, file: str, carry: Sequence[str]) -> None:
+        for name in carry:
+            if CARRIED_JSON + name in table.column_names:
+                self.kinds.setdefault(name, set()).update(json_kinds(table[CARRIED_JSON + name].to_pylist()))
+            elif CARRIED + name in table.column_names:
+                self.types.setdefault(name, {}).setdefault(type_to_text(table[CARRIED + name].type), file)
+
+    def add(self, other: Seen) -> None:
+        for name, kinds in other.kinds.items():
+            self.kinds.setdefault(name, set()).update(kinds)
+        for name, types in other.types.items():
+            self.types[name] = {**types, **self.types.get(name, {})}
+
+    def common_types(self, carry: Sequence[str], *, source: str) -> dict[str, pa.DataType]:
+        """One type for each column. Raises DataError, naming `source`, where no file has one, or files disagree."""
+        found = {}
+        for name in carry:
+            types = {type_from_text(text): file for text, file in self.types.get(name, {}).items()}
+            kinds = frozenset(self.kinds.get(name, ()))
+            if not types and not kinds:
+                raise DataError(f"{source}: no row has a column {name!r}, which is to be carried")
+            found[name] = common_type(name, types, kinds)
+        return found
+
+
+def common_type(name: str, types: Mapping[pa.DataType, str], kinds: frozenset[str]) -> pa.DataType:
+    """One type for a column: of JSON by its `kinds`, of other files by their `types`, each with a file of it.
+
+    Text where both are there; a column that is null everywhere is text, too. Raises DataError where files disagree in a
+    way that text cannot mend.
     """
+    kinds = kinds - {"null"}
     distinct = {t: file for t, file in types.items() if not pa.types.is_null(t)}
-    if kinds:
+    if not distinct:
         return _JSON_TYPES.get(kinds, pa.string())
-    if len(distinct) < 2:
-        return next(iter(distinct), pa.string())
+    if len(distinct) == 1 and not kinds:
+        return next(iter(distinct))
     if not all(_is_readable(t) for t in distinct):
-        told = " and ".join(f"{t} in {file}" for t, file in distinct.items())
+        told = " and ".join([f"{t} in {file}" for t, file in distinct.items()] + ["JSON elsewhere"] * bool(kinds))
         raise DataError(f"column {name!r} is {told}; leave it out of --carry, or make the files alike")
     return pa.string()
+
+
+def carried_columns(table: Any, types: Mapping[str, pa.DataType]) -> list[Any]:
+    """The carried columns of rows that were read, each in its common type; nulls where the file has none."""
+    columns = []
+    for name, type_ in types.items():
+        if CARRIED_JSON + name in table.column_names:
+            columns.append(to_type(table[CARRIED_JSON + name], type_, is_json=True))
+        elif CARRIED + name in table.column_names:
+            columns.append(to_type(table[CARRIED + name], type_, is_json=False))
+        else:
+            columns.append(pa.nulls(table.num_rows, type_))
+    return columns
 
 
 def _is_readable(type_: pa.DataType) -> bool:
@@ -92,7 +145,7 @@ def to_type(array: Any, type_: pa.DataType, *, is_json: bool) -> Any:
     texts = array.to_pylist()
     return pa.array(
         [
-            v.encode("utf-8", "replace").decode() if isinstance(v, str) else text
+            v.encode("utf-8", "replace").decode() if isinstance(v, str) else None if v is None else text
             for v, text in zip(values, texts, strict=True)
         ],
         pa.string(),

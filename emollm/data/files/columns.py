@@ -1,21 +1,61 @@
 """What is read of a file of posts: a batch of rows is a table of
 
 place    int64   line of a text file, row of any other, counted from 1
-id       string  null where the row has none
+id       string  null where the row has none, or an empty one
 text     string
 problem  string  why the row cannot be scored; null where it can
-carried columns  of JSON lines as JSON text, of CSV as text, of Parquet as they are; nulls where a file has none
+carried columns  `carried.NAME`: of CSV as text, of Parquet as they are; `json.NAME`: of JSON, as JSON text.
+                 What a file does not have is not in its tables, but for JSON, where it is null
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import codecs
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from emollm.core.errors import ConfigError
 
 INVALID_UTF8 = "invalid_utf8"
+UNDECODABLE = "undecodable"
 NOT_TEXT = "not_text"
 MALFORMED_ROW = "malformed_row"
 
+CARRIED, CARRIED_JSON = "carried.", "json."
+
 BATCH_ROWS = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How text files are read, where they do not say it themselves; `reading` makes one of options."""
+
+    encoding: str | None = None
+    """None: UTF-8, or UTF-16 and UTF-32 by their marks or zero bytes."""
+    delimiter: str | None = None
+    """Of CSV files. None: comma, semicolon or tab, by the first line."""
+    names: tuple[str, ...] = ()
+    """Columns of CSV files that have no header. Empty: the first row names them."""
+
+
+AS_FOUND = Reading()
+
+
+def reading(encoding: str | None, delimiter: str | None, names: Sequence[str] = ()) -> Reading:
+    """Raises ConfigError for an encoding or delimiter that cannot be one."""
+    if encoding is not None:
+        try:
+            b"".decode(encoding)
+            encoding = codecs.lookup(encoding).name
+        except LookupError:
+            raise ConfigError(
+                f"unknown encoding {encoding!r}; choose from utf-8, utf-16, latin-1, windows-1252 and others of Python"
+            ) from None
+    if delimiter is not None:
+        delimiter = {"tab": "\t", "\\t": "\t"}.get(delimiter, delimiter)
+        if len(delimiter) != 1 or delimiter == '"' or not (delimiter.isprintable() or delimiter == "\t"):
+            raise ConfigError(f"delimiter {delimiter!r} is not one character, such as ',', ';' or 'tab'")
+    return Reading(encoding, delimiter, tuple(names))
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +66,27 @@ class Columns:
     """None: the rows have no id of their own."""
     text: str
     carry: tuple[str, ...] = ()
+    reading: Reading = AS_FOUND
 
     @property
     def named(self) -> list[str]:
         return list(dict.fromkeys([*([self.id] if self.id else []), self.text, *self.carry]))
 
 
-def decoded(raw: bytes) -> tuple[str, bool]:
-    """The text, each byte that is not UTF-8 as U+FFFD, and whether there was one."""
-    try:
-        return raw.decode("utf-8"), False
-    except UnicodeDecodeError:
-        return raw.decode("utf-8", "replace"), True
+@dataclass(slots=True)
+class Notes:
+    """What people should know of how their files were read: each thing once, with the files that it is about."""
+
+    files: dict[str, list[str]] = field(default_factory=dict)
+
+    def say(self, file: str, note: str) -> None:
+        self.files.setdefault(note, []).append(file)
+
+    def add(self, other: Notes) -> None:
+        for note, files in other.files.items():
+            self.files.setdefault(note, []).extend(files)
+
+    def lines(self) -> list[str]:
+        shown = {note: ", ".join(files[:3]) for note, files in self.files.items()}
+        more = {note: f" and {len(files) - 3:,} more" if len(files) > 3 else "" for note, files in self.files.items()}
+        return [f"{shown[note]}{more[note]}: {note}" for note in self.files]

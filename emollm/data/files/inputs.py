@@ -12,10 +12,15 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs as pafs
+from fsspec.utils import glob_translate  # type: ignore[import-untyped]
 
 from emollm.core.errors import DataError
-from emollm.data.files.posts import FORMATS, format_of
+from emollm.data.files.columns import AS_FOUND, Notes, Reading
+from emollm.data.files.formats import EXPECTED, format_of
 
+_HIDDEN = re.compile(r"(^|/)[_.]")
+_OF_OUTPUTS = ("_manifest.json", "_unfinished", "_run.json")
+"""In a folder that an annotation has written, or is writing."""
 _GLOB = re.compile(r"[*?\[]")
 _QUERY = re.compile(r"\?\w+=[^/*\[]*$")
 """Options of a filesystem at the end of a URI, as in `s3://bucket/folder?region=eu-west-1`."""
@@ -30,12 +35,10 @@ class InputFile:
     size: int
     mtime_ns: int | None
     """None where a filesystem does not tell."""
-
-    @property
-    def format(self) -> str:
-        found = format_of(self.path)
-        assert found is not None  # `find_files` takes no other
-        return found
+    format: str = "parquet"
+    """`parquet`, `json`, `csv` or `txt`."""
+    listed: bool = False
+    """Whether it was found in a folder or by a pattern, not named itself."""
 
 
 def locate(location: str) -> tuple[Any, str]:
@@ -61,60 +64,59 @@ def _locate_pattern(location: str) -> tuple[Any, str]:
     return filesystem, posixpath.join(folder, urllib.parse.unquote(plain[cut:]))
 
 
-def find_files(location: str) -> tuple[Any, list[InputFile]]:
+def find_files(location: str, reading: Reading = AS_FOUND, notes: Notes | None = None) -> tuple[Any, list[InputFile]]:
     """The filesystem and the files of a path, folder or pattern, by name.
 
-    A folder gives the files in it, at any depth, whose name ends as a file of posts does; what begins with `_` or
-    `.` is left out, as Parquet readers do. Raises DataError if there is none.
+    A folder gives the files in it, at any depth, whose name ends as a file of posts does. What begins with `_` or `.`
+    is left out, as Parquet readers do, as are outputs of an annotation in a folder below; `notes` gets what else is
+    left out. Raises DataError if there is none.
     """
+    notes = Notes() if notes is None else notes
     filesystem, path = _locate_pattern(location)
     try:
         info = filesystem.get_file_info(path)
         if info.type == pafs.FileType.File:
             if format_of(path) is None:
-                raise DataError(f"{location} is no file of posts; its name must end in one of {_endings()}")
-            return filesystem, [_file(info, posixpath.dirname(path))]
+                raise DataError(f"{location}: unsupported file type; {EXPECTED}")
+            return filesystem, [_file(info, posixpath.dirname(path), reading, listed=False)]
+        pattern = re.compile(".*")
         if info.type == pafs.FileType.Directory:
-            root, wanted = path.rstrip("/"), re.compile(r"[^_.][^/]*(/[^_.][^/]*)*")
+            root = path.rstrip("/") or "/"
         elif _GLOB.search(path):
-            root, wanted = _pattern(path)
+            parts = path.split("/")
+            fixed = next(i for i, part in enumerate(parts) if _GLOB.search(part))
+            root, pattern = "/".join(parts[:fixed]) or "/", re.compile(glob_translate("/".join(parts[fixed:])))
         else:
             raise DataError(f"no input at {location}")
         listed = filesystem.get_file_info(pafs.FileSelector(root, recursive=True, allow_not_found=True))
     except OSError as error:
         raise DataError(f"{location} cannot be read: {str(error).splitlines()[0]}") from None
-    files = [_file(info, root) for info in listed if info.type == pafs.FileType.File]
-    files = sorted((f for f in files if wanted.fullmatch(f.name) and format_of(f.path)), key=lambda f: f.name)
+    found = {info.path.removeprefix(root).lstrip("/"): info for info in listed}
+    said: set[str] = set()
+    outputs = {posixpath.dirname(name) for name in found if posixpath.basename(name) in _OF_OUTPUTS} - {""}
+    asked_hidden = re.search(r"(^|/)[_.]", path.removeprefix(root).lstrip("/"))
+    files = []
+    for name in sorted(name for name in found if found[name].type == pafs.FileType.File and pattern.fullmatch(name)):
+        if _HIDDEN.search(name) and not asked_hidden:
+            continue
+        inside = next((folder for folder in outputs if name.startswith(f"{folder}/")), None)
+        if inside is not None:
+            notes.say(f"{inside}/", "left out: it is the output of an annotation") if inside not in said else None
+            said.add(inside)
+        elif format_of(name) is None:
+            notes.say(name, f"left out: unsupported file type; {EXPECTED}")
+        else:
+            files.append(_file(found[name], root, reading, listed=True))
     if not files:
-        raise DataError(f"{location} holds no file of posts ({_endings()})")
+        raise DataError(f"{location} holds no file of posts; {EXPECTED}")
     return filesystem, files
 
 
-def _pattern(path: str) -> tuple[str, re.Pattern[str]]:
-    """The folder before the first wildcard, and what a name below it must match."""
-    parts = path.split("/")
-    fixed = next(i for i, part in enumerate(parts) if _GLOB.search(part))
-    translated: list[str] = []
-    rest = parts[fixed:]
-    for i, part in enumerate(rest):
-        last = i == len(rest) - 1
-        if part == "**":
-            translated.append(".*" if last else "(?:[^/]+/)*")
-            continue
-        classes = re.sub(r"\\\[(!?)(.*?)\\\]", lambda m: f"[{'^' if m[1] else ''}{m[2]}]", re.escape(part))
-        translated.append(classes.replace(r"\*", "[^/]*").replace(r"\?", "[^/]").replace(r"\-", "-"))
-        if not last:
-            translated.append("/")
-    return "/".join(parts[:fixed]) or "/", re.compile("".join(translated))
-
-
-def _file(info: Any, root: str) -> InputFile:
-    name = info.path.removeprefix(root).lstrip("/")
-    return InputFile(path=info.path, name=name, size=info.size, mtime_ns=info.mtime_ns)
-
-
-def _endings() -> str:
-    return " ".join(f".{known}" for known in FORMATS) + ", or these but the first and .gz"
+def _file(info: Any, root: str, reading: Reading, *, listed: bool) -> InputFile:
+    name, kind = info.path.removeprefix(root).lstrip("/"), format_of(info.path)
+    assert kind is not None  # `find_files` takes no other
+    kind = "csv" if kind == "txt" and reading.delimiter else kind
+    return InputFile(info.path, name, info.size, info.mtime_ns, kind, listed)
 
 
 def groups_of(files: Sequence[InputFile], *, group_bytes: int) -> list[list[InputFile]]:

@@ -1,106 +1,168 @@
-"""Rows of files with a post a line, plain text and JSON, whatever the lines hold."""
+"""Rows of plain text and of JSON, one object per line or an array of objects, whatever they hold."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 from typing import Any
 
 import pyarrow as pa
 
-from emollm.data.files.columns import BATCH_ROWS, INVALID_UTF8, MALFORMED_ROW, NOT_TEXT, Columns, decoded
+from emollm.core.errors import DataError
+from emollm.data.files.columns import BATCH_ROWS, CARRIED_JSON, MALFORMED_ROW, NOT_TEXT, Columns, Notes
 from emollm.data.files.inputs import InputFile
+from emollm.data.files.streams import MARK, Text, unmarked
 
-_Row = tuple[int, str | None, str | None, str | None]
+Row = tuple[int, str | None, str | None, str | None]
 """Place, id, text, problem."""
-_CHUNK_BYTES = 4 << 20
+_Item = tuple[int, Any, str, bool]
+"""Place, what was parsed (None: it is not JSON), the text of it, and whether bytes of it are undecodable."""
+_CHUNK = 1 << 20
+_BETWEEN = re.compile(r"[\s,]*")
+_METADATA = 1 << 20
+"""A file of one object, in a folder of posts, is looked at up to this many characters."""
 
 
-def lines_of(filesystem: Any, file: InputFile) -> Iterator[tuple[int, bytes]]:
-    """The lines that are not blank, with their numbers; cut at line feeds alone, as other characters stand in posts."""
-    number, rest = 0, b""
-    with filesystem.open_input_stream(file.path) as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            *whole, rest = (rest + chunk).split(b"\n")
-            for line in whole:
-                number += 1
-                if line.strip():
-                    yield number, line.removesuffix(b"\r")
-    if rest.strip():
-        yield number + 1, rest.removesuffix(b"\r")
+def text_rows(text: Text) -> Iterator[pa.Table]:
+    for batch in _batches((n, line) for n, line in enumerate(text.stream, start=1) if line.strip()):
+        lines = [(n, line.rstrip("\n").removesuffix("\r")) for n, line in batch]
+        yield from_rows([(n, None, unmarked(line), text.problem if MARK in line else None) for n, line in lines], {})
 
 
-def text_rows(filesystem: Any, file: InputFile, columns: Columns) -> Iterator[pa.Table]:
-    for batch in _batches(lines_of(filesystem, file)):
-        texts = [decoded(raw) for _, raw in batch]
-        yield _from_rows(
-            [
-                (line, None, text, INVALID_UTF8 if bad else None)
-                for (line, _), (text, bad) in zip(batch, texts, strict=True)
-            ],
-            {name: pa.nulls(len(batch)) for name in columns.carry},
-        )
-
-
-def json_rows(filesystem: Any, file: InputFile, columns: Columns) -> Iterator[pa.Table]:
-    for batch in _batches(lines_of(filesystem, file)):
-        rows: list[_Row] = []
+def json_rows(text: Text, file: InputFile, columns: Columns, notes: Notes) -> Iterator[pa.Table]:
+    """Raises DataError for an array that breaks off, or an id that is a list or an object."""
+    for batch in _batches(json_items(text, file, columns.text, notes)):
+        rows: list[Row] = []
         carried: dict[str, list[str | None]] = {name: [] for name in columns.carry}
-        for line, raw in batch:
-            row, undecodable = parse(raw)
+        for place, item, raw, undecodable in batch:
+            row = item if isinstance(item, dict) else None
             if row is None:
-                rows.append((line, f"{file.name}:{line}", decoded(raw)[0], f"{MALFORMED_ROW}: not a JSON object"))
+                rows.append((place, f"{file.name}:{place}", raw, f"{MALFORMED_ROW}: not a JSON object"))
             else:
-                text, problem = _text_of(row.get(columns.text), undecodable=undecodable)
-                rows.append((line, _id_of(row.get(columns.id)) if columns.id else None, text, problem))
+                post, problem = _text_of(row.get(columns.text), text.problem if undecodable else None)
+                id_ = _id_of(row.get(columns.id), file, place, columns.id) if columns.id else None
+                rows.append((place, id_, post, problem))
             for name, values in carried.items():
-                value = (row or {}).get(name)
-                values.append(None if value is None else json.dumps(value, ensure_ascii=True))
-        yield _from_rows(rows, {name: pa.array(values, pa.string()) for name, values in carried.items()})
+                values.append(json.dumps(row[name]) if row is not None and name in row else None)
+        yield from_rows(rows, {CARRIED_JSON + name: pa.array(values, pa.string()) for name, values in carried.items()})
 
 
-def parse(raw: bytes) -> tuple[dict[str, Any] | None, bool]:
-    """The object on a line, None if there is none; and whether the line held bytes that are not UTF-8."""
-    text, undecodable = decoded(raw)
+def json_items(text: Text, file: InputFile, text_column: str, notes: Notes) -> Iterator[_Item]:
+    """What a JSON file holds, in order. A file of one object in a folder of posts is named and left out."""
+    lines = ((n, line) for n, line in enumerate(text.stream, start=1) if line.strip())
+    first = next(lines, None)
+    if first is None:
+        return
+    if first[1].lstrip().startswith("["):
+        yield from _array_items(text, first[1], file)
+        return
+    begun = [first]
+    if file.listed:
+        begun += _rest_of_object(first[1], lines)
+        whole = parse("".join(line for _, line in begun))
+        if isinstance(whole, dict) and text_column not in whole and _next_line(lines, begun) is None:
+            notes.say(file.name, "left out: it holds one JSON object without posts")
+            return
+    for n, line in chain(begun, lines):
+        undecodable = not line.isascii() and MARK in line
+        line = unmarked(line.rstrip("\r\n")) if undecodable else line.rstrip("\r\n")
+        yield n, parse(line), line, undecodable
+
+
+def _rest_of_object(line: str, lines: Iterator[tuple[int, str]]) -> list[tuple[int, str]]:
+    """The lines after a first one that begins an object and does not end it, up to what metadata may hold."""
+    if not line.lstrip().startswith("{") or isinstance(parse(line), dict):
+        return []
+    found: list[tuple[int, str]] = []
+    size = 0
+    for n, more in lines:
+        found.append((n, more))
+        size += len(more)
+        if size > _METADATA:
+            break
+    return found
+
+
+def _next_line(lines: Iterator[tuple[int, str]], begun: list[tuple[int, str]]) -> str | None:
+    """The next line, kept in `begun`; None where there is none."""
+    found = next(lines, None)
+    if found is not None:
+        begun.append(found)
+    return found and found[1]
+
+
+def _array_items(text: Text, start: str, file: InputFile) -> Iterator[_Item]:
+    """The elements of an array, without holding all of it."""
+    decoder, place, at, size = json.JSONDecoder(), 0, 1, _CHUNK
+    buffer, undecodable = unmarked(start.lstrip()), MARK in start
+    while True:
+        between = _BETWEEN.match(buffer, at)
+        at = between.end() if between else at
+        if buffer.startswith("]", at):
+            if buffer[at + 1 :].strip() or text.stream.read(_CHUNK).strip():
+                raise DataError(f"{file.path} cannot be read: something follows its array of {place:,} objects")
+            return
+        try:
+            item, end = decoder.raw_decode(buffer, at)
+            whole = end < len(buffer)  # a number at the end of what is read may go on
+        except (ValueError, RecursionError):
+            whole = False
+        if not whole:
+            chunk = text.stream.read(size)
+            if not chunk:
+                raise DataError(f"{file.path} cannot be read: element {place + 1:,} of its array is not valid JSON")
+            undecodable = undecodable or MARK in chunk
+            buffer, at, size = buffer[at:] + unmarked(chunk), 0, size * 2
+            continue
+        place, at, size = place + 1, end, _CHUNK
+        yield place, item, json.dumps(item), undecodable
+
+
+def parse(line: str) -> Any:
+    """What a line of JSON holds; None where it is not JSON."""
     try:
-        row = json.loads(text)
+        return json.loads(line)
     except (ValueError, RecursionError):
-        return None, undecodable
-    return (row if isinstance(row, dict) else None), undecodable
+        return None
 
 
-def _text_of(value: Any, *, undecodable: bool) -> tuple[str | None, str | None]:
+def _text_of(value: Any, problem: str | None) -> tuple[str | None, str | None]:
+    """`problem` is that of a line with undecodable bytes, which need not be in the text."""
     match value:
         case None:
             return None, None
         case str():
-            bad = undecodable and "\ufffd" in value
-            return _encodable(value), INVALID_UTF8 if bad else None
+            return encodable(value), problem if "\N{REPLACEMENT CHARACTER}" in value else None
         case _:
             return json.dumps(value), f"{NOT_TEXT}: {type(value).__name__}"
 
 
-def _id_of(value: Any) -> str | None:
-    return value if value is None else _encodable(value) if isinstance(value, str) else json.dumps(value)
+def _id_of(value: Any, file: InputFile, place: int, column: str) -> str | None:
+    match value:
+        case None:
+            return None
+        case str():
+            return encodable(value) if value.strip() else None
+        case list() | dict():
+            what = "a list" if isinstance(value, list) else "an object"
+            raise DataError(f"{file.path}:{place}: column {column!r} holds {what}; give another --id-column")
+        case _:
+            return json.dumps(value)
 
 
-def _encodable(text: str) -> str:
+def encodable(text: str) -> str:
     # A lone surrogate, as broken scrapers leave it, becomes "?", as it does in `encoding.py`.
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _batches(lines: Iterator[tuple[int, bytes]]) -> Iterator[list[tuple[int, bytes]]]:
-    batch: list[tuple[int, bytes]] = []
-    for line in lines:
-        batch.append(line)
-        if len(batch) == BATCH_ROWS:
-            yield batch
-            batch = []
-    if batch:
+def _batches(items: Iterator[Any]) -> Iterator[list[Any]]:
+    while batch := list(islice(items, BATCH_ROWS)):
         yield batch
 
 
-def _from_rows(rows: Sequence[_Row], carried: dict[str, Any]) -> pa.Table:
+def from_rows(rows: Sequence[Row], carried: dict[str, Any]) -> pa.Table:
     places, ids, texts, problems = zip(*rows, strict=True)
     return pa.table(
         {

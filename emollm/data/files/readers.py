@@ -1,81 +1,116 @@
-"""One file of posts to rows, a batch at a time: nothing a row holds stops the file.
-
-columns.py says what a batch holds.
-"""
+"""One file of posts to rows, a batch at a time: nothing a row holds stops the file. columns.py says what a batch is."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.csv
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from emollm.core.errors import DataError
-from emollm.data.files.columns import BATCH_ROWS, INVALID_UTF8, Columns, decoded
+from emollm.data.files.columns import (
+    BATCH_ROWS,
+    CARRIED,
+    INVALID_UTF8,
+    MALFORMED_ROW,
+    Columns,
+    Notes,
+    Reading,
+)
+from emollm.data.files.delimited import Record, Table, no_column, read_delimited, refuse_twice
+from emollm.data.files.formats import begins_as_named, compression_of
 from emollm.data.files.inputs import InputFile
-from emollm.data.files.lines import json_rows, lines_of, parse, text_rows
+from emollm.data.files.lines import from_rows, json_items, json_rows, text_rows
+from emollm.data.files.streams import MARK, Text, open_text, unmarked
 
-# A record longer than a block stops pyarrow's reader.
-_CSV_BLOCK_BYTES = 16 << 20
 _PEEK_ROWS = 100
+_EXACT = 2**53
+"""From here on floats are not whole numbers any more."""
 
 
-def column_names(filesystem: Any, file: InputFile) -> list[str]:
-    """The columns of a file; of JSON lines, those of its first hundred rows. Raises DataError if it cannot be read."""
+def column_names(filesystem: Any, file: InputFile, reading: Reading, text_column: str = "text") -> list[str]:
+    """The columns of a file; of JSON, those of its first hundred rows; none where it is plain text or empty.
+
+    Raises DataError if it cannot be read.
+    """
+    notes = Notes()
     with _readable(file):
-        match file.format:
-            case "parquet":
-                with filesystem.open_input_file(file.path) as source:
-                    return list(pq.read_schema(source).names)
-            case "csv":
-                with filesystem.open_input_stream(file.path) as stream:
-                    return list(_open_csv(stream, {}).schema.names)
-            case "txt":
-                return []
-            case _:
-                names: dict[str, None] = {}
-                for line, raw in lines_of(filesystem, file):
-                    row, _ = parse(raw)
-                    if row is None and not names:
-                        raise DataError(f"{file.path} cannot be read: line {line} is not a JSON object")
-                    names.update(dict.fromkeys(row or ()))
-                    if line >= _PEEK_ROWS:
-                        break
-                return list(names)
+        if _holds_nothing(filesystem, file, notes):
+            return []
+        if file.format == "parquet":
+            with filesystem.open_input_file(file.path) as source:
+                return list(pq.read_schema(source).names)
+        if file.format == "txt":
+            return []
+        with open_text(filesystem, file, reading, notes) as text:
+            if file.format == "csv":
+                return [name for name in _table(text, file, reading, text_column, notes).names if name]
+            names: dict[str, None] = {}
+            for place, item, _, _ in islice(json_items(text, file, text_column, notes), _PEEK_ROWS):
+                if not isinstance(item, dict) and not names:
+                    raise DataError(
+                        f"{file.path} cannot be read: line {place} is not a JSON object; there must be one object "
+                        "per line, or one array of objects"
+                    )
+                names.update(dict.fromkeys(item if isinstance(item, dict) else ()))
+            return list(names)
 
 
-def first_with_columns(files: Sequence[InputFile]) -> InputFile:
-    """The file whose columns are those of all: the first, or, after plain text, the first that has any."""
-    return next((file for file in files if file.format != "txt"), files[0])
+def first_with_columns(
+    filesystem: Any, files: Sequence[InputFile], reading: Reading, text_column: str
+) -> tuple[InputFile, list[str]]:
+    """The first file that has columns, and those; empty parts and plain text have none."""
+    for file in files:
+        if names := column_names(filesystem, file, reading, text_column):
+            return file, names
+    return files[0], []
 
 
-def read_rows(filesystem: Any, file: InputFile, columns: Columns) -> Iterator[pa.Table]:
-    """The rows of a file in order. Raises DataError where the file itself is broken."""
+def read_rows(filesystem: Any, file: InputFile, columns: Columns, notes: Notes | None = None) -> Iterator[pa.Table]:
+    """The rows of a file in order; what people should know goes into `notes`. Raises DataError for a broken file."""
+    notes = Notes() if notes is None else notes
     with _readable(file):
-        match file.format:
-            case "parquet":
-                yield from _parquet_rows(filesystem, file, columns)
-            case "csv":
-                yield from _csv_rows(filesystem, file, columns)
-            case "txt":
-                yield from text_rows(filesystem, file, columns)
-            case _:
-                yield from json_rows(filesystem, file, columns)
+        if _holds_nothing(filesystem, file, notes):
+            return
+        if file.format == "parquet":
+            yield from _parquet_rows(filesystem, file, columns)
+            return
+        with open_text(filesystem, file, columns.reading, notes) as text:
+            match file.format:
+                case "csv":
+                    tables = _csv_rows(text, file, columns, notes)
+                case "txt":
+                    tables = text_rows(text)
+                case _:
+                    tables = json_rows(text, file, columns, notes)
+            undecodable = 0
+            for table in tables:
+                undecodable += pc.sum(pc.equal(table["problem"], text.problem)).as_py() or 0
+                yield table
+            if undecodable and columns.reading.encoding is None:
+                notes.say(file.name, f"has rows that are not {text.encoding.upper()}; --encoding windows-1252 may help")
 
 
 def count_rows(filesystem: Any, file: InputFile, columns: Columns) -> int:
-    """How many rows `read_rows` gives. Raises DataError where the file is broken."""
-    with _readable(file):
-        match file.format:
-            case "parquet":
-                with filesystem.open_input_file(file.path) as source:
-                    return int(pq.read_metadata(source).num_rows)
-            case "csv":
-                return sum(table.num_rows for table in _csv_rows(filesystem, file, columns))
-            case _:
-                return sum(1 for _ in lines_of(filesystem, file))
+    """The number of rows that `read_rows` gives. Raises DataError where the file is broken."""
+    if file.format == "parquet" and file.size:
+        with _readable(file), filesystem.open_input_file(file.path) as source:
+            return int(pq.read_metadata(source).num_rows)
+    return sum(table.num_rows for table in read_rows(filesystem, file, columns))
+
+
+def _holds_nothing(filesystem: Any, file: InputFile, notes: Notes) -> bool:
+    """Whether a file is empty, or was found in a folder and is not the compressed file that its name says."""
+    if not file.size or not file.listed or not compression_of(file.path):
+        return not file.size
+    with filesystem.open_input_stream(file.path, compression=None) as stream:
+        if begins_as_named(file.path, stream.read(4)):
+            return False
+    notes.say(file.name, f"left out: it is not compressed with {compression_of(file.path)}, as its name says")
+    return True
 
 
 class _readable:  # noqa: N801 (used as a with statement's words)
@@ -88,67 +123,111 @@ class _readable:  # noqa: N801 (used as a with statement's words)
         return None
 
     def __exit__(self, _cls: Any, error: BaseException | None, _traceback: Any) -> None:
-        if isinstance(error, pa.ArrowException | OSError):
+        if isinstance(error, pa.ArrowException | OSError | UnicodeError):
             first = (str(error).splitlines() or [type(error).__name__])[0]
             raise DataError(f"{self._file.path} cannot be read: {first[:200]}") from None
+
+
+def _table(text: Text, file: InputFile, reading: Reading, wanted: str, notes: Notes) -> Table:
+    table = read_delimited(text.stream, file.path, reading, wanted=wanted, tab=".tsv" in file.path.lower()[-9:])
+    if table.delimiter:
+        notes.say(file.name, f"read with a {table.delimiter} as delimiter; --delimiter says another")
+    return table
+
+
+def _csv_rows(text: Text, file: InputFile, columns: Columns, notes: Notes) -> Iterator[pa.Table]:
+    names, rows, _ = _table(text, file, columns.reading, columns.text, notes)
+    if not names:
+        return
+    for option, name in (("--id-column", columns.id), ("--text-column", columns.text)):
+        if name and name not in names:
+            raise no_column(file.path, name, names, option)
+    places = {name: names.index(name) for name in columns.named if name in names}
+    while batch := list(islice(rows, BATCH_ROWS)):
+        yield _from_records(batch, file, columns, places, len(names), text.problem)
+
+
+def _from_records(
+    batch: Sequence[Record], file: InputFile, columns: Columns, places: dict[str, int], count: int, undecodable: str
+) -> pa.Table:
+    all_cells: list[list[Any]] = []
+    problems: list[str | None] = []
+    for line, cells, problem in batch:
+        row: list[Any] = cells
+        if problem:
+            row = [None] * count
+            row[places[columns.text]] = cells[0]
+            if columns.id:
+                row[places[columns.id]] = f"{file.name}:{line}"
+            problem = f"{MALFORMED_ROW}: {problem}"
+        if any(not cell.isascii() and MARK in cell for cell in cells):
+            row = [cell if cell is None else unmarked(cell) for cell in row]
+            problem = problem or undecodable
+        all_cells.append(row)
+        problems.append(problem)
+    text = places[columns.text]
+    ids: list[str | None] = [None] * len(batch)
+    if columns.id:
+        at = places[columns.id]
+        ids = [cells[at] if cells[at].strip() else None for cells in all_cells]
+    rows = [
+        (record.line, id_, cells[text], problem)
+        for record, id_, cells, problem in zip(batch, ids, all_cells, problems, strict=True)
+    ]
+    carried = {
+        CARRIED + name: pa.array([cells[places[name]] for cells in all_cells], pa.string())
+        for name in columns.carry
+        if name in places
+    }
+    return from_rows(rows, carried)
 
 
 def _parquet_rows(filesystem: Any, file: InputFile, columns: Columns) -> Iterator[pa.Table]:
     with filesystem.open_input_file(file.path) as source:
         parquet = pq.ParquetFile(source)
         schema = parquet.schema_arrow
-        missing = [name for name in columns.named if name not in schema.names and name not in columns.carry]
-        if missing:
-            raise DataError(f"{file.path} has no column {missing[0]!r}; it has {', '.join(schema.names)}")
+        refuse_twice(file.path, schema.names)
+        for option, name in (("--id-column", columns.id), ("--text-column", columns.text)):
+            if name and name not in schema.names:
+                raise no_column(file.path, name, schema.names, option)
         type_ = schema.field(columns.text).type
         if not _is_text(type_):
-            raise DataError(f"{file.path}: column {columns.text!r} is {type_}, not text")
+            raise DataError(f"{file.path}: column {columns.text!r} is {type_}, not text; give another --text-column")
         wanted = [name for name in columns.named if name in schema.names]
         place = 1
         for batch in parquet.iter_batches(batch_size=BATCH_ROWS, columns=wanted):
-            carried = {name: batch[name] if name in wanted else pa.nulls(len(batch)) for name in columns.carry}
-            yield _decoded(place, batch[columns.id] if columns.id else None, batch[columns.text], carried)
+            text, bad = _to_text(batch[columns.text])
+            problem = [INVALID_UTF8 if wrong else None for wrong in bad] if bad else pa.nulls(len(text), pa.string())
+            ids = pa.nulls(len(text), pa.string())
+            if columns.id:
+                ids = _ids(batch[columns.id], f"{file.path}: column {columns.id!r}")
+            yield pa.table(
+                {
+                    "place": pa.array(range(place, place + len(text)), pa.int64()),
+                    "id": ids,
+                    "text": text,
+                    "problem": pa.array(problem, pa.string()),
+                    **{CARRIED + name: batch[name] for name in columns.carry if name in wanted},
+                }
+            )
             place += len(batch)
 
 
-def _csv_rows(filesystem: Any, file: InputFile, columns: Columns) -> Iterator[pa.Table]:
-    with filesystem.open_input_stream(file.path) as stream:
-        # Bytes, so that a row that is not UTF-8 does not stop the file; and no column's type is guessed.
-        reader = _open_csv(stream, dict.fromkeys(columns.named, pa.binary()))
-        names = reader.schema.names
-        missing = [name for name in columns.named if name not in names and name not in columns.carry]
-        if missing:
-            raise DataError(f"{file.path} has no column {missing[0]!r}; it has {', '.join(names)}")
-        place = 1
-        for batch in reader:
-            carried = {
-                name: _to_text(batch[name])[0] if name in names else pa.nulls(len(batch)) for name in columns.carry
-            }
-            yield _decoded(place, batch[columns.id] if columns.id else None, batch[columns.text], carried)
-            place += len(batch)
-
-
-def _open_csv(stream: Any, types: dict[str, pa.DataType]) -> Any:
-    return pyarrow.csv.open_csv(
-        stream,
-        read_options=pyarrow.csv.ReadOptions(block_size=_CSV_BLOCK_BYTES, use_threads=False),
-        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-        convert_options=pyarrow.csv.ConvertOptions(column_types=types, check_utf8=False),
-    )
-
-
-def _decoded(place: int, ids: Any, texts: Any, carried: dict[str, Any]) -> pa.Table:
-    """A batch of columns as they came: ids to text, texts to UTF-8."""
-    text, bad = _to_text(texts)
-    problem = [INVALID_UTF8 if wrong else None for wrong in bad] if bad else pa.nulls(len(text), pa.string())
-    if ids is None:
-        id_ = pa.nulls(len(text), pa.string())
-    elif _is_text(ids.type):
-        id_, _ = _to_text(ids)
+def _ids(array: Any, where: str) -> Any:
+    """As text, an empty one as null. Raises DataError, beginning with `where`, for what cannot be an id."""
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if pa.types.is_nested(array.type):
+        raise DataError(f"{where} is {array.type}, which cannot be an id; give another --id-column")
+    if pa.types.is_floating(array.type) and (pc.max(pc.abs(array)).as_py() or 0) >= _EXACT:
+        raise DataError(f"{where} is {array.type}, which has lost digits of its ids; save them as integers or text")
+    if _is_text(array.type) or pa.types.is_fixed_size_binary(array.type):
+        ids, bad = _to_text(array)
+        if any(bad):
+            raise DataError(f"{where} is {array.type} and holds bytes that are not UTF-8; give another --id-column")
     else:
-        id_ = ids.cast(pa.string())
-    places = pa.array(range(place, place + len(text)), pa.int64())
-    return pa.table({"place": places, "id": id_, "text": text, "problem": pa.array(problem, pa.string()), **carried})
+        ids = array.cast(pa.string())
+    return pc.if_else(pc.equal(pc.utf8_trim_whitespace(ids), ""), pa.scalar(None, pa.string()), ids)
 
 
 def _is_text(type_: pa.DataType) -> bool:
@@ -169,9 +248,18 @@ def _to_text(array: Any) -> tuple[Any, list[bool]]:
         array = array.dictionary_decode()
     if pa.types.is_null(array.type):
         return pa.nulls(len(array), pa.string()), []
-    raw = array.cast(pa.large_binary())
+    raw = array.cast(pa.binary()) if pa.types.is_fixed_size_binary(array.type) else array
+    raw = raw.cast(pa.large_binary())
     try:
         return raw.cast(pa.large_string()).cast(pa.string()), []
     except pa.ArrowInvalid:
-        rows = [decoded(value) if value is not None else (None, False) for value in raw.to_pylist()]
-        return pa.array([text for text, _ in rows], pa.string()), [wrong for _, wrong in rows]
+        rows = [None if value is None else _decoded(value) for value in raw.to_pylist()]
+        return pa.array([row and row[0] for row in rows], pa.string()), [bool(row and row[1]) for row in rows]
+
+
+def _decoded(raw: bytes) -> tuple[str, bool]:
+    """The text, each byte that is not UTF-8 as U+FFFD, and whether there was one."""
+    try:
+        return raw.decode("utf-8"), False
+    except UnicodeDecodeError:
+        return raw.decode("utf-8", "replace"), True

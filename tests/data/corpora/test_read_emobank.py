@@ -47,13 +47,13 @@ def test_missing_column_loses_the_file(tmp_path: Path) -> None:
         read_emobank(tmp_path, "test")
 
 
-def test_open_quote_is_refused_rather_than_swallowing_rows(tmp_path: Path) -> None:
+def test_an_open_quote_is_a_bad_row_and_swallows_no_other(tmp_path: Path) -> None:
     (tmp_path / "emobank.csv").write_text(
         'id,split,V,A,D,text\na,test,3,3,3,fine\nb,test,3,3,3,"open\nc,test,3,3,3,x\n'
     )
     bad: list[BadRow] = []
-    assert {e.id for e in read_emobank(tmp_path, "test", bad=bad)} == {"a"}
-    assert [(row.line, row.labels) for row in bad] == [(3, 6)]
+    assert {e.id for e in read_emobank(tmp_path, "test", bad=bad)} == {"a", "c"}
+    assert [(row.line, row.labels) for row in bad] == [(3, 3)]
     assert "quote" in bad[0].reason
 
 

@@ -213,3 +213,53 @@ def test_a_wrong_toml_is_one_clear_line(tmp_path: Path, old: str, new: str, mess
     with pytest.raises(ConfigError, match=message) as error:
         read_own(write(tmp_path, STRESS.replace(old, new), notes_csv=NOTES, notes_xlsx=""))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("kind", ["label-set", "single-label", "ordinal"])
+def test_true_and_false_are_labels(tmp_path: Path, form: str, kind: str) -> None:
+    where = {
+        "label-set": 'columns = { joy = "joy" }',
+        "single-label": 'column = "joy"\nlabels = ["true", "false"]',
+        "ordinal": 'column = "joy"\nclasses = ["no", "yes"]',
+    }
+    toml = f'file = "notes.{form}"\ntext = "note"\n[[task]]\nname = "Felt"\nkind = "{kind}"\n{where[kind]}\n'
+    records = [{"note": "a lamp", "joy": True}, {"note": "a chair", "joy": False}]
+    match form:
+        case "csv":
+            (tmp_path / "notes.csv").write_text("note,joy\na lamp,True\na chair,False\n")
+        case "jsonl":
+            (tmp_path / "notes.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+        case "parquet":
+            pq.write_table(pa.Table.from_pylist(records), tmp_path / "notes.parquet")
+    values = {"label-set": [("joy",), ()], "single-label": ["true", "false"], "ordinal": [1, 0]}
+    assert [e.value for e in read_own(write(tmp_path, toml)).examples] == values[kind]
+
+
+def test_any_file_of_posts_may_hold_labels(tmp_path: Path) -> None:
+    toml = STRESS.replace("notes.csv", "NOTES.TSV").replace("[[task]]", 'encoding = "windows-1252"\n    [[task]]', 1)
+    text = "id\tpart\tnote\tstress\nn1\ttrain\tcaf\xe9\tcalm\n"
+    (tmp_path / "NOTES.TSV").write_bytes(text.encode("windows-1252"))
+    assert [e.text for e in read_own(write(tmp_path, toml)).examples] == ["caf\xe9"]
+
+
+@pytest.mark.parametrize(
+    ("notes", "message"),
+    [
+        (NOTES.splitlines()[0] + "\n", "no row has a label for Stress; see notes.csv"),
+        (NOTES.replace("part,note", "part,note,note"), "has two columns 'note'; rename one"),
+        (NOTES + NOTES, "the header again"),
+        ("", "no column id, note, part, stress|no column note, id, part, stress"),
+    ],
+)
+def test_a_file_without_use_is_one_clear_line(tmp_path: Path, notes: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_own(write(tmp_path, STRESS, notes_csv=notes))
+
+
+@pytest.mark.parametrize(("first", "second"), [("my-task", "my_task"), ("v_reg", "Stress")])
+def test_tasks_with_one_column_are_refused(tmp_path: Path, first: str, second: str) -> None:
+    task = STRESS[STRESS.index("    [[task]]") :]
+    toml = STRESS.replace('"Stress"', f'"{first}"') + task.replace('"Stress"', f'"{second}"')
+    with pytest.raises(ConfigError, match="column"):
+        read_own(write(tmp_path, toml, notes_csv=NOTES))
