@@ -110,7 +110,11 @@ def plan(config: TrainConfig) -> Plan:
 
 def _plan(config: TrainConfig) -> Plan:
     model = describe_model(config)
-    work = workload(config, model.architecture)
+    return plan_of(config, model, workload(config, model.architecture))
+
+
+def plan_of(config: TrainConfig, model: Model, work: Workload) -> Plan:
+    """The same of a model and a workload that are known, whether it fits or not."""
     trainable = model.trainable + work.outputs * (model.features + 1)
     longest_row = int(work.lengths_N.max() + work.text_lengths_N.max())
     answer = float(work.answers_N.mean())

@@ -1,1 +1,0 @@
-"""Where emollm runs when it outgrows a machine: image, manifests, checks. Starts things; nothing here is imported."""
