@@ -21,7 +21,7 @@ import ray
 import ray.data
 
 from emollm.annotation import actor, monitor
-from emollm.runtime import session
+from emollm.runtime import pools
 
 CPUS = 3
 
@@ -118,13 +118,14 @@ def on_threads() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ray, "is_initialized", lambda: True)
         patch.setattr(ray, "cluster_resources", lambda: {"CPU": float(CPUS)})
+        patch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": float(CPUS)}}])
         patch.setattr(ray, "remote", _remote)
         patch.setattr(ray, "get", _get)
         patch.setattr(ray, "wait", _wait)
         patch.setattr(ray, "kill", lambda _: None)
         patch.setattr(ray.data, "read_datasource", lambda source, **_: source)
-        patch.setattr(session, "map_on_actors", _map_on_actors)
-        patch.setattr(session, "on_this_node", lambda: None)
+        patch.setattr(pools, "map_on_actors", _map_on_actors)
+        patch.setattr(pools, "on_this_node", lambda: None)
         patch.setattr(monitor, "Metrics", _NoMetrics)
         # A post that hangs is ended by the end of its process, and this one is pytest's.
         patch.setattr(actor, "ending_if_it_hangs", lambda _: contextlib.nullcontext())
