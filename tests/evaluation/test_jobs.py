@@ -41,7 +41,7 @@ def test_help_knows_the_options_and_loads_no_torch(job: str) -> None:
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["compare", "nowhere", "elsewhere"], "nowhere is no output folder of `emollm evaluate`"),
+        (["compare", "nowhere", "elsewhere"], "nowhere is not an output folder of `emollm evaluate`"),
         (["compare", "nowhere"], "--run-b is required"),
         (["audit", "--eec", "nowhere", "--model", "smollm2-135m-instruct"], "no folder nowhere"),
         (["evaluate"], "give rows to measure on: --data, --aeb, --predictions or --compare-with"),

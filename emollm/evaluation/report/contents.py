@@ -37,7 +37,10 @@ def notes(config: EvaluateConfig, evaluation: Evaluation) -> list[str]:
         if task in PUBLISHED_ROWS and (rows != PUBLISHED_ROWS[task] or "benchmark" not in where):
             part.append(f"{task} ({rows:,} rows, published {PUBLISHED_ROWS[task]:,})")
     if part:
-        found.append(f"Not measured on the published rows, so small differences mean nothing: {', '.join(part)}.")
+        found.append(
+            "Not measured on the published rows, so small differences to quoted figures mean nothing: "
+            f"{', '.join(part)}."
+        )
     main = evaluation.measured[0]
     for measured in evaluation.measured:
         name, learnt = measured.system.name, measured.system.facts.get("learnt", {})

@@ -140,7 +140,7 @@ def test_labels_of_all_wordings_of_a_text_are_one_row_with_gaps() -> None:
 def test_too_few_labels_are_refused_by_name() -> None:
     features, labelled = planted()
     labelled.golds["EI-reg", "joy"][5:] = np.nan
-    with pytest.raises(DataError, match=r"EI-reg joy has \d labelled texts, too few.*--tasks"):
+    with pytest.raises(DataError, match=r"EI-reg\.joy has \d labelled texts, too few.*--tasks"):
         fit_heads(features, labelled, TASKS_HERE)
 
 
