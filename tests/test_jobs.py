@@ -83,14 +83,18 @@ def test_as_a_module_a_job_reports_a_mistake_as_the_script_does() -> None:
     ("job", "argv", "message"),
     [
         ("build_data", ["aaid", "--semeval", "nowhere", "--out", "OUT"], "no SemEval-2018 folder at nowhere"),
-        ("build_data", ["aiad", "--out", "OUT"], "choose from: aaid, aeb, own"),
+        ("build_data", ["aiad", "--out", "OUT"], "choose from: aaid, affect, aeb, own"),
         ("train", ["--data", "nowhere", "--out", "OUT"], "emollm build-data"),
         ("train", ["--data", "DATA", "--out", "OUT", "--base", "gpt-5"], "unknown base model 'gpt-5'"),
         ("evaluate", ["--model", "nowhere", "--data", "DATA"], "no model directory at nowhere"),
         ("evaluate", ["--model", "BASE", "--data", "DATA"], "has no affect.json"),
         ("evaluate", ["--model", "MODEL", "--data", "DATA", "--tasks", "V-occ"], "choose from: EI-reg, EI-oc, V-reg"),
         ("annotate", ["--model", "MODEL", "--input", "nowhere.csv", "--out", "OUT"], "no input at nowhere.csv"),
-        ("annotate", ["--model", "MODEL", "--input", "README.md", "--out", "OUT"], ".parquet .jsonl .json .csv .txt"),
+        (
+            "annotate",
+            ["--model", "MODEL", "--input", "README.md", "--out", "OUT"],
+            "unsupported file type; expected .parquet",
+        ),
         ("annotate", ["--modle", "MODEL"], "did you mean --model?"),
     ],
 )

@@ -55,7 +55,7 @@ def test_a_dry_run_in_a_few_lines() -> None:
     summary = {**SUMMARY, **more, "estimated_bytes": 20e9, "block_posts": 1200}
     scored, whole, blocks = estimate_lines(summary, CONFIG)
     assert "10.00 a second and actor" in scored and "--block-posts 1200" in blocks
-    assert "all 50,000,000 posts with 2 actors: about 2.0 h, 4.00 CPU-hours, 20.0 GB of output" in whole
+    assert "all 50,000,000 posts with 2 actors: about 2.0 h, 4.00 GPU-hours, 4.00 CPU-hours, 20.0 GB of output" in whole
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(40, "40 s"), (600, "10 min"), (12_600, "3.5 h")])

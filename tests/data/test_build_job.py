@@ -33,7 +33,7 @@ def test_a_build_prints_its_rows_and_card(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["aiad"], "unknown command 'aiad'; choose from: aaid, aeb, own"),
+        (["aiad"], "unknown command 'aiad'; choose from: aaid, affect, aeb, own"),
         (["aaid"], "--out is required"),
         (["own", "--out", "x", "--data", "nowhere.toml"], "cannot read nowhere.toml"),
         (["aeb", "--out", "x"], "no rows for EI-reg, EI-oc"),

@@ -25,9 +25,10 @@ def test_what_an_exception_says_is_in_the_answer_and_not_in_the_log(caplog: pyte
     with caplog.at_level(logging.DEBUG):
         (answer,) = score_safely(
             [Question(TASKS["V-oc"], "a secret")],
-            encode=lambda _: EncodedPrompt([1], [2], [3], truncated=False),
+            encode=lambda questions: [EncodedPrompt([1], [2], [3], truncated=False) for _ in questions],
             batches=batches,
             score=score,
+            lower=lambda _: None,
         )
     assert answer.error == f"{SCORING_FAILED}: RuntimeError: cannot read 'a secret'"
     assert "RuntimeError" in caplog.text

@@ -181,7 +181,7 @@ def test_what_a_head_is_said_to_be_worth_is_what_its_answers_are() -> None:
     golds, worth = np.array([1, 2, 5])[ranks], {}
     for decision in ("likeliest", "expected"):
         answers = readout.class_answers(task, readout.class_probabilities(fitted, score), decision)
-        given = np.array([answer.value for answer in answers])
+        given = np.array([answer.value for answer in answers.answers()])
         worth[decision] = float(np.corrcoef(given, golds)[0, 1])
         said = calibrate.held_out_metrics(
             task, fitted.model_copy(update={"decision": decision}), score, np.eye(3)[ranks]
