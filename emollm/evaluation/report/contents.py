@@ -38,7 +38,8 @@ def notes(config: EvaluateConfig, evaluation: Evaluation) -> list[str]:
             part.append(f"{task} ({rows:,} rows, published {PUBLISHED_ROWS[task]:,})")
     if part:
         found.append(
-            f"Not measured on the published rows, so small differences to quoted figures mean nothing: {', '.join(part)}."
+            "Not measured on the published rows, so small differences to quoted figures mean nothing: "
+            f"{', '.join(part)}."
         )
     main = evaluation.measured[0]
     for measured in evaluation.measured:
@@ -62,8 +63,8 @@ def notes(config: EvaluateConfig, evaluation: Evaluation) -> list[str]:
             found.append(f"{measured.system.name} answered {asked:,} of the {there:,} questions on its tasks.")
     if any(where.startswith("validation rows") for where in evaluation.rows_from.values()):
         found.append(
-            "Validation rows may have chosen a model's checkpoint or its calibration: its figures on them are optimistic "
-            "then, and only rows that nothing was chosen on (--aeb) prove it."
+            "Validation rows may have chosen a model's checkpoint or its calibration: its figures on them are then "
+            "optimistic, and only rows that nothing was chosen on (--aeb) prove it."
         )
     if undefined := [f"{r.task} ({r.headline[0]}: {r.undefined})" for r in main.results if r.undefined]:
         found.append(f"{main.system.name} has no figure where the metric is undefined: {'; '.join(undefined)}.")
