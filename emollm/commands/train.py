@@ -50,8 +50,8 @@ def _fit_heads(config: TrainConfig) -> None:
     with progress_bar("reading posts", None, "posts") as advance:
         summary = fit_frozen(config, on_posts=lambda new, total: advance(new, total=total), ask_teacher=ask_teacher)
     print(
-        f"{config.out}: heads on {' + '.join(summary['feature_specs'])}, {summary['texts']:,} texts, held out in turn "
-        "(they also chose layers and strengths):"
+        f"{config.out}: heads on {' + '.join(summary['feature_specs'])}, {summary['texts']:,} texts, "
+        "held out in turn (they also chose layers and strengths):"
     )
     for task, metrics in summary["held_out"].items():
         print(f"  {task}: " + ", ".join(f"{name} {value:.3f}" for name, value in metrics.items()))
