@@ -75,7 +75,7 @@ class ScoreBlock:
 
         self._tell(self._ledger.loading.remote())
         _ = self._annotate.scorer
-        # Else every full collection goes through all that torch and the model have made, for a fifth of the host time.
+        # Else every full garbage collection goes through all that torch and the model have made.
         gc.freeze()
         ray.get(self._ledger.loaded.remote())
         self._metrics = Metrics()

@@ -14,7 +14,7 @@ from emollm.core.tasks import TASKS, Task, select_tasks
 from emollm.models.load import LoadedModel
 from emollm.scoring.constrained.engine import ConstrainedScorer
 from emollm.scoring.constrained.search import READ_ALL, SearchOptions
-from emollm.scoring.constrained.trie import decimal_spellings
+from emollm.scoring.constrained.trie import LabelSetTrie, decimal_spellings
 from tests.scoring.brute import log_ps
 from tests.scoring.conftest import Load
 
@@ -141,3 +141,13 @@ def test_order_and_company_change_nothing(tiny: LoadedModel) -> None:
 
 def test_native_range_and_unit() -> None:
     assert from_unit(TASKS["EmoBank-V"], 0.5) == 3.0
+
+
+def test_a_first_label_that_is_one_token_with_its_comma_is_there_from_the_start() -> None:
+    ids: dict[str, int] = {}
+
+    def encode(text: str) -> list[int]:
+        return [*(ids.setdefault(word, len(ids) + 1) for word in text.split()), 0]
+
+    trie = LabelSetTrie(TASKS["E-c"], encode)
+    assert {ids["anger,"], ids["joy,"]} <= set(trie.root.children)

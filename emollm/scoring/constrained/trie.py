@@ -161,6 +161,8 @@ class LabelSetTrie(Trie[tuple[str, ...]]):
         self._add(())
         for label in task.labels:
             self._add((label,))
+        # A search starts from the root's children without growing it: "anger," may be one token, unlike "anger".
+        self.grow(self.root)
 
     def grow(self, node: Node[tuple[str, ...]]) -> None:
         while node.pending:
