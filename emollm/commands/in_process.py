@@ -6,6 +6,7 @@ import concurrent.futures
 import json
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ import pyarrow.parquet as pq
 from emollm.annotation.options import AnnotateConfig
 from emollm.core.errors import DataError, ResourceError
 from emollm.core.tasks import Task
-from emollm.data.files.carry import common_type, json_kinds, to_type
-from emollm.data.files.columns import Columns
+from emollm.data.files.carry import Seen, carried_columns
+from emollm.data.files.columns import Columns, Notes
 from emollm.data.files.ids import derive_ids
 from emollm.data.files.inputs import InputFile
 from emollm.data.files.readers import read_rows
@@ -32,26 +33,27 @@ FORMATS = ("parquet", "csv", "jsonl")
 
 
 def read_posts(source: Any, file: InputFile, columns: Columns, *, max_posts: int | None) -> pa.Table:
-    """The whole file: `id` (derived where a row has none), `text`, `problem` and the carried columns, typed."""
-    tables, rows = [], 0
-    for table in read_rows(source, file, columns):
+    """The whole file: `id` (derived where a row has none), `text`, the carried columns and `problem`."""
+    notes, seen, tables, rows = Notes(), Seen(), [], 0
+    for table in read_rows(source, file, columns, notes):
+        seen.look(table, file.path, columns.carry)
         tables.append(table)
         rows += table.num_rows
         if max_posts is not None and rows >= max_posts:
             break
     if not rows:
         raise DataError(f"{file.path} holds no posts")
-    table = pa.concat_tables(tables, promote_options="default").slice(0, max_posts).combine_chunks()
+    for line in notes.lines():
+        print(line, file=sys.stderr)
+    types = seen.common_types(columns.carry, source=file.path)
+    return pa.concat_tables([_typed(table, file, types) for table in tables]).slice(0, max_posts).combine_chunks()
+
+
+def _typed(table: pa.Table, file: InputFile, types: dict[str, pa.DataType]) -> pa.Table:
     derived = derive_ids(file.name, table)
     ids = [given or made for given, made in zip(table["id"].to_pylist(), derived.to_pylist(), strict=True)]
-    arrays = {"id": pa.array(ids, pa.string()), "text": table["text"]}
-    is_json = file.format in ("jsonl", "json")
-    for name in columns.carry:
-        type_ = table.schema.field(name).type
-        if is_json:
-            type_ = common_type(name, {}, frozenset(json_kinds(table[name].to_pylist())))
-        arrays[name] = to_type(table[name].combine_chunks(), type_, is_json=is_json)
-    return pa.table({**arrays, "problem": table["problem"]})
+    carried = dict(zip(types, carried_columns(table, types), strict=True))
+    return pa.table({"id": pa.array(ids, pa.string()), "text": table["text"], **carried, "problem": table["problem"]})
 
 
 def annotate_table(

@@ -42,7 +42,7 @@ class QuickstartConfig(Config):
     """Questions per task and emotion for the untrained base model, which is slow; the others answer all."""
     max_rows: int | None = Field(None, ge=16)
     """Use only the first so many rows of training data and of held-out questions. None: all."""
-    max_posts: int = Field(120, ge=1)
+    max_posts: int = Field(220, ge=1)
     """Posts to annotate."""
     cluster: ClusterConfig = ClusterConfig()
     """Workers, their CPUs and GPUs."""
@@ -166,18 +166,13 @@ def _show(config: QuickstartConfig, results: Mapping[str, Sequence[Any]], step: 
     console.print(_scores(results))
     console.print(f"[dim]base model: untrained, asked in words, the first {config.base_rows} questions of each[/dim]\n")
     shown = _spread(pq.read_table(config.out / "annotated"))
-    console.print(posts_table(shown, title="Posts of no data set, annotated by the fine-tuned model"))
+    console.print(posts_table(shown, title="Unlabelled posts, annotated by the fine-tuned model"))
     console.print(f"[dim]{step.told()}[/dim]\n")
-    console.print("The same with your own labels: a CSV with a text column and your columns, two commands:")
-    console.print(
-        "  emollm build-data own --data mine.toml --out data/mine            [dim]docs/data.md, own labels[/dim]"
-    )
-    console.print(
-        "  emollm train --data data/mine --out models/mine --objective heads [dim]then evaluate, annotate[/dim]"
-    )
-    console.print(
-        f"The report: {config.out}/evaluate-tuned/report.html; the endpoint: emollm serve --model {config.out}/model"
-    )
+    console.print("The same with your own labels, a CSV with a text column, is two commands (docs/data.md):")
+    console.print("  emollm build-data own --data mine.toml --out data/mine")
+    console.print("  emollm train --data data/mine --out models/mine --objective heads")
+    console.print(f"The report: {config.out}/evaluate-tuned/report.html")
+    console.print(f"Over HTTP, with a page: emollm serve --model {config.out}/model")
     # rich would have the picture fetch its font from a server.
     picture = re.sub(r"@font-face \{.*?\}", "", console.export_svg(title="emollm quickstart"), flags=re.DOTALL)
     (config.out / "summary.svg").write_text(picture, encoding="utf-8")
@@ -205,11 +200,12 @@ def _scores(results: Mapping[str, Sequence[Any]]) -> Any:
 
 
 def _spread(posts: pa.Table) -> pa.Table:
-    """Posts over the whole range of valence: from equal parts of the ranking, each part's surest."""
+    """Posts over the whole range of valence: its two ends, and between them of equal parts each one's surest."""
     import numpy as np
 
     good = posts.filter(posts["error"].is_null())
     order = np.argsort(good["v_reg"].to_numpy())[::-1]
     sure = good["e_c_confidence"].to_numpy()
-    parts = np.array_split(order, min(_SHOWN, len(order)))
-    return good.take([int(part[np.argmax(sure[part])]) for part in parts])
+    between = [part for part in np.array_split(order[1:-1], max(1, _SHOWN - 2)) if len(part)]
+    chosen = [order[0], *(part[np.argmax(sure[part])] for part in between), order[-1]]
+    return good.take([int(row) for row in dict.fromkeys(chosen)])
