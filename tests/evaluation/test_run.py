@@ -333,7 +333,7 @@ def test_calibration_is_fitted_stored_and_applied(
     assert gains_table(done.gains, right_share=0.9).row_count == 1
     calibration = read_card(model).calibration["constrained"]
     (maps,) = calibration.questions
-    assert (maps.task, maps.rows) == ("V-reg", 140)
+    assert (maps.task, maps.rows) == ("V-reg", 215)
     assert calibration.abstain == abstentions(done.gains)
     options |= {"tasks": ("V-reg",), "max_rows": 12}
     assert not list(model.glob(".affect*"))
