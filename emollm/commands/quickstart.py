@@ -171,7 +171,7 @@ def _show(config: QuickstartConfig, results: Mapping[str, Sequence[Any]], step: 
     console.print("The same with your own labels, a CSV with a text column, is two commands (docs/data.md):")
     console.print("  emollm build-data own --data mine.toml --out data/mine")
     console.print("  emollm train --data data/mine --out models/mine --objective heads")
-    console.print(f"The report: {config.out}/evaluate-tuned/report.html")
+    console.print(f"The report: {config.out}/evaluate-tuned/report.html", soft_wrap=True)
     console.print(f"Over HTTP, with a page: emollm serve --model {config.out}/model")
     # rich would have the picture fetch its font from a server.
     picture = re.sub(r"@font-face \{.*?\}", "", console.export_svg(title="emollm quickstart"), flags=re.DOTALL)
