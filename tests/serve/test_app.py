@@ -70,8 +70,8 @@ def assert_same(online: dict[str, Any], offline: dict[str, Any]) -> None:
     assert row.keys() <= offline.keys()
     for name, value in row.items():
         if isinstance(value, float | dict):
-            # Beside other posts, float32 sums in another order. The tiny model's logits are drawn wide, which makes 1e-6
-            # of it; a trained model's answers differ by 4e-7.
+            # Beside other posts, float32 sums in another order: 1e-6 with the tiny model, whose logits are drawn wide,
+            # and 4e-7 with a trained one.
             assert value == pytest.approx(offline[name], rel=0, abs=5e-6), name
         else:
             assert value == offline[name], name
