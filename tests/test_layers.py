@@ -44,6 +44,7 @@ MAY_IMPORT_RAY = {
     "emollm/evaluation/predict.py",
     "emollm/training/ray_train.py",
     "emollm/training/frozen.py",
+    "emollm/training/rendezvous.py",
 }
 # Rooms without torch: a command that names a wrong option answers before it is imported.
 LIGHT = ("core", "data", "reports", "runtime", "metrics")

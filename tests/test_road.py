@@ -19,6 +19,7 @@ from emollm.evaluation.run import evaluate
 from emollm.training.loop import StepReport
 from emollm.training.options import TrainConfig
 from emollm.training.ray_train import fit
+from tests.ports import beyond_loopback
 
 pytestmark = pytest.mark.ray
 
@@ -28,13 +29,21 @@ ONE = ClusterConfig(num_workers=1)
 def test_road(local_ray: None, tmp_path: Path, sample_data: Path, tiny_base: Path) -> None:
     model = tmp_path / "model"
     steps: list[StepReport] = []
+    open_ports: list[str] = []
+
+    def on_step(report: StepReport) -> None:
+        steps.append(report)
+        if report.step == 2:
+            open_ports.extend(beyond_loopback())
+
     summary = fit(
         TrainConfig(
             data=sample_data, out=model, base=str(tiny_base), method="lora", max_rows=64, global_batch_size=16,
             micro_batch_size=4, learning_rate=1e-2, epochs=8.0, num_evaluations=1, validation_rows=8, cluster=ONE,
         ),
-        on_step=steps.append,
+        on_step=on_step,
     )  # fmt: skip
+    assert open_ports == []
     assert [report.step for report in steps] == list(range(1, 33))
     # An epoch is four steps: the last against the first, on the same rows.
     assert sum(report.loss for report in steps[-4:]) < 0.9 * sum(report.loss for report in steps[:4])

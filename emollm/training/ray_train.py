@@ -143,11 +143,12 @@ def _starting_heads(config: TrainConfig, ask_teacher: AskTeacher | None) -> Any:
 def _run_trainer(config: TrainConfig, run: RunFolder, storage: str, queue: Any, start: Any) -> None:
     """Run Ray Train to its end; the model directory is then in the run's folder."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
     cluster = config.cluster
     from emollm.models.device import resolve_device
+    from emollm.training.rendezvous import torch_config
 
     use_gpu = cluster.gpus > 0
     # A GPU that Ray was only told of, as on a machine without any, trains on the CPU.
@@ -169,7 +170,7 @@ def _run_trainer(config: TrainConfig, run: RunFolder, storage: str, queue: Any, 
         run_config=RunConfig(
             name="run", storage_path=storage, failure_config=FailureConfig(max_failures=config.max_failures)
         ),
-        torch_config=TorchConfig(backend="gloo" if device == "cpu" else "nccl"),
+        torch_config=torch_config("gloo" if device == "cpu" else "nccl", storage),
     )
     try:
         trainer.fit()
@@ -194,7 +195,9 @@ def train_worker(worker_config: dict[str, Any]) -> None:
 
     config = TrainConfig.model_validate(worker_config["config"])
     context = ray.train.get_context()
-    device = "cpu" if config.cluster.gpus == 0 else str(ray.train.torch.get_device())
+    # Ray may have been told of a GPU that is not there; PyTorch knows.
+    has_gpu = config.cluster.gpus > 0 and torch.cuda.is_available()
+    device = str(ray.train.torch.get_device()) if has_gpu else "cpu"
     if device == "cpu":
         torch.set_num_threads(max(1, int(config.cluster.cpus_per_worker)))
     run_worker(
