@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from ipaddress import ip_address
 
 import psutil
@@ -13,13 +14,12 @@ def listening() -> dict[str, list[str]]:
     import ray
 
     session = ray._private.worker.global_worker.node.get_session_dir_path()
-    me = psutil.Process()
-    started = {process.pid: process for process in (me, *me.children(recursive=True))}
-    # Ray's workers are the raylet's children, and what lost its parent still names the session.
+    started = {os.getpid(): psutil.Process()}
+    # Not this process's other children: a test may have begun a cluster of several nodes beside.
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if any(session in word for word in process.cmdline()):
-                started[process.pid] = process
+                started |= {one.pid: one for one in (process, *process.children(recursive=True))}
     found: dict[str, list[str]] = {}
     for process in started.values():
         with contextlib.suppress(psutil.Error):

@@ -72,7 +72,10 @@ def annotate_table(
     for table in _alone(chunks, options) if count == 1 else _side_by_side(chunks, options, count):
         found.append(table)
         on_posts(table.num_rows)
-    return pa.concat_tables(found)
+    whole = pa.concat_tables(found)
+    # As the job on Ray says it: every row has an id.
+    index = whole.schema.get_field_index("id")
+    return whole.cast(whole.schema.set(index, whole.schema.field(index).with_nullable(False)))
 
 
 def _num_processes(posts: int, *, device: str) -> int:
