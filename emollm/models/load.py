@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import stat
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -109,7 +110,10 @@ def load_model(model: str, *, dtype: torch.dtype = torch.float32, device: str = 
     from peft import PeftModel
 
     try:
-        merged = PeftModel.from_pretrained(base.model, str(folder)).merge_and_unload()
+        with warnings.catch_warnings():
+            # peft asks transformers by an old name.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            merged = PeftModel.from_pretrained(base.model, str(folder)).merge_and_unload()
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"the adapter in {model} does not load: {_first_line(error)}") from None
     is_own = (folder / "tokenizer_config.json").is_file()
