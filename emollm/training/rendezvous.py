@@ -25,7 +25,7 @@ def torch_config(backend: str, folder: str) -> TorchConfig:
 
 
 @dataclass
-class _MeetInFile(TorchConfig):
+class _MeetInFile(TorchConfig):  # type: ignore[misc]
     folder: str = ""
 
     @property
@@ -33,7 +33,7 @@ class _MeetInFile(TorchConfig):
         return _FileBackend
 
 
-class _FileBackend(_TorchBackend):
+class _FileBackend(_TorchBackend):  # type: ignore[misc]
     def on_start(self, worker_group: Any, backend_config: _MeetInFile) -> None:
         worker_group.execute(_set_torch_distributed_env_vars)
         # A file of its own for each start: what a dead worker left in one would be taken for an answer.
