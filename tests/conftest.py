@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,3 +130,14 @@ def alone() -> Iterator[None]:
     yield
     dist.destroy_process_group()
     del os.environ["LOCAL_RANK"]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """The shared endpoint ends with its tests: it holds CPUs that the workers of others would wait for."""
+    if "serve" in item.path.parts or "ray.serve" not in sys.modules:
+        return
+    import ray
+    from ray import serve
+
+    if ray.is_initialized() and "emollm" in serve.status().applications:
+        serve.delete("emollm")

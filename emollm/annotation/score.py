@@ -17,6 +17,7 @@ from emollm.annotation.options import AnnotateConfig
 from emollm.annotation.output import OutputFolder
 from emollm.annotation.stage import Corpus
 from emollm.core.bases import anywhere
+from emollm.core.errors import EmollmError
 
 if TYPE_CHECKING:
     from emollm.annotation.blocks import Block
@@ -100,12 +101,17 @@ def _score_blocks(job: Job, blocks: Sequence[Block], ledger: Any) -> None:
         scored = map_on_actors(
             posts, ScoreBlock, options, config.cluster, batch_size=None, max_workers=config.max_workers
         )
+        failure: EmollmError | None = None
         try:
             scored.write_parquet(
                 job.output.blocks, filesystem=job.output.filesystem, ray_remote_args={"num_cpus": _LIGHT_CPUS}
             )
         except ray.exceptions.RayError as error:
-            raise worker_error(error, doing="annotation") from None
+            failure = worker_error(error, doing="annotation")
+        if failure:
+            # Ray's error holds the actors by its traceback, and they hold their GPU: it must be gone with them.
+            del scored, posts
+            raise failure
 
 
 @contextlib.contextmanager

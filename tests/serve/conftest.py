@@ -44,7 +44,7 @@ def deploy(serve_url: str, model_directory: Path) -> Iterator[Deploy]:
     def deploy_with(**options: Any) -> httpx.Client:
         # Five minutes, unless a test is about the deadline: no answer is late because this machine is slow.
         settings = {"model": str(model_directory), "precision": "float32", "deadline_s": 300.0, **options}
-        if settings != deployed:
+        if settings != deployed or "emollm" not in serve.status().applications:
             serve.run(build(settings), name="emollm", route_prefix="/")
             deployed.clear()
             deployed.update(settings)
