@@ -32,7 +32,9 @@ def test_a_job_on_an_object_store_stops_is_continued_and_verifies(local_ray: Non
                 stream.write("".join(json.dumps(post) + "\n" for post in posts).encode())
         job = AnnotateConfig(
             model="smollm2-135m-instruct", input=f"{lake}/posts/**/day ?.jsonl?{options}", out=f"{lake}/out?{options}",
-            tasks=("V-reg",), block_posts=20, max_error_rate=0.2, cluster=ClusterConfig(num_workers=1),
+            tasks=("V-reg",), block_posts=20, max_error_rate=0.2,
+            # The actor of a run that failed may keep the one GPU that Ray was told of for longer than this test waits.
+            cluster=ClusterConfig(num_workers=1, gpus_per_worker=0),
         )  # fmt: skip
         with on_threads():
             assert annotate_corpus(with_values(job, dry_run=20), opener=cheap_scorer)["total"] == 300

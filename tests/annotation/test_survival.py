@@ -33,7 +33,7 @@ def job(tmp_path: Path, *, out: Path | None = None, **options: object) -> Annota
     path = tmp_path / "posts.jsonl"
     path.write_text("".join(json.dumps({"id": f"p{i}", "text": f"post {i}"}) + "\n" for i in range(POSTS)))
     settings = {"model": "smollm2-135m-instruct", "input": path, "out": out or tmp_path / "out", "tasks": ("V-reg",)}
-    common = {"block_posts": BLOCK, "batch_size": 10, "cluster": ClusterConfig(num_workers=1)}
+    common = {"block_posts": BLOCK, "batch_size": 10, "cluster": ClusterConfig(num_workers=1, gpus_per_worker=0)}
     return AnnotateConfig.model_validate({**settings, **common, **options})
 
 
