@@ -41,7 +41,7 @@ class QuickstartConfig(Config):
     base_rows: int = Field(20, ge=2)
     """Questions per task and emotion for the untrained base model, which is slow; the others answer all."""
     max_rows: int | None = Field(None, ge=16)
-    """Use only the first so many rows of training data and of held-out questions. None: all."""
+    """Use at most the first N rows of training data and of held-out questions. None: all."""
     max_posts: int = Field(220, ge=1)
     """Posts to annotate."""
     cluster: ClusterConfig = ClusterConfig()
