@@ -2,7 +2,7 @@
 
 Steps in the order of their worth, each a process of its own with its own limit. After each a line of JSON is appended
 to OUT/results.jsonl; the same command goes on with the first step that has none. `--tiny` runs every step to its end on
-a CPU in a minute or two, with models and inputs that measure nothing.
+a CPU, with longer limits and with models and inputs that measure nothing.
 """
 
 from __future__ import annotations
