@@ -150,6 +150,22 @@ def test_processes_answer_as_one_does(tmp_path: Path, model_directory: Path) -> 
     assert one["v_reg"].to_pylist() == pytest.approx(two["v_reg"].to_pylist(), abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("1,glad\n,sad\n", r"1 posts have no id, such as p\.csv:3; mend"),
+        ("1,glad\n1,sad\n", "1 ids occur more than once"),
+    ],
+)
+def test_annotate_refuses_ids_as_the_job_does(tmp_path: Path, model_directory: Path, rows: str, said: str) -> None:
+    (tmp_path / "p.csv").write_text("id,text\n" + rows)
+    common = ["--model", str(model_directory), "--tasks", "V-oc"]
+    with pytest.raises(DataError, match=said):
+        main(["annotate", str(tmp_path / "p.csv"), *common])
+    main(["annotate", str(tmp_path / "p.csv"), *common, "--id-column", ""])
+    assert len(set(pq.read_table(tmp_path / "p.affect.parquet")["id"].to_pylist())) == 2
+
+
 @pytest.mark.ray
 def test_with_ray_the_file_holds_the_same(local_ray: None, posts: Path, model_directory: Path) -> None:
     posts.write_text(POSTS.rpartition("2026")[0], encoding="utf-8")

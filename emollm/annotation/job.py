@@ -100,7 +100,9 @@ def choose_columns(config: AnnotateConfig, tasks: Sequence[Task], source: Any, f
     for option, name in (("--id-column", id_column), ("--text-column", config.text_column)):
         if name and name not in names:
             raise no_column(first.path, name, names, option)
-    carry = [n for n in names if n not in (id_column, config.text_column)] if "*" in config.carry else config.carry
+    # All columns, but one whose place the ids take that are made because `--id-column ''` asks for them.
+    not_carried = {id_column or "id", config.text_column}
+    carry = [name for name in names if name not in not_carried] if "*" in config.carry else config.carry
     if first.format in ("csv", "parquet") and (unknown := [name for name in carry if name not in names]):
         raise DataError(f"{first.path} has no column {unknown[0]!r} to carry; choose from: {', '.join(names)}")
     own = {("id", id_column), ("text", config.text_column)}

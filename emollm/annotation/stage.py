@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from emollm.core.errors import DataError
 from emollm.data.files.carry import Seen, carried_columns, type_from_text, type_to_text
 from emollm.data.files.columns import NOT_TEXT, Columns, Notes
-from emollm.data.files.ids import Hashes, IdHashes, derive_ids, hash_ids
+from emollm.data.files.ids import Hashes, IdHashes, derive_ids, hash_ids, refuse_missing, refuse_repeated
 from emollm.data.files.inputs import InputFile
 from emollm.data.files.readers import read_rows
 
@@ -222,11 +222,7 @@ def stage_corpus(
         raise DataError(f"{source} holds no posts")
     if not texts:
         raise DataError(f"{source}: no row has text in column {columns.text!r}; give --text-column")
-    if num_without:
-        raise DataError(
-            f"{source}: {num_without:,} posts have no {columns.id}, such as {', '.join(without)}; mend them, name "
-            "another --id-column, or give --id-column '' to have ids made"
-        )
+    refuse_missing(source, columns.id, num_without, without)
     types = seen.common_types(columns.carry, source=source)
     files = {staged_name(number, part): n for number, parts in enumerate(rows) for part, n in enumerate(parts)}
     _refuse_repeated(ids.repeated(), list(files), read_ids, source=source, column=columns.id)
@@ -258,9 +254,4 @@ def _refuse_repeated(
         for batch in read_ids(name):
             hashes = hash_ids(batch)
             counts.update(batch.filter(pa.array(np.isin(hashes, repeated))).to_pylist())
-    doubles = [id_ for id_, count in counts.items() if count > 1]
-    if doubles:
-        raise DataError(
-            f"{source}: {len(doubles):,} ids occur more than once in {column!r}, such as {', '.join(doubles[:5])}; "
-            "make them differ, or name another --id-column"
-        )
+    refuse_repeated(source, column, counts)

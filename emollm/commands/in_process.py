@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from emollm.core.errors import DataError, ResourceError
 from emollm.core.tasks import Task
 from emollm.data.files.carry import Seen, carried_columns
 from emollm.data.files.columns import Columns, Notes
-from emollm.data.files.ids import derive_ids
+from emollm.data.files.ids import derive_ids, refuse_missing, refuse_repeated
 from emollm.data.files.inputs import InputFile
 from emollm.data.files.readers import read_rows
 from emollm.scoring.rows import AnnotatePosts
@@ -33,7 +34,7 @@ FORMATS = ("parquet", "csv", "jsonl")
 
 
 def read_posts(source: Any, file: InputFile, columns: Columns, *, max_posts: int | None) -> pa.Table:
-    """The whole file: `id` (derived where a row has none), `text`, the carried columns and `problem`."""
+    """The whole file: `id` (derived where the file has none), `text`, the carried columns and `problem`."""
     notes, seen, tables, rows = Notes(), Seen(), [], 0
     for table in read_rows(source, file, columns, notes):
         seen.look(table, file.path, columns.carry)
@@ -45,8 +46,18 @@ def read_posts(source: Any, file: InputFile, columns: Columns, *, max_posts: int
         raise DataError(f"{file.path} holds no posts")
     for line in notes.lines():
         print(line, file=sys.stderr)
+    if columns.id is not None and file.format != "txt":
+        _check_ids(file, columns.id, tables)
     types = seen.common_types(columns.carry, source=file.path)
     return pa.concat_tables([_typed(table, file, types) for table in tables]).slice(0, max_posts).combine_chunks()
+
+
+def _check_ids(file: InputFile, column: str, tables: Sequence[pa.Table]) -> None:
+    """As the job on Ray: ids that are missing, or occur twice, are refused before anything is scored."""
+    ids = [(row["id"], row["place"]) for table in tables for row in table.select(["id", "place"]).to_pylist()]
+    missing = [f"{file.name}:{place}" for id_, place in ids if id_ is None]
+    refuse_missing(file.path, column, len(missing), missing)
+    refuse_repeated(file.path, column, Counter(id_ for id_, _ in ids))
 
 
 def _typed(table: pa.Table, file: InputFile, types: dict[str, pa.DataType]) -> pa.Table:

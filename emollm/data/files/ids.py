@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
+from emollm.core.errors import DataError
 
 Hashes = NDArray[np.uint64]
 
@@ -25,6 +27,24 @@ def derive_ids(file_name: str, table: pa.Table) -> pa.Array:
     return pa.array(
         [f"{file_name}:{place}:{digest}" for place, digest in zip(places, digests, strict=True)], pa.string()
     )
+
+
+def refuse_missing(source: str, column: str | None, count: int, places: Sequence[str]) -> None:
+    """Raise DataError if posts lack the id that the others have; `places` name some of them."""
+    if count:
+        raise DataError(
+            f"{source}: {count:,} posts have no {column}, such as {', '.join(places[:5])}; mend them, name another "
+            "--id-column, or give --id-column '' to have ids made"
+        )
+
+
+def refuse_repeated(source: str, column: str | None, counts: Mapping[str, int]) -> None:
+    """Raise DataError if an id occurs more than once."""
+    if doubles := [id_ for id_, count in counts.items() if count > 1]:
+        raise DataError(
+            f"{source}: {len(doubles):,} ids occur more than once in {column!r}, such as {', '.join(doubles[:5])}; "
+            "make them differ, or name another --id-column"
+        )
 
 
 def hash_ids(ids: pa.ChunkedArray | pa.Array) -> Hashes:
