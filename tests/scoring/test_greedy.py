@@ -39,7 +39,7 @@ def taught(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     loss, optimizer = AnswerLoss(loaded.model), torch.optim.AdamW(loaded.model.parameters(), lr=1e-2)
     pad = loaded.tokenizer.pad_token_id
     loaded.model.train()
-    for step in range(90):
+    for step in range(150):
         batch = rows[step % 15 * 32 : step % 15 * 32 + 32]
         if loaded.is_encoder_decoder:
             start = loaded.model.config.decoder_start_token_id
@@ -59,7 +59,7 @@ def test_what_greedy_answers_validly_is_the_mode(taught: LoadedModel) -> None:
     free = GenerateScorer(taught)
     compared = 0
     for question, ours in zip(questions, ConstrainedScorer(taught).score(questions), strict=True):
-        [(text, probability)] = free._generate([free._encode(question)], question.task)
+        [(text, probability)] = free._generate(free._encode([question]), question.task)
         if ours.mode is None or not is_canonical(question.task, text, question.emotion):
             continue
         compared += 1
@@ -81,8 +81,11 @@ def test_company_does_not_change_what_is_generated(taught: LoadedModel) -> None:
     questions = [q for post in POSTS for q in questions_for(post, (TASKS["EI-oc"],))]
     scorer = GenerateScorer(taught)
     alone = [scorer.score([question])[0] for question in questions]
+    answered = [mine for mine in alone if mine.value is not None]
+    assert len(answered) > len(alone) / 2
     for mine, ours in zip(alone, scorer.score(questions), strict=True):
-        assert ours.value == mine.value and ours.confidence == pytest.approx(mine.confidence, rel=1e-3)
+        assert ours.value == mine.value
+        assert mine.value is None or ours.confidence == pytest.approx(mine.confidence, rel=1e-3)
 
 
 def test_what_the_options_lose_is_small(taught: LoadedModel) -> None:
