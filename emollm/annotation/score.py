@@ -78,7 +78,7 @@ def _score_blocks(job: Job, blocks: Sequence[Block], ledger: Any) -> None:
     from emollm.annotation.actor import ScoreBlock
     from emollm.annotation.blocks import PostsSource
     from emollm.runtime.errors import worker_error
-    from emollm.runtime.pools import map_on_actors, quiet_ray_data
+    from emollm.runtime.pools import map_on_actors, quiet_ray_data, release_actors
 
     config = job.config
     quiet_ray_data()
@@ -108,9 +108,9 @@ def _score_blocks(job: Job, blocks: Sequence[Block], ledger: Any) -> None:
             )
         except ray.exceptions.RayError as error:
             failure = worker_error(error, doing="annotation")
+        del scored, posts
+        release_actors()
         if failure:
-            # Ray's error holds the actors by its traceback, and they hold their GPU: it must be gone with them.
-            del scored, posts
             raise failure
 
 

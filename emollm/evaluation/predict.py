@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from emollm.core.bases import anywhere
 from emollm.core.card import card_tasks
+from emollm.core.errors import EmollmError
 from emollm.core.options import ClusterConfig
 from emollm.core.tasks import TASKS, Task
 from emollm.metrics.predictions import Prediction, read_value
@@ -54,7 +55,7 @@ def predict(
     """
     from emollm.runtime.errors import worker_error
     from emollm.runtime.placement import check_resources, with_gpus
-    from emollm.runtime.pools import map_on_actors, quiet_ray_data, reports_to
+    from emollm.runtime.pools import map_on_actors, quiet_ray_data, release_actors, reports_to
     from emollm.runtime.session import ray_session
     from emollm.scoring.rows import ScoreQuestions
 
@@ -79,11 +80,16 @@ def predict(
             blocks = ray.data.from_arrow([rows.slice(i, batch_size) for i in range(0, len(order), batch_size)])
             scored = map_on_actors(blocks, ScoreQuestions, actor, cluster, batch_size=batch_size)
             started = time.monotonic()
+            failure: EmollmError | None = None
             try:
                 tables = ray.get(scored.to_arrow_refs())
             except ray.exceptions.RayError as error:
-                raise worker_error(error, doing="scoring") from None
+                failure = worker_error(error, doing="scoring")
             seconds = time.monotonic() - started
+            del scored, blocks
+            release_actors()
+            if failure:
+                raise failure
     answers = pa.concat_tables(tables).sort_by("index").to_pylist()
     return Scored([_prediction(q, row) for q, row in zip(questions, answers, strict=True)], seconds)
 

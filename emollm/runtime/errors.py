@@ -17,7 +17,9 @@ _OWN_ERROR = re.compile(
 def worker_error(error: BaseException, *, doing: str) -> EmollmError:
     """An error of ours comes back as itself, its message whole; any other as ResourceError with its last line."""
     if ours := _in_chain(error):
-        return ours
+        # Without what led to it: tracebacks hold Ray's executor, and that its actors.
+        ours.__cause__ = ours.__context__ = None
+        return ours.with_traceback(None)
     # Ray Data, and actors that fail in their constructor, carry the cause as text only.
     text = str(error)
     if ours := own_error(text):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import pickle
 import queue
@@ -109,6 +110,15 @@ def map_on_actors(
         batch_size=batch_size,
         batch_format="pyarrow",
     )
+
+
+def release_actors() -> None:
+    """Free the actors of data sets that are no longer named: Ray ends an actor when its last handle is collected.
+
+    Handles sit in cycles of Ray's executor, and in the traceback of an error that it raised. Until Python happens to
+    collect those, the actors keep their CPUs and GPUs, and the next pool of the same process waits for them.
+    """
+    gc.collect()
 
 
 def quiet_ray_data() -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from emollm.core.bases import Architecture, anywhere
 from emollm.core.card import AffectCard, write_card
-from emollm.core.errors import ConfigError
+from emollm.core.errors import ConfigError, EmollmError
 from emollm.core.folders import check_new, new_folder, write_run
 from emollm.core.heads_card import FeatureSpec, HeadsCard, Prompt
 from emollm.core.options import with_values
@@ -23,7 +23,7 @@ from emollm.core.prompts import Layout
 from emollm.core.tasks import Task
 from emollm.runtime.errors import worker_error
 from emollm.runtime.placement import check_resources, with_gpus
-from emollm.runtime.pools import map_on_actors, quiet_ray_data, reports_to
+from emollm.runtime.pools import map_on_actors, quiet_ray_data, release_actors, reports_to
 from emollm.runtime.session import ray_session
 from emollm.scoring.heads.derive import derived_heads, with_derived
 from emollm.scoring.heads.extract import POOLINGS, PROMPTS, ReadPosts, candidate_layers, column
@@ -251,7 +251,12 @@ def _read_on_actors(
             ray.data.from_arrow(blocks), ReadPosts, {**options, "reports": queue}, config.cluster,
             batch_size=_POSTS_AT_ONCE,
         )  # fmt: skip
+        failure: EmollmError | None = None
         try:
             yield from states.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
         except ray.exceptions.RayError as error:
-            raise worker_error(error, doing="reading posts") from None
+            failure = worker_error(error, doing="reading posts")
+        del states
+        release_actors()
+        if failure:
+            raise failure
