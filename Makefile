@@ -10,7 +10,7 @@ STAMP  := install
 # Two processes, each with a Ray of its own; tests/conftest.py says which tests stay together.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 
-MODEL  ?= smollm2-135m-heads
+MODEL  ?= fast
 DATA   ?= runs/quickstart/data
 PORT   ?= 8000
 # Of submit-*: the dashboard as this machine reaches it (docs/cluster.md), and the size of the cluster.

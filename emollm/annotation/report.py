@@ -26,10 +26,11 @@ def posts_table(posts: pa.Table, *, title: str) -> Table:
     table.add_column("valence", justify="right", no_wrap=True)
     table.add_column("strongest", no_wrap=True)
     table.add_column("emotions", ratio=1)
-    intensities = [name for name in posts.column_names if re.fullmatch(r"ei_reg_[a-z]+", name)]
+    prefix = "intensity_" if "intensity_joy" in posts.column_names else "ei_reg_"
+    intensities = [name for name in posts.column_names if re.fullmatch(rf"{prefix}[a-z]+", name)]
     for row in posts.to_pylist():
         emotions = "–" if row["e_c"] is None else ", ".join(row["e_c"]) or "none"
-        known = {name.removeprefix("ei_reg_"): row[name] for name in intensities if row[name] is not None}
+        known = {name.removeprefix(prefix): row[name] for name in intensities if row[name] is not None}
         emotion = max(known, key=lambda name: known[name], default="")
         strongest = f"{emotion} {known[emotion]:.2f}" if emotion and known[emotion] >= _STRONG else "–"
         # Text: a post is data, and "[bold]" in it no markup.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from emollm.core.prompts import Question
 
 _BAR = 30
-_TASKS = ("EI-reg", "V-reg", "E-c")
+_TASKS = ("V-reg", "E-c")
 _LIKELY = 0.15
 """Emotions that were not chosen are shown, dimmed, from this probability on."""
 
@@ -27,7 +27,7 @@ class TextConfig(ScorerConfig):
     text: str | None = None
     """The text; quote it. One that begins with a dash: --text=-_-"""
     tasks: tuple[str, ...] | None = None
-    """Tasks to ask. None: EI-reg, V-reg and E-c where the model knows them, else all it knows."""
+    """Tasks to ask. None: intensities in any post (else EI-reg), V-reg and E-c where the model knows them, else all."""
     format: Literal["picture", "json"] = "picture"
     """picture: bars for a reader. json: one JSON object per text and line; --json for short."""
 
@@ -38,12 +38,13 @@ def main(argv: Sequence[str]) -> None:
     texts = [config.text] if config.text is not None else _lines()
 
     from emollm.core.prompts import Question, questions_for
-    from emollm.core.tasks import select_tasks
+    from emollm.core.tasks import ANY_POST, select_tasks
     from emollm.scoring.open import open_scorer
 
     scorer = open_scorer(config.model, **config.scorer_options())
     known = [task.name for task in scorer.card.tasks]
-    tasks = config.tasks or [name for name in _TASKS if name in known] or known
+    intensity = ANY_POST if ANY_POST in known else "EI-reg"
+    tasks = config.tasks or [name for name in (intensity, *_TASKS) if name in known] or known
     asked = questions_for("", select_tasks(tasks, scorer.card.tasks))
     for text in texts:
         questions = [Question(q.task, text, q.emotion) for q in asked]

@@ -201,7 +201,7 @@ BUNDLED = {"minilm-affect": "minilm-l6", "smollm2-135m-heads": "smollm2-135m-ins
 SHORT_NAMES = {"fast": "minilm-affect", "llm": "smollm2-135m-heads"}
 """Other names of the bundled models: the small encoder, and the language model."""
 
-DEFAULT_MODEL = "smollm2-135m-heads"
+DEFAULT_MODEL = "minilm-affect"
 """The bundled model that answers where none is named."""
 
 BASE_PREFIX = "base:"

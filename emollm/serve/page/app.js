@@ -8,6 +8,8 @@ import { picture } from "./picture.js";
 import { Table } from "./table.js";
 
 const PROFILE = ["EI-reg", "EI-oc", "V-reg", "V-oc", "E-c"];
+// Intensities in any post: asked instead of EI-reg's, which say little of an emotion that is absent.
+const ANY_POST = "Intensity";
 const TRIES = 4;
 
 let tasks = [];
@@ -67,7 +69,7 @@ async function load() {
 
 function offer() {
   const known = tasks.map((task) => task.name);
-  const usual = PROFILE.filter((name) => known.includes(name));
+  const usual = (known.includes(ANY_POST) ? [ANY_POST, ...PROFILE.slice(2)] : PROFILE).filter((name) => known.includes(name));
   const on = usual.length ? usual : known;
   byId("tasks").replaceChildren(el("legend", {}, "What to read"), ...tasks.map((task) =>
     el("label", { class: "task", title: task.source },
