@@ -69,7 +69,7 @@ def annotate(
     taken = [name for q in questions for name in _columns(q, [], details=details)] + ["truncated", "error"]
     if clash := [name for name in taken if prefix + name in had.names]:
         raise DataError(
-            f"there is a column {prefix + clash[0]!r} already, and an answer is called so; rename it, or give a prefix"
+            f"the column {prefix + clash[0]!r} exists already, as an answer's would; rename it, or give a prefix"
         )
     answers = _score(scorer, had, questions, progress=progress)
     columns: dict[str, pd.Series[Any]] = {}

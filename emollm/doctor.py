@@ -37,7 +37,7 @@ class DoctorConfig(Config):
     """Check a Ray cluster before a long run: exit status 0 if no check failed, 1 if one did."""
 
     job: Literal["train", "annotate", "evaluate", "serve"] = "annotate"
-    """What the cluster shall do. Training needs the workers to reach each other; the others a CPU for reading."""
+    """The job to check for. Training needs the workers to reach each other; the others a CPU for reading."""
     model: ModelRef | None = None
     """Model directory, registry name or hub id that the job will use. None: not checked."""
     timeout_s: float = Field(300.0, gt=0)

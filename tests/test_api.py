@@ -180,7 +180,7 @@ def test_one_value_that_is_no_text_is_an_error_of_its_row() -> None:
 @pytest.mark.parametrize("name", ["error", "truncated", "v_reg"])
 def test_columns_of_the_user_are_not_replaced(name: str) -> None:
     frame = pd.DataFrame({name: ["Glad.", "Sad."]})
-    with pytest.raises(DataError, match=f"there is a column '{name}' already.*give a prefix"):
+    with pytest.raises(DataError, match=f"the column '{name}' exists already.*give a prefix"):
         annotated(frame, text_column=name)
     found = annotated(frame, text_column=name, prefix="a_")
     assert list(found) == [name, "a_v_reg", "a_truncated", "a_error"] and list(found[name]) == ["Glad.", "Sad."]

@@ -26,7 +26,7 @@ from emollm.annotation.output import ROW, OutputFolder
 from emollm.annotation.stage import Corpus, Staged
 
 _MOST_BLOCKS = 20_000
-"""About so many tasks at most, where the job does not say how large a block is: Ray's driver plans each."""
+"""Upper limit of the number of tasks where the job does not set the block size: Ray's driver plans each task."""
 _BLOCKS_A_WORKER = 4
 _SCORED = ["id", "text", "problem"]
 
@@ -45,7 +45,7 @@ class Block:
 
 
 def block_size(posts: int, *, asked: int | None, workers: int, on_gpu: bool) -> int:
-    """Posts a block: `asked`, or as docs/annotation.md says under "Blocks"."""
+    """Posts per block: `asked`, or as docs/annotation.md says under "Blocks"."""
     size = asked or max(2048 if on_gpu else 256, -(-posts // _MOST_BLOCKS))
     return max(1, min(size, -(-posts // (workers * _BLOCKS_A_WORKER)) if asked is None else size))
 

@@ -102,7 +102,7 @@ def finish(
     summary: dict[str, Any],
     config: dict[str, Any],
 ) -> dict[str, Any]:
-    """Make the output whole; `check` raises if the output is no longer this run's. Returns the summary."""
+    """Make the output whole; `check` raises if the output does not belong to this run any more. Returns the summary."""
     check()
     output.clear_finished()
     schema = declared_schema(identity, tasks, corpus)

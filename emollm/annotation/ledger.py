@@ -106,7 +106,7 @@ class Ledger:
         self._loaded += 1
 
     def start_block(self, block: str) -> Instructions:
-        """An actor starts a block; an attempt at it that is still open has died."""
+        """An actor starts a block; an earlier attempt at it that is still open has died."""
         state = self._blocks.setdefault(block, _Block())
         if state.running:
             self._died(block, state)

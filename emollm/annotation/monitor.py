@@ -71,7 +71,7 @@ class Pace:
     def step(self, totals: Totals) -> Progress:
         now = time.monotonic()
         recent = [point for point in self._points if now - point[0] < 60]
-        # Actors load their model before the first post: that is no part of their pace.
+        # Actors load their model before the first post: that does not count towards their pace.
         self._points = (recent if totals.posts and recent else []) + [(now, totals)]
         # A dead actor's posts are taken back; the bar waits for them rather than going backwards.
         new = max(0, totals.posts - self._told)
@@ -119,7 +119,7 @@ class Metrics:
         self._padding = Counter("emollm_annotated_padding", "Padding tokens that went through the model.")
         self._seconds = Histogram(
             "emollm_annotated_post_seconds",
-            "An actor's seconds a post, a portion's average.",
+            "Seconds per post and actor, averaged over a portion.",
             boundaries=[0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0],
         )
 

@@ -81,7 +81,7 @@ class OutputFolder:
         return self._at(name)
 
     def read_json(self, path: str) -> dict[str, Any] | None:
-        """None where there is no such file, or none that can be read."""
+        """None if there is no such file or it cannot be read."""
         try:
             with self.filesystem.open_input_stream(path) as stream:
                 return json.loads(stream.read())  # type: ignore[no-any-return]

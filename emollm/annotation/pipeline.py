@@ -25,7 +25,7 @@ __all__ = ["AnnotateConfig", "Progress", "annotate_corpus"]
 
 _LOG = logging.getLogger("emollm")
 _GROUP_BYTES = 32 << 20
-"""Small input files are staged together up to so many bytes."""
+"""Small input files are staged together up to this size in bytes."""
 
 
 def annotate_corpus(
@@ -130,7 +130,7 @@ def _stage(job: Job) -> Corpus:
 def _stage_on_ray(
     job: Job, groups: Sequence[tuple[int, Sequence[InputFile]]], take: Callable[[int, Any], None]
 ) -> None:
-    """Every group as a task, as many at a time as there are CPUs."""
+    """Run each group as a task, as many at a time as there are CPUs."""
     import ray
 
     from emollm.runtime.errors import worker_error

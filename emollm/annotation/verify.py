@@ -196,7 +196,7 @@ def _check_counts(
 
 
 def _input_rows(run: dict[str, Any], found: Findings) -> _InOrder | None:
-    """The input's ids and texts, read again; None, and a problem, if it is no longer there or no longer the same."""
+    """The input's ids and texts, read again; None, and a problem, if it is gone or has changed."""
     id_column, text_column = run["identity"]["columns"][:2]
     config = run["config"]
     how = reading(config.get("encoding"), config.get("delimiter"), config.get("column_names") or ())

@@ -61,7 +61,7 @@ class ClusterConfig(Config):
     num_workers: int = Field(2, ge=1)
     """Training workers, or scoring actors: one process each."""
     cpus_per_worker: float = Field(1.0, gt=0)
-    """CPU cores reserved for a worker. On CPU one thread a worker is fastest; add workers, not threads."""
+    """CPU cores reserved per worker. On a CPU one thread per worker is fastest; add workers, not threads."""
     gpus_per_worker: float | None = Field(None, ge=0)
     """GPUs reserved for each worker; 0.25 lets four share one. None: 1 where Ray has a GPU for each worker, else 0."""
     wait_for_nodes_s: float = Field(0.0, ge=0)

@@ -39,7 +39,7 @@ class Part:
 
     name: str
     questions: Mapping[str, int]
-    """Published rows a question."""
+    """Published rows per question."""
     option: str
     """The option that gives its official files."""
 

@@ -51,11 +51,11 @@ class AffectConfig(BuildConfig):
     tdt: Path | None = None
     """Folder with TDT's train.raw; it has no dev file."""
     vader: Path | None = None
-    """Folder of VADER's four sets. They are test sets: nothing is learnt from them, their texts are kept out."""
+    """Folder of VADER's four sets. They are test sets: their texts are kept out of training."""
     published: Path | None = None
     """Folder of the published AEB files, whose texts are kept out of training, too."""
     max_texts: int | None = Field(None, ge=1)
-    """Train on so many texts of each corpus at most, drawn by the seed. None: all."""
+    """Train on at most this many texts of each corpus, drawn by the seed. None: all."""
 
 
 def build_affect(config: AffectConfig) -> dict[str, pa.Table]:

@@ -148,7 +148,7 @@ def _check_names(names: Sequence[Any], text_column: str) -> None:
 
 
 def _classified(values: Sequence[Any], what: str) -> tuple[list[str], list[str | None]]:
-    """Texts and problems; what tables have for a missing value is no text. Raises DataError where nothing is text."""
+    """Texts and problems; a table's missing value is not a text. Raises DataError if nothing is a text."""
     texts: list[str] = []
     problems: list[str | None] = []
     others: dict[str, None] = {}

@@ -1,4 +1,4 @@
-"""Does a model score sentences alike that differ in a gender or race word alone? What `emollm audit` runs."""
+"""Fairness audit (`emollm audit`): are sentences scored alike that differ only in a gender or race word?"""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class Comparison:
 def compare_runs(config: CompareConfig) -> Comparison:
     """Compare a system of each run.
 
-    Raises DataError if a folder is no run, if golds of the same row differ, or if the runs share no row.
+    Raises DataError if a folder is not a run, if golds of the same row differ, or if the runs share no row.
     """
     a, b = _system(config.run_a, config.system_a), _system(config.run_b, config.system_b)
     by_task = split_tasks(a.predictions), split_tasks(b.predictions)

@@ -90,7 +90,7 @@ def race_pairs(sentences: Sequence[Sentence], scores: Scores) -> list[Pair]:
 
 
 def some_frames(sentences: Sequence[Sentence], most: int | None) -> list[Sentence]:
-    """The sentences of at most so many frames, evenly spread over the corpus."""
+    """The sentences of at most `max_frames` frames, evenly spread over the corpus."""
     frames = list(dict.fromkeys(s.frame for s in sentences))
     if most is None or most >= len(frames):
         return list(sentences)

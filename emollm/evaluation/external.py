@@ -65,7 +65,7 @@ def read_raw(task: Task, raw: object, scale: Scale = "own") -> RawValue:
         # "48: disgust" for an intensity: no number that could be clipped, but an answer to something else.
         return RawValue()
     if task.kind is Kind.ORDINAL:
-        # "2.0" of a table of floats is the class 2; 1.4 is no class.
+        # "2.0" in a table of floats is the class 2; 1.4 is not a class.
         value = parse_answer(task, f"{found:.0f}") if found == round(found) else None
     else:
         assert task.low is not None and task.high is not None
@@ -120,7 +120,7 @@ def read_external(
     parser: Parser = "strict",
     golds: Sequence[GoldQuestion] | None = None,
 ) -> list[Prediction]:
-    """The predictions of one file. `task` names its task unless a column does; rows of no task of `tasks` are left out.
+    """The predictions of one file. `task` names its task unless a column does; rows of other tasks are left out.
 
     `parser` is how predictions are read; golds are always read strictly.
     `golds` are the questions of a benchmark: they take the place of a gold column, and are matched by id where the

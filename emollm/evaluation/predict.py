@@ -32,7 +32,7 @@ class Scored:
 
 
 def askable_tasks(model: str, engine: str) -> tuple[Task, ...]:
-    """The tasks a model can be asked: those of its card and, of a model that writes answers, all others untaught.
+    """The tasks a model can be asked: those of its card and, for a model that writes answers, all others untrained.
 
     Heads answer only what they were fitted for or derive from it. Raises ModelError or ConfigError.
     """

@@ -33,7 +33,7 @@ class System:
     role: Role
     predictions: list[Prediction]
     facts: dict[str, Any] = field(default_factory=dict)
-    """What is known of its cost: rows, seconds, questions_per_s, engine, parameters, bytes, price; and, as `learnt`,
+    """Its cost where known (rows, seconds, questions_per_s, engine, parameters, bytes, price), and as `learnt`
     what `how_learnt` says of each task."""
 
 
@@ -164,7 +164,7 @@ def _scored(
 def how_learnt(card: AffectCard, engine: str, asked: Set[str]) -> dict[str, str]:
     """How the engine came by its answers to each task: `trained`, `distilled`, `derived from TASK` or `not trained`.
 
-    The last two are zero-shot in the sense of the published tables if the model learnt AAID's five tasks alone.
+    The last two are zero-shot in the sense of the published tables if the model was trained on AAID's five tasks alone.
     """
     heads = card.heads.heads if card.heads else ()
     origins = {h.task: f"derived from {h.derivation.source}" if h.derivation else h.origin for h in heads}

@@ -51,7 +51,7 @@ class Prediction:
     question: GoldQuestion
     value: Value | None
     out_of_range_value: float | None = None
-    """A number that is no valid answer, where `error` is `OUT_OF_RANGE`."""
+    """The invalid number where `error` is `OUT_OF_RANGE`."""
     confidence: float | None = None
     std: float | None = None
     probabilities: Mapping[str, float] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Predictions to metrics: which ones a task gets, what an invalid answer counts as, and how sure the figures are."""
+"""Predictions to metrics: which metrics a task gets, how an invalid answer counts, and confidence intervals."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Bootstrap:
 def score_results(
     predictions: Sequence[Prediction], *, invalid: Invalid = "clip", bootstrap: Bootstrap | None = None
 ) -> list[TaskResult]:
-    """Metrics a task, in the order tasks first occur, with intervals if `bootstrap` is given.
+    """Metrics per task, in the order in which tasks first occur, with intervals if `bootstrap` is given.
 
     What an invalid answer counts as is `resolve_invalid`'s to say.
     """

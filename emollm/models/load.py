@@ -150,7 +150,7 @@ def _without_load_report() -> Iterator[None]:
 
 
 def auto_class(config: Any) -> tuple[Any, dict[str, Any]]:
-    """The class of transformers that makes a model of these settings, and what it is to be told beside them."""
+    """The transformers class for this configuration, and further arguments for it."""
     architecture = architecture_of(config)
     if architecture == "encoder":
         return AutoModel, {"add_pooling_layer": False} if _can_have_pooler(config) else {}
@@ -267,7 +267,7 @@ def base_of(model: Any) -> Any:
 
 
 def save_model(folder: Path, loaded: LoadedModel) -> None:
-    """Write weights (or the adapter), tokenizer and card as a model directory; of heads alone, the card."""
+    """Write weights (or the adapter), tokenizer and card as a model directory; of frozen heads the card alone."""
     if loaded.card.adapter == "heads":
         write_card(folder, loaded.card)
         return

@@ -51,7 +51,7 @@ class Gateway:
         self._description: Description | None = None
 
     async def describe(self, *, now: bool = False) -> Description:
-        """The model's description, cached; `now` asks a replica in any case.
+        """The model's description, cached; with `now` a replica is asked even so.
 
         Raises Problem while no replica has a model.
         """

@@ -26,7 +26,7 @@ class ModelMetrics:
         self._requests = Histogram(
             "emollm_batch_requests", "Requests in a batch.", boundaries=[1, 2, 4, 8, 16, 32, 64, 128]
         )
-        self._seconds = Histogram("emollm_batch_seconds", "Seconds a batch took in the model.", boundaries=_SECONDS)
+        self._seconds = Histogram("emollm_batch_seconds", "Seconds per batch in the model.", boundaries=_SECONDS)
         self._answers = Counter("emollm_answers", "Answers given, by value.", tag_keys=(*column, "answer"))
         # Counters take a batch's sum at once; a histogram wants a call per answer, 0.2 s for 400 posts of 11 answers.
         self._confidence = Counter(

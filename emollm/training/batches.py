@@ -24,7 +24,7 @@ class EncodedRow:
     id: str
     prompt: list[int]
     answer: list[int]
-    """Answer and end token: all that is learnt."""
+    """Answer and end token: all that has a loss."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -250,7 +250,7 @@ def _sha256(path: Path) -> str:
 def _reader(checkpoint: Checkpoint) -> Callable[[str, str], torch.Tensor]:
     """Reads a tensor by parameter name and kind, whichever part it is in."""
     files: list[Any] = [safe_open(checkpoint.folder / name, framework="pt") for name in checkpoint.parts]
-    where = {key: file for file in files for key in file.keys()}  # noqa: SIM118  safe_open is no mapping
+    where = {key: file for file in files for key in file.keys()}  # noqa: SIM118  safe_open is not a mapping
 
     def read(name: str, key: str) -> torch.Tensor:
         file = where.get(f"{name}:{key}")

@@ -40,12 +40,12 @@ if TYPE_CHECKING:
     from emollm.scoring.scorer import Scorer
 
 _SLOWER = 0.03
-"""The heads' steps beside those of the weights: they are where they should be for the features as they were."""
+"""Learning rate of the heads relative to that of the weights: the heads already fit the features they start from."""
 
 
 @dataclass(frozen=True, slots=True)
 class StartingHeads:
-    """Where joint training begins: the heads of the frozen base, and what they are trained and calibrated on."""
+    """The start of joint training: the heads of the frozen base, and the texts they are trained and calibrated on."""
 
     labelled: LabelledText
     held_out_N: NDArray[np.bool_]
@@ -64,7 +64,7 @@ class StartingHeads:
 
 @dataclass(frozen=True, slots=True)
 class HeadRow(EncodedRow):
-    """A text with the golds it has; `answer` names the questions they are of, over which the loss is averaged."""
+    """A text with its golds; `answer` lists the questions that have one, over which the loss is averaged."""
 
     post: EncodedPrompt
     golds_C: Floats
@@ -82,7 +82,7 @@ class Joint:
         self, loaded: LoadedModel, start: StartingHeads, *, with_answers: Callable[..., MicroBatch] | None,
         loss_weight: float, device: str,
     ) -> None:  # fmt: skip
-        """`with_answers` is how instruction rows are put into a micro-batch; None: the heads are all that is learnt."""
+        """`with_answers` is how instruction rows are put into a micro-batch; None: only the heads are trained."""
         self.start = start
         self._loaded, self._device = loaded, device
         self._with_answers = with_answers
@@ -145,7 +145,7 @@ class Joint:
 
     @torch.no_grad()
     def finished(self) -> tuple[HeadWeights, tuple[Head, ...]]:
-        """The trained weights for features as they come, and the heads calibrated on the texts held out."""
+        """The trained weights for unscaled features, and the heads calibrated on the held-out texts."""
         self._loaded.model.eval()
         start = self.start
         head_weights = self._loss.head_weights()
@@ -165,7 +165,7 @@ class Joint:
         return head_weights, tuple(heads)
 
     def card(self, heads: tuple[Head, ...], *, writes_answers: bool) -> AffectCard:
-        """The model's card with these heads, and those that follow from them."""
+        """The model's card with these heads and the heads derived from them."""
         start, derived = self.start, derived_heads(heads)
         section = HeadsCard(
             prompt=start.prompt,
@@ -176,14 +176,14 @@ class Joint:
         return self._loaded.card.model_copy(update={"heads": section, "tasks": with_derived(start.tasks, derived)})
 
     def scorer(self) -> Scorer:
-        """The heads as they are now, calibrated as they were at the start."""
+        """A scorer with the current heads and the calibration of the start."""
         from emollm.scoring.heads.engine import HeadsScorer
 
         loaded = replace(self._loaded, card=self.card(self.start.heads, writes_answers=False))
         return HeadsScorer(loaded, device=self._device, head_weights=self._loss.head_weights(), backbone=self.backbone)
 
     def scores(self, head_weights: HeadWeights, texts: Sequence[str], *, device: str | None = None) -> Floats:
-        """[texts, O] of the model as it is now."""
+        """[texts, O] of the current model."""
         return head_scores(
             self._encode, self.backbone, self.start.feature_specs, head_weights, texts, device=device or self._device
         )
@@ -265,14 +265,14 @@ class HeadsLoss(nn.Module):
         return torch.stack(nats, dim=1), torch.stack(known, dim=1)
 
     def _moved(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The weights as they stand, for scaled features."""
+        """The current weights for scaled features."""
         return (
             self._weight_OF + _SLOWER * self.change_OF.float(),
             self._bias_O + _SLOWER * self.change_O.float(),
         )
 
     def head_weights(self) -> HeadWeights:
-        """The weights as they stand, for features as they come."""
+        """The current weights for unscaled features."""
         weight, bias = self._moved()
         weight = weight * self._per_std_F
         bias = bias - weight @ self._mean_F
@@ -309,7 +309,7 @@ def _columns(start: StartingHeads) -> dict[QuestionKey, slice]:
 
 
 def _freeze_unread(model: Any, backbone: Backbone, batch: Batch, depth: int) -> None:
-    """What has no part in the states behind layer `depth` has no gradient, so it is not given to the optimizer."""
+    """Freeze parameters that the states of layer `depth` do not depend on: they get no gradient."""
     read: set[int] = set()
     is_past = False
 

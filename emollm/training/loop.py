@@ -67,9 +67,9 @@ def train(
     """Fine-tune `loaded.model` in place; return the DeepSpeed engine around it and where the run ended.
 
     Every rank calls it with the same rows, in the same order. The loss of a step is the mean over all answer tokens of
-    its global batch, so it does not depend on how the batch is split over workers and micro-batches. `objective` is
-    what is learnt; None: the answers. With `checkpoints` it goes on from the newest one (`on_resume` gets its step, 0
-    if there is none), and with a `validator` too it ends with the best weights seen. Raises TrainingError, on every
+    its global batch, so it does not depend on how the batch is split over workers and micro-batches. `objective`
+    None: the answers. With `checkpoints` it goes on from the newest one (`on_resume` gets its step, 0 if there is
+    none), and with a `validator` too it ends with the best weights seen. Raises TrainingError, on every
     rank, when the loss or its gradients are not finite or a checkpoint cannot be written.
     """
     total = num_steps(config, len(rows))
@@ -124,7 +124,7 @@ def train(
             dist.all_reduce(sums)
         mean = sums[0].item() / answer_tokens
         save_now, all_written = bool(sums[1] > 0), bool(sums[2] == 0)
-        # DeepSpeed skips a step with non-finite gradients and trains on, to no effect, with a finite loss.
+        # DeepSpeed skips a step with non-finite gradients and goes on, training nothing, with a finite loss.
         norm = engine.get_global_grad_norm()
         finite_gradients = not engine.skipped_steps and (norm is None or math.isfinite(norm))
         if not (math.isfinite(mean) and finite_gradients):
@@ -174,7 +174,7 @@ def train(
 
 
 def _is_over(config: TrainConfig, position: Position) -> bool:
-    """Whether so many evaluations have passed without a better one that the run stops early."""
+    """Whether `patience` evaluations have passed without a better one."""
     return config.patience is not None and position.since_best >= config.patience
 
 

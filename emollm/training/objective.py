@@ -1,4 +1,4 @@
-"""What is learnt: the answer and its end token, and nothing of the prompt."""
+"""The loss of instruction tuning: over the answer and its end token, not over the prompt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training would take, before it starts: parameters, steps, memory a worker by part, hours.
+"""What a training would take, before it starts: parameters, steps, memory per worker by part, hours.
 
 No weights are loaded: the model is made of its settings alone, without memory for its tensors. Memory is an estimate,
 within about a quarter where it was compared (LOG.md); what does not fit is refused with options that would.
@@ -52,7 +52,7 @@ class Model:
     read: int
     """Those of them that a text is multiplied by as heads read it: up to the deepest layer that they may read."""
     trainable: int
-    """Of the base; where heads alone are learnt, at most: what lies behind the layers that are chosen is left."""
+    """Of the base; an upper bound where only heads are trained: layers above the chosen ones are not computed."""
     features: int
     """That heads read, at most."""
     layers: int
@@ -103,7 +103,7 @@ def plan(config: TrainConfig) -> Plan:
     would = next((words for words, other in _alternatives(config) if _plan(other).fits), None)
     advice = f"this would fit: {would}" if would else "no option here would fit; take a smaller base or larger GPUs"
     raise ResourceError(
-        f"{chosen.model.name} with {_way(config)} needs about {chosen.total_gib:.0f} GiB a worker ({parts}), "
+        f"{chosen.model.name} with {_way(config)} needs about {chosen.total_gib:.0f} GiB per worker ({parts}), "
         f"and a worker has {chosen.limit_gib:.0f}; {advice}"
     )
 
@@ -331,7 +331,7 @@ def plan_report(plan: Plan) -> RenderableType:
     about = "" if work.are_counted else "about "
     if work.texts:
         held = f", {work.held_out:,} more held out to calibrate them" if work.held_out else ""
-        length = f"{about}{work.text_lengths_N.mean():.0f} tokens a text"
+        length = f"{about}{work.text_lengths_N.mean():.0f} tokens per text"
         table.add_row("texts", f"{work.texts:,} read once to fit heads{held}, {length}")
     if plan.steps:
         table.add_row(
@@ -354,6 +354,6 @@ def plan_report(plan: Plan) -> RenderableType:
     unit = "GPU-hours" if config.cluster.gpus > 0 else "worker-hours"
     table.add_row(
         unit,
-        f"about {plan.hours * workers:,.1f}, {plan.hours:,.1f} h, at {_speed(config) / 1e12:,.2f} TFLOP/s a worker",
+        f"about {plan.hours * workers:,.1f}, {plan.hours:,.1f} h, at {_speed(config) / 1e12:,.2f} TFLOP/s per worker",
     )
     return Group(table)

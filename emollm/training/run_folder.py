@@ -49,7 +49,7 @@ class RunFolder:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The JSON lines of a file, up to one that is cut; none where there is no file."""
+    """The JSON lines of a file, up to the first truncated one; empty if there is no file."""
     lines: list[dict[str, Any]] = []
     with contextlib.suppress(FileNotFoundError, ValueError):
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -120,7 +120,7 @@ def _continue_or_start(run: RunFolder, config: TrainConfig) -> None:
 
 
 def fingerprint(config: TrainConfig) -> dict[str, Any]:
-    """What decides what is learnt: options and data, not workers and ways to save memory."""
+    """What determines the result: options and data, but not workers and ways to save memory."""
     options = json.loads(config.model_dump_json(exclude=set(FREE_TO_CHANGE)))
     assert config.data is not None
     data = {split: _hash(config.data / f"{split}.parquet") for split in ("train", "validation")}

@@ -37,9 +37,9 @@ Lengths = NDArray[np.float64]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
     rows: int
-    """What is learnt in steps: instruction rows, or texts where heads alone are learnt. 0 of a frozen base."""
+    """Rows trained in steps: instruction rows, or texts where only heads are trained. 0 for a frozen base."""
     lengths_N: Lengths
-    """Tokens of a row that pass through the whole model, prompt and answer; 0 where heads alone are learnt."""
+    """Tokens of a row that pass through the whole model, prompt and answer; 0 where only heads are trained."""
     answers_N: Lengths
     """Those of the answer."""
     texts: int = 0

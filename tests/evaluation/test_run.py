@@ -265,7 +265,7 @@ def test_the_report_keeps_derived_and_trained_figures_apart(tmp_path: Path) -> N
     found.measured[0].system.facts["learnt"] = learnt
     shown = evaluation_page(config, found)
     assert "its answers follow by a fixed map from those to another: SST derived from V-reg." in shown
-    assert "mine learnt labels of EmoBank-V, which no published system did" in shown
+    assert "mine was trained on labels of EmoBank-V, which no published system was" in shown
     assert "1.000†" in shown and "‡" in shown and ".763†" not in shown and ".763‡" not in shown
     assert "<td>derived from V-reg</td>" in shown
     assert "mine: the first 10 of 12, all in predictions.parquet" in shown

@@ -43,7 +43,7 @@ class LabelColumns(Config):
     column: str | None = None
     """The column with the label."""
     columns: dict[str, str] = Field(default_factory=dict)
-    """One column an emotion, or for a label set one 0/1 column a label: `{ joy = "joy_rating" }`."""
+    """One column per emotion, or for a label set one 0/1 column per label: `{ joy = "joy_rating" }`."""
     emotion_column: str | None = None
     """The column that names the emotion `column` is about: one row a text and emotion."""
     separator: str = ","

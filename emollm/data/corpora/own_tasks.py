@@ -73,7 +73,7 @@ def complete_task(entry: Mapping[str, Any], columns: Mapping[str, str]) -> Task:
     if set(entry) == {"name"} and name in TASKS:
         return TASKS[name]
     if name in TASKS:
-        raise ConfigError(f"{name!r} is a task of emollm; leave the rest away to label for it, or choose another name")
+        raise ConfigError(f"{name!r} is a task of emollm; leave the rest out to label for it, or choose another name")
     if ours := next((task for task in TASKS if fold_name(task) == fold_name(name)), None):
         raise ConfigError(f"name {name!r} gives the column of {ours}, a task of emollm; choose another name")
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):

@@ -39,7 +39,7 @@ class Label(NamedTuple):
     raw: str
     """As the file has it."""
     parse: Callable[[str], Value]
-    """Takes `raw`; raises ValueError with the reason where it is no value."""
+    """Converts `raw`; raises ValueError with the reason if it is not a value."""
     emotion: str | None = None
 
 

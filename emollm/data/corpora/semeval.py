@@ -88,7 +88,7 @@ def _read_file(path: Path, task: Task, emotion: str | None, split: str, bad: lis
             continue
         row_id, text, *rest = cells
         if task.kind is not Kind.LABEL_SET and rest[0] != (emotion or "valence"):
-            rows.reject(line, rest[0], f"unknown affect dimension; this is a file of {emotion or 'valence'}")
+            rows.reject(line, rest[0], f"unknown affect dimension; this file is about {emotion or 'valence'}")
             continue
         gold = "\t".join(rest if task.kind is Kind.LABEL_SET else rest[1:])
         label = Label(task, gold, partial(_parse_value, task), emotion)

@@ -1,7 +1,7 @@
 """Target-dependent Twitter sentiment (Dong et al., 2014): tweets about a named person or thing.
 
 Format page: the release of "Adaptive Recursive Neural Network for Target-dependent Twitter Sentiment
-Classification" (ACL 2014), `train.raw` and `test.raw`: three lines a row, the text with `$T$` where the target
+Classification" (ACL 2014), `train.raw` and `test.raw`: three lines per row, the text with `$T$` where the target
 stood, the target, and -1, 0 or 1.
 
 Traps: train has CRLF, test has not; one line too many or few shifts all rows after it, so the three lines are

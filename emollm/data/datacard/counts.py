@@ -56,7 +56,7 @@ class Overlap:
     alike: int
     """Once case, punctuation, links and user names are set aside; `same` is part of it."""
     same_question: int
-    """Letter for letter, and asked the same there: an answer that may have been learnt by heart."""
+    """Identical text and question: the model may have memorised the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +66,9 @@ class Table:
     examples: int
     texts: int
     questions: Mapping[str, int]
-    """Rows a question, `EI-reg.joy`."""
+    """Rows per question, `EI-reg.joy`."""
     examples_of: Mapping[str, int]
-    """Examples a question: rows without their wordings."""
+    """Examples per question: rows without their wordings."""
     labels: Mapping[str, Mapping[str, int]]
     """Examples a label, class or tenth of the range, by question; "" is the empty label set."""
     templates: Mapping[str, tuple[int, int, int]]

@@ -100,7 +100,7 @@ def warnings(card: Card) -> list[str]:
         if overlap.same_question:
             found.append(
                 f"{overlap.same_question:,} of {overlap.texts:,} texts of {overlap.of} were asked the same question "
-                f"in {overlap.within}: their answers may have been learnt by heart."
+                f"in {overlap.within}: a model may have memorised their answers."
             )
     return found
 

@@ -1,4 +1,4 @@
-"""What is read of a file of posts: a batch of rows is a table of
+"""The columns read from a file of posts: a batch of rows is a table of
 
 place    int64   line of a text file, row of any other, counted from 1
 id       string  null where the row has none, or an empty one

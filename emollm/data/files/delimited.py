@@ -1,4 +1,4 @@
-"""CSV as a strict reader of RFC 4180 takes it, except that a row it would refuse stays a row, with the reason."""
+"""Strict CSV (RFC 4180), except that an invalid row is kept, with the reason."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Table(NamedTuple):
     names: list[str]
     rows: Iterator[Record]
     delimiter: str
-    """In words, where it was found and is no comma; else empty."""
+    """The delimiter in words if it was detected and is not a comma; else empty."""
 
 
 def read_delimited(lines: Iterable[str], path: str, reading: Reading, *, wanted: str, tab: bool) -> Table:

@@ -51,7 +51,7 @@ class Text:
 def open_text(filesystem: Any, file: InputFile, reading: Reading, notes: Notes) -> Iterator[Text]:
     """Lines end at a line feed alone, as other characters stand in posts; in CSV, and in files without any, at \\r too.
 
-    Raises DataError for a file that is no text.
+    Raises DataError for a file that is not text.
     """
     with filesystem.open_input_stream(file.path, compression=compression_of(file.path)) as raw:
         buffered = io.BufferedReader(raw, _BUFFER)

@@ -15,7 +15,7 @@ from emollm.metrics.questions import GoldQuestion
 Messages = list[dict[str, str]]
 
 _MARKUP = re.compile(r"(?<!\w)[*_`\"']+|[*_`\"']+(?!\w)")
-"""Around words: inside of them, as in very_happy, it is a label's own."""
+"""Emphasis around words; inside a word, as in very_happy, the character belongs to the label."""
 
 
 def messages(question: GoldQuestion) -> Messages:

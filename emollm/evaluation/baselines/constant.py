@@ -1,6 +1,6 @@
 """The best constant answer: what any system has to beat.
 
-Taken from the golds of the very rows it is measured on, so no constant learnt elsewhere does better. A correlation
+Taken from the golds of the very rows it is measured on, so no constant from elsewhere does better. A correlation
 with it is undefined.
 """
 

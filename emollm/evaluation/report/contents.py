@@ -52,11 +52,11 @@ def notes(config: EvaluateConfig, evaluation: Evaluation) -> list[str]:
             )
         if taught := [task for task in learnt if marks[task] == TAUGHT]:
             found.append(
-                f"{TAUGHT} {name} learnt labels of {', '.join(taught)}, which no published system did: the quoted "
-                "figures are zero-shot, of models fitted on AAID alone."
+                f"{TAUGHT} {name} was trained on labels of {', '.join(taught)}, which no published system was: the "
+                "quoted figures are zero-shot, of models fitted on AAID alone."
             )
         if untaught := [task for task, how in learnt.items() if how.startswith("not trained")]:
-            found.append(f"{name} has learnt nothing of, and is asked all the same: {', '.join(untaught)}.")
+            found.append(f"{name} was not trained on these tasks and is asked all the same: {', '.join(untaught)}.")
         asked = sum(r.rows for r in measured.results)
         there = sum(_most_rows(evaluation, r.task) for r in measured.results)
         if asked < there:

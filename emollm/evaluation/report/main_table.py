@@ -14,7 +14,7 @@ from emollm.evaluation.report.terminal import format_score
 from emollm.metrics.bootstrap import Interval
 
 DERIVED, TAUGHT = "\N{DAGGER}", "\N{DOUBLE DAGGER}"
-"""Behind a figure of derived answers, and behind one of a system that learnt a task which the published did not."""
+"""Marks of a figure: the answers are derived; the system was trained on a task that the published systems were not."""
 
 
 _ZERO_SHOT_TASKS = {column.task for column in COLUMNS.values()} - set(PROFILE)

@@ -12,7 +12,7 @@ from emollm.evaluation.compare import Comparison
 from emollm.metrics.scores import TaskResult
 
 _SHOWN = 3
-"""Metrics a task; metrics.json has all."""
+"""Metrics shown per task; metrics.json has all."""
 
 
 def results_table(runs: Mapping[str, Sequence[TaskResult]], *, title: str) -> Table:

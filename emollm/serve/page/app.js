@@ -59,7 +59,7 @@ async function load() {
     byId("card").replaceChildren(modelCard(model, tasks));
     offer();
   } catch (error) {
-    byId("card").replaceChildren(el("p", { class: "hint" }, "not to be had"));
+    byId("card").replaceChildren(el("p", { class: "hint" }, "not available"));
     if (error.status === 503) {
       say("the model is not ready; asking again");
       setTimeout(load, 1000 * (error.retryAfter || 3));

@@ -16,7 +16,7 @@ async function start() {
         METHODS.filter((method) => operations[method]).map((method) => operation(api, path, method))),
     );
   } catch (error) {
-    byId("docs").replaceChildren(el("p", { role: "alert" }, `openapi.json is not to be had: ${error.message}`));
+    byId("docs").replaceChildren(el("p", { role: "alert" }, `openapi.json is not available: ${error.message}`));
   }
 }
 
