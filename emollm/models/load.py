@@ -7,6 +7,7 @@ import inspect
 import logging
 import math
 import os
+import re
 import stat
 import warnings
 from collections.abc import Iterator
@@ -248,17 +249,32 @@ def weights_fingerprint(model: torch.nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def attach_lora(model: Any, *, rank: int, alpha: int, dropout: float) -> Any:
-    """The model with trainable low-rank adapters on all its linear layers but the vocabulary head (peft)."""
+def attach_lora(model: Any, *, rank: int, alpha: int, dropout: float, first_layer: int = 1) -> Any:
+    """The model with trainable low-rank adapters on all its linear layers but the vocabulary head (peft).
+
+    `first_layer` leaves the layers below it (counted from 1) as they are; the backward pass ends there.
+    """
     from peft import LoraConfig, get_peft_model
 
     task_type = {
         "decoder": "CAUSAL_LM", "encoder-decoder": "SEQ_2_SEQ_LM", "encoder": "FEATURE_EXTRACTION",
     }[architecture_of(model.config)]  # fmt: skip
     config = LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear", bias="none", task_type=task_type
-    )
+        r=rank, lora_alpha=alpha, lora_dropout=dropout, bias="none", task_type=task_type,
+        target_modules="all-linear" if first_layer == 1 else linears_from(model, first_layer),
+    )  # fmt: skip
     return get_peft_model(model, config)
+
+
+def linears_from(model: torch.nn.Module, first_layer: int) -> list[str]:
+    """Names of the linear layers in blocks `first_layer` (counted from 1) and above. Raises ModelError if none."""
+    names = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    # The blocks are the first numbered modules on the way to a layer: model.layers.14.mlp.up_proj.
+    blocks = {name: re.search(r"\.(\d+)\.", name) for name in names}
+    found = [name for name, block in blocks.items() if block and int(block[1]) + 1 >= first_layer]
+    if not found:
+        raise ModelError(f"--lora-first-layer {first_layer}: the base model has fewer layers")
+    return found
 
 
 def base_of(model: Any) -> Any:

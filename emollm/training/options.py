@@ -80,6 +80,8 @@ class TrainConfig(Config):
     """Scale of the adapters; their effect is alpha / rank."""
     lora_dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout before the adapters."""
+    lora_first_layer: int = Field(1, ge=1)
+    """Adapt this layer and those above it, counted from 1. A higher one shortens the backward pass."""
     merge: bool = False
     """Merge the adapters into the base weights when saving, for programs that cannot load adapters."""
     epochs: float = Field(1.0, gt=0)
@@ -192,6 +194,14 @@ class TrainConfig(Config):
         if self.merge and self.method != "lora":
             raise ValueError("--merge is for --method lora; a full fine-tune has nothing to merge")
         return self
+
+    @property
+    def lora(self) -> dict[str, Any]:
+        """What `attach_lora` takes."""
+        return {
+            "rank": self.lora_rank, "alpha": self.lora_alpha, "dropout": self.lora_dropout,
+            "first_layer": self.lora_first_layer,
+        }  # fmt: skip
 
     @property
     def accumulation_steps(self) -> int:

@@ -18,7 +18,7 @@ from transformers import AutoConfig
 from emollm.core.bases import BASES, Architecture
 from emollm.core.errors import ModelError, ResourceError
 from emollm.core.options import with_values
-from emollm.models.load import architecture_of, auto_class, locate_base
+from emollm.models.load import architecture_of, auto_class, linears_from, locate_base
 from emollm.scoring.heads.backbone import Backbone
 from emollm.scoring.heads.fit import MAX_READINGS
 from emollm.training.frozen import feature_specs_of
@@ -169,6 +169,9 @@ def describe_model(config: TrainConfig) -> Model:
         if config.objective == "heads":
             trained, adapted = _count(backbone), _linears(backbone)
     if config.method == "lora":
+        if config.lora_first_layer > 1:
+            modules, names = dict(model.named_modules()), linears_from(model, config.lora_first_layer)
+            adapted = [m for m in map(modules.__getitem__, names) if m in adapted]
         trained = sum(config.lora_rank * (m.in_features + m.out_features) for m in adapted)
     layers = settings.num_hidden_layers + (getattr(settings, "num_decoder_layers", None) or 0)
     if settings.model_type == "bart":

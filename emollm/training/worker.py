@@ -149,7 +149,7 @@ def _load(config: TrainConfig, device: str) -> LoadedModel:
         raise ModelError(f"{config.base} is an encoder and writes no answers; train it with --objective heads")
     model = base.model
     if config.method == "lora":
-        model = attach_lora(model, rank=config.lora_rank, alpha=config.lora_alpha, dropout=config.lora_dropout)
+        model = attach_lora(model, **config.lora)
     card = AffectCard(
         name=config.out.name,
         base=base.card.base,
@@ -272,7 +272,7 @@ def _num_trainable(engine: Any) -> int:
 def _fresh_copy(config: TrainConfig, loaded: LoadedModel, weights: dict[str, torch.Tensor]) -> LoadedModel:
     model = load_base(config.base).model
     if config.method == "lora":
-        model = attach_lora(model, rank=config.lora_rank, alpha=config.lora_alpha, dropout=config.lora_dropout)
+        model = attach_lora(model, **config.lora)
     unknown = model.load_state_dict(weights, strict=False).unexpected_keys
     assert not unknown, unknown
     return replace(loaded, model=model.eval())

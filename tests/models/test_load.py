@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -58,6 +59,18 @@ def test_a_saved_model_gives_the_logits_of_the_one_in_memory(tmp_path: Path, fam
         next(p for n, p in model.named_parameters() if "q_" in n or ".q." in n or "query" in n).add_(0.5)
     with pytest.raises(ModelError, match="differs from the one trained"):
         verify_saved(tmp_path / "model", LoadedModel(model, base.tokenizer, card))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_adapters_on_the_upper_layers_alone(tmp_path: Path, family: Family) -> None:
+    base = load_base(str(tiny_model(family, tmp_path / "base")))
+    model = attach_lora(base.model, rank=2, alpha=4, dropout=0.0, first_layer=2)
+    layers = {int(re.findall(r"\.(\d+)\.", n)[0]) for n, p in model.named_parameters() if p.requires_grad}
+    assert layers == {1}
+    save_model(tmp_path / "m", LoadedModel(model, base.tokenizer, base.card.model_copy(update={"adapter": "lora"})))
+    assert verify_saved(tmp_path / "m", LoadedModel(model, base.tokenizer, base.card)) < 1e-3
+    with pytest.raises(ModelError, match="--lora-first-layer 9"):
+        attach_lora(load_base(str(tmp_path / "base")).model, rank=2, alpha=4, dropout=0.0, first_layer=9)
 
 
 def test_an_adapter_is_put_on_no_other_base(tmp_path: Path) -> None:
