@@ -58,6 +58,9 @@ step() {
 }
 
 echo "installing into $venv with $python (a few minutes, once)"
+# Before 21.3 pip could not install a checkout without a setup.py in place.
+pip=$("$venv/bin/python" -m pip --version | awk '{ split($2, v, "."); print v[1] * 100 + v[2] }')
+[ "$pip" -ge 2103 ] || step "0/3 a newer pip: $venv has an old one" --upgrade pip
 # torch first: deepspeed builds against it. The last two without dependencies: only their weights are wanted.
 step "1/3 torch" torch setuptools wheel ninja
 DS_BUILD_OPS=0 step "2/3 Ray and the rest" --no-build-isolation -e '.[all,baselines,mlflow,aws,dev]'

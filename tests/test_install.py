@@ -56,6 +56,18 @@ def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+def test_an_old_pip_is_replaced_first(tmp_path: Path) -> None:
+    log = tmp_path / "asked"
+    told = 'case "$*" in *--version*) echo "pip 20.3.4 from here" ;; *) echo "$*" >>' + str(log) + " ;; esac"
+    (tmp_path / "venv" / "bin").mkdir(parents=True)
+    an_executable(tmp_path / "venv" / "bin", "python", told)
+    an_executable(tmp_path / "venv" / "bin", "torchrun", "")  # installed before: no disk is asked for
+    ran = install(tmp_path / "venv", PYTHON=sys.executable)
+    assert ran.returncode == 0 and "has an old one" in ran.stdout
+    first, then, *_ = log.read_text().splitlines()
+    assert first.endswith("--upgrade pip") and " torch " in then
+
+
 @pytest.mark.slow
 def test_without_a_network_it_is_one_line_and_the_next_try_goes_on(tmp_path: Path) -> None:
     venv = tmp_path / "a folder für alles"

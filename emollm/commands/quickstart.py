@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 TASKS = ("V-reg", "EI-reg", "E-c")
-_LAYERS = (14, 22, 30)
-"""Of SmolLM2's 30: what cross-validation on the training samples chose from more, and in half the time."""
+_LAYERS = (14, 22)
+"""Of SmolLM2's 30. What lies above is not computed, which saves a quarter of the time."""
+_ADAPTED_FROM = 15
+"""Only layers above the first one read get adapters, so the backward pass is a third as long."""
 _SHOWN = 12
 
 
@@ -123,6 +125,7 @@ def _fine_tune(config: QuickstartConfig, step: _Steps) -> None:
         heads=HeadOptions(layers=_LAYERS if config.base == DEFAULT_BASE else None),
         lora_rank=8,
         lora_alpha=16,
+        lora_first_layer=_ADAPTED_FROM if config.base == DEFAULT_BASE else 1,
         learning_rate=config.learning_rate,
         epochs=config.epochs,
         num_wordings=1,
