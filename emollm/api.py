@@ -45,9 +45,9 @@ def annotate(
     `texts` is a string, a list of strings or of dicts, a pandas or polars frame or an Arrow table (its `text_column`;
     other columns and the index are kept, and the same type comes back), a Series or array, or a `Path` of a file or
     folder, which is read as `jobs/annotate.py` reads it, with `encoding`, `delimiter` and `column_names`. `tasks` are
-    names of tasks that the model knows; "profile" is the eleven questions of SemEval-2018. `model` is a model
-    directory, a base by name, or an open scorer to use again; None: $EMOLLM_MODEL, else the bundled default model.
-    `options` go to `emollm.scoring.open.open_scorer`.
+    names of tasks that the model knows; "profile" is the five of SemEval-2018, and intensities in any post where the
+    model has them. `model` is a model directory, a base by name, or an open scorer to use again; None: $EMOLLM_MODEL,
+    else the bundled default model. `options` go to `emollm.scoring.open.open_scorer`.
 
     Columns: `text`, then `ei_reg_joy`, `v_reg`, `e_c`, ..., named as in an annotated corpus, in the tasks' own
     ranges. `details` adds to each its `_confidence`, `_error`, `_probabilities` and, of a regression, `_std`,

@@ -23,7 +23,7 @@ class AnnotateConfig(ScorerConfig):
     out: Location
     """Output folder, local, s3:// or gs://. On a cluster: a folder that all nodes share."""
     tasks: tuple[str, ...] = ("profile",)
-    """Tasks to answer; `profile` is the five of SemEval-2018, eleven questions per post."""
+    """Tasks to answer. `profile`: the five of SemEval-2018, and intensities in any post where the model has them."""
     id_column: str | None = None
     """Column with the post ids. None: `id` if there is one, else ids are derived from file, row and text. '': derived
     in any case."""

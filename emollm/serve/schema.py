@@ -17,7 +17,9 @@ MAX_STREAM_TEXTS = 20_000
 MAX_CHARACTERS = 20_000
 
 Text = Annotated[str, Field(max_length=MAX_CHARACTERS)]
-_TASKS = "Task names, or `profile` for the five of SemEval-2018. Default: every task of the model."
+_TASKS = (
+    "Task names, or `profile`: those of SemEval-2018, and intensities in any post. Default: every task of the model."
+)
 
 
 class _Message(BaseModel):
