@@ -7,7 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -77,7 +77,9 @@ def _look(body: Mapping[str, Any], structure: str, *, logprobs: bool, strict: bo
     asked = structure_of(body)
     if asked not in ("none", structure) and strict:
         return Response(400, text=json.dumps({"error": f"unrecognized argument {asked}"}))
-    said = "Hello!" if asked != structure or asked == "none" else "zq7" if asked != "json_schema" else '{"answer": "zq7"}'
+    said = (
+        "Hello!" if asked != structure or asked == "none" else "zq7" if asked != "json_schema" else '{"answer": "zq7"}'
+    )
     tops = {said: 0.5, **{f"other {n}": 0.02 for n in range(20)}} if logprobs and body.get("logprobs") else {}
     return reply(said, [(said, tops)] if tops else [], chat="messages" in body)
 
@@ -114,9 +116,7 @@ def serving(
                 under_way += 1
                 server.most_at_once = max(server.most_at_once, under_way)
             try:
-                found = (
-                    _look(body, structure, logprobs=logprobs, strict=strict) if is_look else respond(number, body)
-                )
+                found = _look(body, structure, logprobs=logprobs, strict=strict) if is_look else respond(number, body)
             finally:
                 with lock:
                     under_way -= 1
@@ -136,10 +136,8 @@ def serving(
             pass
 
         def handle(self) -> None:
-            try:
+            with suppress(ConnectionError, TimeoutError):  # of a client that did not wait
                 super().handle()
-            except (ConnectionError, TimeoutError):
-                pass  # a client that did not wait
 
     class Http(ThreadingHTTPServer):
         daemon_threads = True

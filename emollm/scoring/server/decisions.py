@@ -15,6 +15,9 @@ from dataclasses import dataclass
 _END = re.compile(r"</?s>|<\|[^|]*\|>|<(eos|end_of_turn|endoftext)>|\[/?INST\]")
 """How tokens that end a reply are shown."""
 
+_IMPOSSIBLE = -100.0
+"""Servers write -9999 for tokens that structured output forbids."""
+
 
 @dataclass(frozen=True, slots=True)
 class Token:
@@ -70,7 +73,7 @@ def decisions(tokens: Sequence[Token], start: int, stop: int, *, closing: str = 
         before = value[: max(0, first - start)]
         seen = math.exp(token.log_p)
         for text, log_p in token.alternatives:
-            if text == token.text:
+            if text == token.text or log_p < _IMPOSSIBLE:
                 continue
             seen += math.exp(log_p)
             if text.startswith(lead):

@@ -127,7 +127,7 @@ async def _detect(urls: Sequence[str], model: str, api: Any, options: RequestOpt
 
 async def _entry(servers: Servers, url: str, model: str) -> tuple[str, dict[str, Any]]:
     """The name, and what else a server's list of models says of a model; one without a list knows it by its name."""
-    name = Path(model).name if is_directory(model) else model
+    name = Path(model).resolve().name if is_directory(model) else model
     try:
         listed = (await servers.once(url, "/models", None)).get("data")
     except RequestError as failed:

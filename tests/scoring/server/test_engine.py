@@ -241,7 +241,7 @@ def test_what_cannot_work_is_refused_before_any_question(requests: RequestOption
     def opened(model: str = "m", url: str = AWAY, **values: Any) -> ServerScorer:
         return ServerScorer(model, server=[url], requests=changed(requests, **values))
 
-    with pytest.raises(ConfigError, match="does not answer for 'm': .*ConnectError"):
+    with pytest.raises(ConfigError, match=r"does not answer for 'm': .*ConnectError"):
         opened()
     for url in ("ftp://x", "127.0.0.1:8000", "http://"):
         with pytest.raises(ConfigError, match="must be an address such as http"):
@@ -254,7 +254,7 @@ def test_what_cannot_work_is_refused_before_any_question(requests: RequestOption
     with serving(in_text, models=("a", "b")) as server:
         with pytest.raises(ConfigError, match=r"has no model 'm'; it has: a, b"):
             opened(url=server.url)
-        with pytest.raises(ConfigError, match="8 requests are estimated to cost .* above max-cost 0.1"):
+        with pytest.raises(ConfigError, match=r"8 requests are estimated to cost .* above max-cost 0.1"):
             opened("a", server.url, price_in=1000.0, max_cost=0.1).check_cost(QUESTIONS)
         assert server.requests == []
 

@@ -186,6 +186,8 @@ def test_markup_inside_a_label_is_its_own(said: str) -> None:
 
 
 def test_what_follows_the_value_is_no_decision_about_it() -> None:
-    read = decisions(tokens({'{"a": "': 1.0}, {"x": 1.0}, {'"': 0.5, "y": 0.5}, {"}": 0.1, ",": 0.9}), 7, 8, closing='"')
+    read = decisions(
+        tokens({'{"a": "': 1.0}, {"x": 1.0}, {'"': 0.5, "y": 0.5}, {"}": 0.1, ",": 0.9}), 7, 8, closing='"'
+    )
     assert read.written.mass == pytest.approx(0.5)
     assert [(b.text, b.ended) for b in read.others] == [("xy", False)]
