@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from emollm.core.bases import bundled
 from emollm.core.card import CARD_FILE
@@ -25,6 +25,8 @@ from emollm.scoring.server.forms import structured
 from emollm.scoring.server.options import RequestOptions
 from emollm.scoring.server.usage import Usage
 from emollm.scoring.server.wire import PATHS, read_response
+
+T = TypeVar("T")
 
 STRUCTURES = ("structured_outputs", "json_schema", "guided", "regex", "grammar")
 """Kinds of structured output in the order in which they are tried: vLLM, response_format of OpenAI and many others,
@@ -69,7 +71,9 @@ class Detected:
             body["temperature"] = 0
         if self.logprobs:
             chat = {"logprobs": True, "top_logprobs": self.logprobs}
-            body |= chat if self.api == "chat" else {"logprobs": self.logprobs}
+            # As ids vLLM's tokens can be told apart and spelled exactly; other servers do not know the option.
+            completions = {"logprobs": self.logprobs, "return_tokens_as_token_ids": True}
+            body |= chat if self.api == "chat" else completions
         return body
 
     def address(self) -> str:
@@ -97,7 +101,7 @@ def detect(servers: Sequence[str], model: str, options: RequestOptions, *, one_p
     return asyncio_run(_detect(servers, model, api, quick))
 
 
-def asyncio_run(coroutine: Any) -> Any:
+def asyncio_run(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run it to its end, in a thread of its own: notebooks have a loop in this one."""
     import concurrent.futures
 

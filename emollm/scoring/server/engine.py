@@ -58,6 +58,7 @@ class ServerScorer:
         self.usage = Usage()
         self.detected = detected or detect(self._urls, model, self._options, one_prompt=one_prompt)
         self._card, encoder = _card_and_encoder(model, self.detected)
+        self._piece = encoder.piece if encoder else None
         self._prompter = Prompter(self._card, encoder, self.detected.structure, one_prompt)
         self._cache = AnswerCache(self._options.cache_folder) if self._options.reuse else None
 
@@ -152,7 +153,7 @@ class ServerScorer:
         for attempt in range(self._options.retries + 1):
             data = await servers.post(path, whole)
             try:
-                reply = read_response(self.detected.api, data)
+                reply = read_response(self.detected.api, data, self._piece)
                 break
             except RequestError:
                 # JSON, but no completion: as good as a cut stream.

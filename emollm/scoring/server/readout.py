@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from emollm.core.answers import INVALID_ANSWER, Answer, answer_string, parse_answer, to_unit
+from emollm.core.answers import INVALID_ANSWER, Answer, Distribution, answer_string, parse_answer, to_unit
 from emollm.core.prompts import Question
 from emollm.core.tasks import Kind, Task, Value
 from emollm.scoring.constrained.outcome import closed_outcome, decimal_outcome
@@ -40,11 +40,15 @@ class Reply:
     prompt_tokens: int
     reply_tokens: int
 
-    def spelled(self) -> tuple[Token, ...] | None:
-        """The tokens, if they spell the text: byte tokens of a letter cut in two do not."""
-        if self.tokens is None:
-            return None
-        return self.tokens if "".join(token.text for token in self.tokens).startswith(self.text.rstrip()) else None
+    def spelled(self) -> tuple[str, tuple[Token, ...] | None]:
+        """The text, and its tokens if they spell it: byte tokens of a letter cut in two do not.
+
+        A server may leave out the blank that the first token begins with.
+        """
+        whole = "".join(token.text for token in self.tokens or ())
+        if self.tokens is None or not whole.lstrip().startswith(self.text.strip()):
+            return self.text, None
+        return whole, self.tokens
 
 
 def read_reply(asked: Asked, reply: Reply) -> list[Answer]:
@@ -70,20 +74,20 @@ def bare(task: Task, text: str) -> str:
 def _read_plain(question: Question, reply: Reply) -> Answer:
     task = question.task
     value = read_value(task, reply.text)
-    tokens = reply.spelled()
+    text, tokens = reply.spelled()
     written = bare(task, reply.text)
-    if value is None or tokens is None or written not in reply.text:
+    if value is None or tokens is None or written not in text:
         return _only(task, value)
-    start = reply.text.index(written)
+    start = text.index(written)
     return _with_distribution(question, value, decisions(tokens, start, start + len(written)))
 
 
 def _read_json(asked: Asked, reply: Reply) -> list[Answer]:
     try:
-        found, places = _parse_object(reply.text)
+        text, tokens = reply.spelled()
+        found, places = _parse_object(text)
     except ValueError:
         return [Answer(value=None, error=INVALID_ANSWER)] * len(asked.questions)
-    tokens = reply.spelled()
     answers = []
     for question, name in zip(asked.questions, asked.names, strict=True):
         raw = found.get(name)
@@ -148,7 +152,7 @@ def _read_flags(
         sure *= probabilities[label] if raw[label] else 1.0 - probabilities[label]
         hidden = max(hidden, read.hidden / (yes + no))
     # Each label's decision is read given those before it: the branches of other decisions were not followed.
-    mark = "exact" if 1.0 - sure + hidden <= TOLERANCE else "truncated"
+    mark = _mark(1.0 - sure + hidden)
     return Answer(value=value, mode=value, confidence=sure, probabilities=probabilities, distribution=mark)
 
 
@@ -173,8 +177,12 @@ def _with_distribution(question: Question, value: Value, read: Decisions) -> Ans
         case _:
             answer, unread = _closed(question, value, read)
     total = answer.valid_mass or 1.0
-    mark = "exact" if unread + read.hidden <= TOLERANCE * total else "truncated"
-    return replace(answer, distribution=mark)
+    return replace(answer, distribution=_mark((unread + read.hidden) / total))
+
+
+def _mark(unaccounted: float) -> Distribution:
+    """Of a distribution that leaves out this share of the probability."""
+    return "exact" if unaccounted <= TOLERANCE else "truncated"
 
 
 def _closed(question: Question, value: Value, read: Decisions) -> tuple[Answer, float]:

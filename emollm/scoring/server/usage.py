@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 
 CHARACTERS_PER_TOKEN = 4
 """Of English with common tokenizers, for estimates."""
+_PER_MESSAGE = 10
+"""Tokens that a chat template puts around one."""
 
 
 @dataclass(slots=True)
@@ -34,7 +36,7 @@ class Usage:
 
 def estimate_tokens(texts: Iterable[str]) -> int:
     """Tokens of the texts of one request."""
-    return sum(len(text) // CHARACTERS_PER_TOKEN + 5 for text in texts)
+    return sum(len(text) // CHARACTERS_PER_TOKEN + _PER_MESSAGE for text in texts)
 
 
 def told(usage: dict[str, float]) -> str:

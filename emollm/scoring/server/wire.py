@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from emollm.scoring.server.client import RequestError
@@ -11,8 +12,12 @@ from emollm.scoring.server.readout import Reply
 PATHS = {"chat": "/chat/completions", "completions": "/completions"}
 
 
-def read_response(api: str, data: dict[str, Any]) -> Reply:
-    """The reply in a response. Raises RequestError if there is none."""
+_ID = "token_id:"
+"""Before the number of a token that vLLM tells as an id."""
+
+
+def read_response(api: str, data: dict[str, Any], piece: Callable[[int], str] | None = None) -> Reply:
+    """The reply in a response; `piece` spells a token. Raises RequestError if there is no reply."""
     try:
         choice = data["choices"][0]
         text = choice["message"]["content"] if api == "chat" else choice["text"]
@@ -23,7 +28,7 @@ def read_response(api: str, data: dict[str, Any]) -> Reply:
     if not isinstance(text, str):
         raise RequestError("an empty reply")
     try:
-        tokens = _chat_tokens(choice) if api == "chat" else _completion_tokens(choice)
+        tokens = _chat_tokens(choice) if api == "chat" else _completion_tokens(choice, piece)
     except (KeyError, TypeError, ValueError, AttributeError):
         tokens = None  # in a form of the server's own
     return Reply(text, tokens, prompt_tokens, reply_tokens)
@@ -43,12 +48,15 @@ def _chat_tokens(choice: dict[str, Any]) -> tuple[Token, ...] | None:
     )
 
 
-def _completion_tokens(choice: dict[str, Any]) -> tuple[Token, ...] | None:
+def _completion_tokens(choice: dict[str, Any], piece: Callable[[int], str] | None) -> tuple[Token, ...] | None:
+    def spelled(token: str) -> str:
+        return piece(int(token.removeprefix(_ID))) if piece and token.startswith(_ID) else token
+
     told = choice.get("logprobs") or {}
     if not told.get("tokens"):
         return None
     tops = told.get("top_logprobs") or [{}] * len(told["tokens"])
     return tuple(
-        Token(text, float(log_p), tuple((other, float(p)) for other, p in (top or {}).items()))
+        Token(spelled(text), float(log_p), tuple((spelled(other), float(p)) for other, p in (top or {}).items()))
         for text, log_p, top in zip(told["tokens"], told["token_logprobs"], tops, strict=True)
     )

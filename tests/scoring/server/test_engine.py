@@ -13,8 +13,9 @@ import pytest
 
 from emollm.core.answers import EMPTY_TEXT, INVALID_ANSWER
 from emollm.core.errors import ConfigError
-from emollm.core.prompts import Question, questions_for
+from emollm.core.prompts import Question, questions_for, render
 from emollm.core.tasks import TASKS, select_tasks
+from emollm.models.load import load_base, load_encoder, save_model
 from emollm.scoring.open import open_scorer
 from emollm.scoring.server.client import retry_after_s
 from emollm.scoring.server.detect import STRUCTURES
@@ -22,6 +23,7 @@ from emollm.scoring.server.engine import ServerScorer
 from emollm.scoring.server.forms import pattern
 from emollm.scoring.server.options import RequestOptions
 from tests.inference_server import Response, reply, serving, structure_of
+from tests.tiny import Spelling, tiny_model
 
 QUESTIONS = [Question(TASKS["V-reg"], f"text {i}") for i in range(8)]
 AWAY = "http://127.0.0.1:9/v1"
@@ -340,3 +342,29 @@ def test_retry_after_is_seconds_or_a_date() -> None:
     assert retry_after_s(in_a_while) == pytest.approx(30, abs=2)
     assert retry_after_s(None) is None
     assert retry_after_s("soon") is None
+
+
+@pytest.mark.parametrize("spelling", ["bytes-digits", "metaspace-digits"])
+def test_a_model_directory_is_asked_in_its_own_tokens(
+    requests: RequestOptions, tmp_path: Path, spelling: Spelling
+) -> None:
+    base = tiny_model("llama", tmp_path / "base", spelling=spelling)
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    save_model(folder, load_base(str(base)))
+    encoder, question = load_encoder(str(folder)), Question(TASKS["E-c"], "what </s> a day")
+    ids = encoder.answer("joy, love.")
+    told = {"tokens": [f"token_id:{n}" for n in ids], "token_logprobs": [-0.1] * len(ids)}
+
+    def respond(_number: int, _body: dict[str, Any]) -> Response:
+        return Response(text=json.dumps({"choices": [{"text": "joy, love.", "logprobs": told}]}))
+
+    with serving(respond, models=("base", "mine"), structure="structured_outputs", logprobs=True) as server:
+        scorer = ServerScorer(str(folder), server=[server.url], requests=requests)
+        [answer] = scorer.score([question])
+    [sent] = server.requests
+    assert (sent["path"], sent["model"]) == ("/v1/completions", "mine")
+    assert sent["prompt"] == encoder.prompt(render(question)).ids
+    assert encoder.answer("x")[-1] not in sent["prompt"]  # "</s>" in a post is text
+    assert (answer.value, answer.distribution) == (("joy", "love"), "truncated")
+    assert scorer.card.name == str(base)
