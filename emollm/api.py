@@ -47,7 +47,8 @@ def annotate(
     folder, which is read as `jobs/annotate.py` reads it, with `encoding`, `delimiter` and `column_names`. `tasks` are
     names of tasks that the model knows; "profile" is the five of SemEval-2018, and intensities in any post where the
     model has them. `model` is a model directory, a base by name, or an open scorer to use again; None: $EMOLLM_MODEL,
-    else the bundled default model. `options` go to `emollm.scoring.open.open_scorer`.
+    else the bundled default model. `options` go to `emollm.scoring.open.open_scorer`; `server="http://HOST/v1"` asks a
+    model behind an inference server, and `model` is then its name there.
 
     Columns: `text`, then `ei_reg_joy`, `v_reg`, `e_c`, ..., named as in an annotated corpus, in the tasks' own
     ranges. `details` adds to each its `_confidence`, `_error`, `_probabilities` and, of a regression, `_std`,
@@ -71,6 +72,9 @@ def annotate(
         raise DataError(
             f"the column {prefix + clash[0]!r} exists already, as an answer's would; rename it, or give a prefix"
         )
+    if check_cost := getattr(scorer, "check_cost", None):
+        good = [text for text, problem in zip(had.texts, had.problems, strict=True) if problem is None]
+        check_cost([Question(q.task, text, q.emotion) for text in good for q in questions])
     answers = _score(scorer, had, questions, progress=progress)
     columns: dict[str, pd.Series[Any]] = {}
     for question, mine in zip(questions, answers, strict=True):
@@ -115,6 +119,8 @@ def _columns(question: Question, answers: Sequence[Answer], *, details: bool) ->
             columns[f"{name}_{detail}"] = pd.Series([getattr(a, detail) for a in answers], dtype="float64")
         columns[f"{name}_probabilities"] = pd.Series([a.probabilities or None for a in answers], dtype="object")
         columns[f"{name}_error"] = pd.Series([a.error for a in answers], dtype="object")
+        if any(a.distribution for a in answers):
+            columns[f"{name}_distribution"] = pd.Series([a.distribution for a in answers], dtype="object")
     return columns
 
 

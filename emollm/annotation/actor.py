@@ -11,6 +11,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from emollm.annotation.ledger import Instructions, Portion
 from emollm.annotation.output import ROW
 from emollm.core.errors import DataError, DeviceError
 from emollm.models.batching import PASSES
+from emollm.scoring.calibrated import inner
 from emollm.scoring.rows import AnnotatePosts
 
 KILLED_WORKER = "killed_worker"
@@ -92,6 +94,8 @@ class ScoreBlock:
     def _score(self, table: pa.Table, weights: NDArray[np.intp]) -> tuple[pa.Table, Portion]:
         """`weights` says how many posts each row stands for."""
         tokens, padded, started = PASSES.tokens, PASSES.padded, time.monotonic()
+        usage = getattr(inner(self._annotate.scorer), "usage", None)
+        asked_before = replace(usage) if usage else None
         with ending_if_it_hangs(self._patience_s), ending_if_the_gpu_fails():
             scored = self._annotate(table)
         seconds = time.monotonic() - started
@@ -109,6 +113,7 @@ class ScoreBlock:
             padded=PASSES.padded - padded,
             repeated=int(weights.sum()) - scored.num_rows,
             seconds=seconds,
+            server=usage.since(asked_before) if usage else {},
         )
         self._metrics.count(portion)
         return scored, portion

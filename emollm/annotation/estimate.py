@@ -31,6 +31,7 @@ def dry_run(job: Job, run: Callable[[Job, Lock], dict[str, Any]]) -> dict[str, A
     trial_out = beside(config.out)
     small = with_values(config, dry_run=None, max_posts=posts, out=trial_out, overwrite=False, retry_errors=False)
     trial = open_job(small, on_progress=job.on_progress, opener=job.opener)
+    trial.detected = job.detected
     try:
         with locked(trial.output) as lock:
             summary = run(trial, lock)

@@ -11,7 +11,6 @@ from emollm.annotation.ledger import Totals
 from emollm.annotation.monitor import Progress
 from emollm.annotation.options import AnnotateConfig
 from emollm.annotation.output import OutputFolder
-from emollm.core.card import card_tasks
 from emollm.core.errors import DataError
 from emollm.core.options import ClusterConfig, with_values
 from emollm.core.tasks import Task, select_tasks
@@ -19,9 +18,10 @@ from emollm.data.files.columns import Columns, Notes
 from emollm.data.files.delimited import no_column, refuse_twice
 from emollm.data.files.inputs import InputFile, find_files
 from emollm.data.files.readers import first_with_columns
-from emollm.scoring.open import resolve_engine
+from emollm.scoring.open import known_tasks, resolve_engine
 from emollm.scoring.rows import answer_fields
 from emollm.scoring.scorer import UNDECIDED, Scorer
+from emollm.scoring.server.detect import Detected
 
 
 @dataclass(slots=True)
@@ -42,6 +42,12 @@ class Job:
     notes: Notes
     """What people should know of how the input is read."""
     totals: Totals = field(default_factory=Totals)
+    detected: Detected | None = None
+    """Of a job that asks servers: what they can do."""
+
+    @property
+    def asks_servers(self) -> bool:
+        return self.engine == "server" and self.opener is None
 
     def settle(self, cluster: ClusterConfig) -> AnnotateConfig:
         """Decide what was left open, once and for all actors: their GPUs and their arithmetic. Ray must be up."""
@@ -63,7 +69,7 @@ def open_job(
     config: AnnotateConfig, *, on_progress: Callable[[Progress], None], opener: Callable[..., Scorer] | None
 ) -> Job:
     """Look at everything that can be wrong before anything is started or written."""
-    tasks = select_tasks(config.tasks, card_tasks(config.model))
+    tasks = select_tasks(config.tasks, known_tasks(config.model, config.engine))
     engine = config.engine if opener else resolve_engine(config.model, config.engine)
     notes = Notes()
     source, files = find_files(config.input, config.reading, notes)
@@ -107,7 +113,8 @@ def choose_columns(config: AnnotateConfig, tasks: Sequence[Task], source: Any, f
         raise DataError(f"{first.path} has no column {unknown[0]!r} to carry; choose from: {', '.join(names)}")
     own = {("id", id_column), ("text", config.text_column)}
     carry = [name for name in dict.fromkeys(carry) if (name, name) not in own]  # those are in the output anyway
-    taken = {"id", "text", *(field.name for field in answer_fields(tuple(tasks)))}
+    marked = config.engine == "server"
+    taken = {"id", "text", *(field.name for field in answer_fields(tuple(tasks), marked=marked))}
     if clash := [name for name in carry if name in taken]:
         raise DataError(f"column {clash[0]!r} cannot be carried: the output has one of that name; rename it")
     return Columns(id=id_column, text=config.text_column, carry=tuple(carry), reading=config.reading)

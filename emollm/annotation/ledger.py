@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+SERVER_FAILED = "server_failed"
+"""The error code of `scoring.server.engine`, which this file does not import: it is bookkeeping alone."""
 MAX_STRIKES = 2
 """Deaths with this post alone in flight after which it is set aside. Not 1: a node failure blames an innocent post."""
 MAX_DEATHS = 12
@@ -47,6 +49,8 @@ class Portion:
     """Posts that share the answers of an equal text."""
     seconds: float = 0.0
     """Actor time."""
+    server: dict[str, float] = field(default_factory=dict)
+    """Of posts that servers answered: sums as in `scoring.server.usage.Usage`."""
 
 
 @dataclass(slots=True)
@@ -75,11 +79,19 @@ class Totals:
     padded: int = 0
     repeated: int = 0
     seconds: float = 0.0
+    server: dict[str, float] = field(default_factory=dict)
+    """As a portion's."""
 
 
 class Ledger:
-    def __init__(self, *, max_error_rate: float, num_workers: int, good_before: int = 0) -> None:
-        """`num_workers` is the largest number of actors; `good_before` rows of earlier runs have no error."""
+    def __init__(
+        self, *, max_error_rate: float, num_workers: int, good_before: int = 0, max_cost: float | None = None
+    ) -> None:
+        """`num_workers` is the largest number of actors; `good_before` rows of earlier runs have no error; servers may
+        cost `max_cost`.
+        """
+        self._max_cost = max_cost
+        self._server: Counter[str] = Counter()
         self._max_error_rate = max_error_rate
         self._max_loads = 3 * num_workers + 3
         self._good_before = good_before
@@ -87,6 +99,8 @@ class Ledger:
         self._blocks: dict[str, _Block] = {}
         self._sums: Counter[str] = Counter()
         self._seconds = 0.0
+        self._waited_for = 0
+        """Posts whose server did not answer: that a server dies ends no run."""
         self._errors: Counter[str] = Counter()
         self._examples: list[str] = []
         self.stop: str | None = None
@@ -147,15 +161,23 @@ class Ledger:
             errors=sum(portion.errors.values()),
         )  # fmt: skip
         self._seconds += portion.seconds
+        self._server.update(portion.server)
+        self._waited_for += portion.errors.get(SERVER_FAILED, 0)
         self._errors.update(portion.errors)
         self._examples += portion.examples[: _EXAMPLES - len(self._examples)]
         checked = self._good_before + self._sums["posts"] + self._sums["lost"]
-        if self.stop is None and checked >= MIN_POSTS and self._sums["errors"] > self._max_error_rate * checked:
+        wrong = self._sums["errors"] - self._waited_for
+        if self.stop is None and checked >= MIN_POSTS and wrong > self._max_error_rate * checked:
             codes = ", ".join(f"{count:,} {code}" for code, count in self._errors.most_common(3))
             self.stop = (
                 f"{self._sums['errors']:,} of the first {checked:,} posts have an error ({codes}), more than "
                 f"--max-error-rate {self._max_error_rate:g}; for example {'; '.join(self._examples)}. Scored "
                 "posts are kept: fix the cause or raise --max-error-rate, and run again"
+            )
+        if self.stop is None and self._max_cost is not None and self._server["cost"] >= self._max_cost > 0:
+            self.stop = (
+                f"the servers' cost has reached {self._server['cost']:.2f}, and --requests.max-cost is "
+                f"{self._max_cost:g}. Scored posts are kept: raise it and run again"
             )
         return self.stop
 
@@ -166,4 +188,4 @@ class Ledger:
     def totals(self) -> Totals:
         return Totals(**{name: self._sums[name] for name in (
             "posts", "lost", "deaths", "set_aside", "errors", "tokens", "padded", "repeated",
-        )}, seconds=self._seconds)  # fmt: skip
+        )}, seconds=self._seconds, server=dict(self._server))  # fmt: skip

@@ -95,6 +95,8 @@ class Pace:
             parts.append(f"{1 - totals.tokens / totals.padded:.0%} padding")
         if totals.posts:
             parts.append(f"{totals.errors / totals.posts:.1%} errors" if totals.errors else "no errors")
+        if cost := totals.server.get("cost"):
+            parts.append(f"cost {cost:,.2f}")
         if totals.deaths:
             parts.append(f"{totals.deaths} actor{'' if totals.deaths == 1 else 's'} died")
         return ", ".join(parts) or "starting actors"

@@ -43,16 +43,20 @@ def annotate_corpus(
     or occur twice; ResourceError if `out` cannot be written.
     """
     job = open_job(config, on_progress=on_progress, opener=opener)
+    finished = job.output.finished()
+    if finished and finished.get("identity") == job.identity and not config.overwrite and config.dry_run is None:
+        nothing_failed = not finished["summary"]["failed"]
+        if nothing_failed or not config.retry_errors:
+            return {**finished["summary"], "already_done": True}
+    if job.asks_servers:
+        from emollm.annotation.servers import look_at_servers
+
+        job.detected = look_at_servers(job)
     if config.dry_run is not None:
         from emollm.annotation.estimate import dry_run
 
         with _disk_trouble(config.out):
             return dry_run(job, run)
-    finished = job.output.finished()
-    if finished and finished.get("identity") == job.identity and not config.overwrite:
-        nothing_failed = not finished["summary"]["failed"]
-        if nothing_failed or not config.retry_errors:
-            return {**finished["summary"], "already_done": True}
     with _disk_trouble(config.out), locked(job.output) as lock:
         return run(job, lock)
 
@@ -72,7 +76,8 @@ def run(job: Job, lock: Lock) -> dict[str, Any]:
     output.open_job(job.identity, overwrite=config.overwrite)
     try:
         with ray_session(config.cluster):
-            config = job.settle(with_gpus(config.cluster, device=config.device))
+            device = "cpu" if job.asks_servers else config.device
+            config = job.settle(with_gpus(config.cluster, device=device))
             check_resources(config.cluster, what="scoring actors", reads_data=True)
             corpus = output.corpus() or _stage(job)
             if not retry:
@@ -169,6 +174,7 @@ def _run_summary(totals: Totals, seconds: float, *, continued: int, lost_before:
         "actor_seconds": totals.seconds,
         "seconds": seconds,
         "posts_per_second": totals.posts / seconds,
+        **({"server": totals.server} if totals.server else {}),
     }
 
 

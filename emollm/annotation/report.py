@@ -11,6 +11,7 @@ from rich.text import Text
 
 from emollm.annotation.monitor import left_in_words
 from emollm.annotation.options import AnnotateConfig
+from emollm.scoring.server.usage import told
 
 _STRONG = 0.4
 """Emotions are named with their intensity from here on."""
@@ -67,6 +68,8 @@ def summary_lines(summary: dict[str, Any], config: AnnotateConfig) -> list[str]:
     if summary["set_aside"]:
         more.append(f"{summary['set_aside']:,} set aside: they kill what scores them")
     lines.append("; ".join(more))
+    if server := summary.get("server"):
+        lines.append(f"servers: {told(server)}")
     lines.append(f"look at {config.out}/_report.html; check it all: python -m emollm.annotation verify {config.out}")
     return lines
 

@@ -30,7 +30,12 @@ _KEEP_SCORED_S = 5.0
 def ledger_options(config: AnnotateConfig, *, good_before: int) -> dict[str, Any]:
     """What the run's `Ledger` is to know."""
     most = config.max_workers or config.cluster.num_workers
-    return {"max_error_rate": config.max_error_rate, "num_workers": most, "good_before": good_before}
+    return {
+        "max_error_rate": config.max_error_rate,
+        "num_workers": most,
+        "good_before": good_before,
+        "max_cost": config.requests.max_cost,
+    }
 
 
 def score(job: Job, corpus: Corpus, done: NDArray[np.bool_], *, good_before: int) -> None:
@@ -47,6 +52,10 @@ def score(job: Job, corpus: Corpus, done: NDArray[np.bool_], *, good_before: int
     job.on_progress(pace.first())
     if not left:
         return
+    if job.asks_servers:
+        from emollm.annotation.servers import check_cost
+
+        check_cost(job, corpus, left)
     size = block_size(left, asked=config.block_posts, workers=cluster.num_workers, on_gpu=cluster.gpus > 0)
     blocks = pending_blocks(corpus, done, size)
     before, kept_at = job.output.scored_before(), time.monotonic()
@@ -82,14 +91,19 @@ def _score_blocks(job: Job, blocks: Sequence[Block], ledger: Any) -> None:
 
     config = job.config
     quiet_ray_data()
+    if job.asks_servers:
+        from emollm.annotation.servers import scorer_options
+
+        asked, waits_s = scorer_options(job), config.requests.longest_s
+    else:
+        asked, waits_s = {**config.scorer_options(), "precision": job.identity["precision"]}, 0.0
     options = {
         "ledger": ledger,
         "batch_size": config.batch_size,
-        "patience_s": config.hang_minutes * 60,
+        "patience_s": config.hang_minutes * 60 + waits_s,
         "model": anywhere(config.model),
-        **job.config.scorer_options(),
+        **asked,
         "engine": job.engine,
-        "precision": job.identity["precision"],
         "tasks": tuple(task.name for task in job.tasks),
         **({"opener": job.opener} if job.opener else {}),
     }

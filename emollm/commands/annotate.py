@@ -83,19 +83,18 @@ def main(argv: Sequence[str]) -> None:
 def _annotate_file(config: FileConfig, out: Path) -> None:
     from emollm.annotation.job import choose_columns
     from emollm.commands.in_process import read_posts, write_table
-    from emollm.core.card import card_tasks
     from emollm.core.options import with_values
     from emollm.core.tasks import select_tasks
     from emollm.data.files.inputs import find_files
     from emollm.data.files.readers import count_rows
-    from emollm.scoring.open import resolve_engine
+    from emollm.scoring.open import known_tasks, resolve_engine
 
     if out.exists() and not config.overwrite:
         raise ConfigError(f"{out} exists; pass --overwrite to replace it, or name another --out")
     file_format = config.format or out.suffix.removeprefix(".")
     if config.carry == ():
         config = with_values(config, carry=("*",))
-    tasks = select_tasks(config.tasks, card_tasks(config.model))
+    tasks = select_tasks(config.tasks, known_tasks(config.model, config.engine))
     resolve_engine(config.model, config.engine)
     source, files = find_files(config.input)
     columns = choose_columns(config, tasks, source, files)

@@ -30,6 +30,9 @@ COMMANDS = {
     "audit": Command("commands.audit", "evaluation.options:AuditConfig", "test a model for unfair differences"),
     "build-data": Command("commands.build_data", None, "make training or benchmark data from corpora or own labels"),
     "serve": Command("serve.__main__", "serve.config:ServeConfig", "the HTTP endpoint and its page"),
+    "serve-llm": Command(
+        "commands.serve_llm", "commands.serve_llm:ServeLlmConfig", "a model directory behind vLLM, for --engine server"
+    ),
     "doctor": Command("doctor", "doctor:DoctorConfig", "check a Ray cluster before a long run"),
     "models": Command("commands.models", None, "list the models and base models that can be named"),
     "samples": Command("commands.samples", None, "copy the bundled sample posts and labels to a folder"),
@@ -81,5 +84,5 @@ def run() -> None:
         raise
 
 
-_EXTRA_OF = {"ray": "ray", "deepspeed": "train", "matplotlib": "plots", "fastapi": "serve"}
+_EXTRA_OF = {"ray": "ray", "deepspeed": "train", "matplotlib": "plots", "fastapi": "serve", "httpx": "server"}
 """Packages that an installation may lack, and the extra that brings each."""

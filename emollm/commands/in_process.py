@@ -9,6 +9,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,16 @@ import pyarrow.parquet as pq
 
 from emollm.annotation.options import AnnotateConfig
 from emollm.core.errors import DataError, ResourceError
-from emollm.core.tasks import Task
+from emollm.core.prompts import Question, questions_for
+from emollm.core.tasks import Task, select_tasks
 from emollm.data.files.carry import Seen, carried_columns
 from emollm.data.files.columns import Columns, Notes
 from emollm.data.files.ids import derive_ids, refuse_missing, refuse_repeated
 from emollm.data.files.inputs import InputFile
 from emollm.data.files.readers import read_rows
+from emollm.scoring.calibrated import inner
 from emollm.scoring.rows import AnnotatePosts
+from emollm.scoring.server.usage import told
 
 _CHUNK_POSTS = 64
 _POSTS_PER_PROCESS = 200
@@ -78,7 +82,7 @@ def annotate_table(
     """The posts with affect columns, as the job on Ray writes them. `processes` None: by posts, cores and device."""
     options = {"model": config.model, "tasks": tuple(task.name for task in tasks), **config.scorer_options()}
     chunks = [posts.slice(start, _CHUNK_POSTS) for start in range(0, posts.num_rows, _CHUNK_POSTS)]
-    count = processes or _num_processes(posts.num_rows, device=options.get("device", "cpu"))
+    count = processes or _num_processes(posts.num_rows, engine=options["engine"], device=options.get("device", "cpu"))
     found = []
     for table in _alone(chunks, options) if count == 1 else _side_by_side(chunks, options, count):
         found.append(table)
@@ -89,7 +93,9 @@ def annotate_table(
     return whole.cast(whole.schema.set(index, whole.schema.field(index).with_nullable(False)))
 
 
-def _num_processes(posts: int, *, device: str) -> int:
+def _num_processes(posts: int, *, engine: str, device: str) -> int:
+    if engine == "server":
+        return 1  # it keeps servers busy
     if device != "cpu":
         from emollm.models.device import resolve_device
 
@@ -99,7 +105,14 @@ def _num_processes(posts: int, *, device: str) -> int:
 
 
 def _alone(chunks: Sequence[pa.Table], options: dict[str, Any]) -> Iterator[pa.Table]:
-    yield from map(AnnotatePosts(**options), chunks)
+    annotate = AnnotatePosts(**options)
+    if check_cost := getattr(annotate.scorer, "check_cost", None):
+        asked = questions_for("", select_tasks(options["tasks"], annotate.scorer.card.tasks))
+        texts = [text for chunk in chunks for text in chunk["text"].to_pylist() if text]
+        check_cost([Question(q.task, text, q.emotion) for text in texts for q in asked])
+    yield from map(annotate, chunks)
+    if usage := getattr(inner(annotate.scorer), "usage", None):
+        print(f"servers: {told(asdict(usage))}", file=sys.stderr)
 
 
 def _side_by_side(chunks: Sequence[pa.Table], options: dict[str, Any], processes: int) -> Iterator[pa.Table]:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import Literal
 
 from emollm.core.tasks import Kind, Task, Value
+
+Distribution = Literal["exact", "truncated", "unknown"]
+"""exact: all of it but .05%. truncated: some of it lies in answers that were not followed, or beyond the alternatives
+that the server tells. unknown: the server tells no log-probabilities."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +38,8 @@ class Answer:
     """
     valid_mass: float | None = None
     """Probability that the model, left free, writes one of the answers: low where it was not trained for the task."""
+    distribution: Distribution | None = None
+    """Of the server engine: how much of the distribution is known. None of engines that compute it themselves."""
     truncated: bool = False
     """Whether the post was cut at the token limit."""
     error: str | None = None

@@ -51,6 +51,7 @@ class PromptEncoder:
         self._eos: int = eos
         self._anchor: list[int] = self._ids([_ANCHOR])[0]
         self._cache: dict[tuple[str, bool], list[int]] = {}
+        self._pieces: dict[int, str] = {}
         self._surroundings: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
 
     def prompt(self, pieces: Pieces) -> EncodedPrompt:
@@ -91,6 +92,18 @@ class PromptEncoder:
         if self._eos in ids:
             ids = ids[: ids.index(self._eos)]
         return str(self._tokenizer.decode(ids, skip_special_tokens=True))
+
+    def piece(self, token: int) -> str:
+        """The text that a token adds in the middle of a text; empty for the end token.
+
+        Decoded alone, a SentencePiece token would lose the blank that it begins with.
+        """
+        if token == self._eos:
+            return ""
+        if token not in self._pieces:
+            before, both = (self._tokenizer.decode(ids) for ids in (self._anchor, [*self._anchor, token]))
+            self._pieces[token] = str(both[len(before) :])
+        return self._pieces[token]
 
     def _fixed(self, text: str, *, first: bool = False) -> list[int]:
         key = (text, first)

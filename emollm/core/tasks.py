@@ -203,7 +203,7 @@ def fold_name(name: str) -> str:
     return "".join(c if c.isalnum() else "_" for c in name).lower()
 
 
-_DETAILS = ("", "_std", "_confidence", "_probabilities", "_error", "_unit", "_mode")
+_DETAILS = ("", "_std", "_confidence", "_probabilities", "_error", "_unit", "_mode", "_distribution")
 
 
 def clashing_columns(tasks: Iterable[Task]) -> str | None:

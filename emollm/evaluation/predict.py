@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from emollm.core.bases import anywhere
-from emollm.core.card import card_tasks
 from emollm.core.errors import EmollmError
 from emollm.core.options import ClusterConfig
+from emollm.core.prompts import Question
 from emollm.core.tasks import TASKS, Task
 from emollm.metrics.predictions import Prediction, read_value
 from emollm.metrics.questions import GoldQuestion
-from emollm.scoring.open import resolve_engine
+from emollm.scoring.open import known_tasks, resolve_engine
+
+_ASKED_AT_ONCE = 2048
+"""Questions put to servers together: far more than are in flight, so that they seldom run out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,8 @@ class Scored:
     """In the order of the questions."""
     seconds: float
     """Wall time of the scoring alone, loading the model included and starting Ray not."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """Of servers: how they were asked, what that took and cost, and how many distributions are known."""
 
 
 def askable_tasks(model: str, engine: str) -> tuple[Task, ...]:
@@ -36,7 +42,7 @@ def askable_tasks(model: str, engine: str) -> tuple[Task, ...]:
 
     Heads answer only what they were fitted for or derive from it. Raises ModelError or ConfigError.
     """
-    known = {task.name: task for task in card_tasks(model)}
+    known = {task.name: task for task in known_tasks(model, engine)}
     return tuple(known.values() if resolve_engine(model, engine) == "heads" else {**TASKS, **known}.values())
 
 
@@ -53,6 +59,8 @@ def predict(
 
     `on_rows` gets the number of newly answered ones, on another thread.
     """
+    if options["engine"] == "server":
+        return _predict_here(model, questions, options=options, calibrated=calibrated, on_rows=on_rows)
     from emollm.runtime.errors import worker_error
     from emollm.runtime.placement import check_resources, with_gpus
     from emollm.runtime.pools import map_on_actors, quiet_ray_data, release_actors, reports_to
@@ -92,6 +100,36 @@ def predict(
                 raise failure
     answers = pa.concat_tables(tables).sort_by("index").to_pylist()
     return Scored([_prediction(q, row) for q, row in zip(questions, answers, strict=True)], seconds)
+
+
+def _predict_here(
+    model: str,
+    questions: Sequence[GoldQuestion],
+    *,
+    options: Mapping[str, Any],
+    calibrated: bool,
+    on_rows: Callable[[int], None],
+) -> Scored:
+    """Through servers: this process keeps many busy, so no actor is started."""
+    from emollm.scoring.calibrated import inner
+    from emollm.scoring.open import open_scorer
+    from emollm.scoring.server.engine import ServerScorer
+
+    started = time.monotonic()
+    scorer = open_scorer(model, calibrated=calibrated, **options)
+    engine = inner(scorer)
+    assert isinstance(engine, ServerScorer)
+    asked = [Question(q.task, q.text, q.emotion) for q in (questions[i] for i in _order(questions, "server"))]
+    estimated, answers = engine.check_cost(asked), []
+    for start in range(0, len(asked), _ASKED_AT_ONCE):
+        answers += scorer.score(asked[start : start + _ASKED_AT_ONCE])
+        on_rows(len(answers) - start)
+    found: list[Prediction | None] = [None] * len(questions)
+    for i, answer in zip(_order(questions, "server"), answers, strict=True):
+        found[i] = Prediction.of(questions[i], answer)
+    marks = Counter(answer.distribution for answer in answers if answer.distribution)
+    facts = {"asked": engine.detected.told(), **asdict(engine.usage), "estimated_cost": estimated}
+    return Scored([p for p in found if p], time.monotonic() - started, {**facts, "distributions": dict(marks)})
 
 
 def model_size(model: str) -> int | None:

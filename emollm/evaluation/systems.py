@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence, Set
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import pyarrow.parquet as pq
 
 from emollm.core.bases import BASES
-from emollm.core.card import AffectCard, card_of
+from emollm.core.card import AffectCard
 from emollm.core.errors import ConfigError, DataError
 from emollm.core.tasks import PROFILE, QuestionKey, Task
 from emollm.evaluation.external import read_external
@@ -20,7 +20,7 @@ from emollm.evaluation.options import Baseline, EvaluateConfig
 from emollm.evaluation.predict import askable_tasks, model_size, predict
 from emollm.metrics.predictions import METRICS_FILE, PREDICTIONS_FILE, Prediction, read_predictions
 from emollm.metrics.questions import GoldQuestion
-from emollm.scoring.open import resolve_engine
+from emollm.scoring.open import known_card, resolve_engine
 
 Role = Literal["model", "given", "baseline"]
 OnRows = Callable[[int, int], None]
@@ -76,8 +76,8 @@ def baseline_system(
             from emollm.evaluation.baselines.endpoint import predict_endpoint
 
             asked = spread(questions, config.slow_rows)
-            predictions, usage = predict_endpoint(config.endpoint, asked, on_rows=lambda n: on_rows(n, len(asked)))
-            title, facts = f"endpoint {config.endpoint.model}", asdict(usage)
+            scored = predict_endpoint(config.endpoint, asked, on_rows=lambda n: on_rows(n, len(asked)))
+            title, predictions, facts = f"endpoint {config.endpoint.model}", scored.predictions, scored.facts
     return System(title, "baseline", predictions, _pace(predictions, time.monotonic() - started) | facts)
 
 
@@ -147,16 +147,17 @@ def _scored(
         calibrated=config.calibrated,
         on_rows=lambda n: on_rows(n, len(asked)),
     )
-    card, names = card_of(model), {question.task.name for question in asked}
+    card, names = known_card(model, engine), {question.task.name for question in asked}
     base = BASES.get(card.base.name if card else model)
     used = resolve_engine(model, engine)
     facts = {
         "engine": used,
-        "actors": config.cluster.num_workers,
+        "actors": None if used == "server" else config.cluster.num_workers,
         "parameters": base.parameters if base else None,
         "bytes": model_size(model),
         "calibrated": bool(config.calibrated and card and used in card.calibration),
         "learnt": how_learnt(card, used, names) if card else dict.fromkeys(names, "not trained"),
+        **scored.facts,
     }
     return System(model, role, scored.predictions, _pace(scored.predictions, scored.seconds) | facts)
 

@@ -28,7 +28,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 from transformers.utils import logging as transformers_logging
 
 from emollm.core.bases import BASE_PREFIX, BASES, Architecture, model_folder
-from emollm.core.card import CARD_FILE, AffectCard, BaseModelInfo, card_of, write_card
+from emollm.core.card import CARD_FILE, AffectCard, BaseModelInfo, card_of, read_card, write_card
 from emollm.core.encoding import PromptEncoder
 from emollm.core.errors import ModelError
 from emollm.core.prompts import questions_for, render
@@ -337,9 +337,25 @@ def verify_saved(
 
 def prompt_encoder(loaded: LoadedModel) -> PromptEncoder:
     """The encoder that the model's card describes: the same for training, scoring and serving."""
+    return _encoder(loaded.tokenizer, loaded.card)
+
+
+def load_encoder(model: str) -> PromptEncoder:
+    """The same of a model directory whose weights are elsewhere: reads its card and its tokenizer, or its base's."""
+    folder = model_folder(model)
+    card = read_card(folder)
+    is_own = (folder / "tokenizer_config.json").is_file()
+    where = str(folder) if is_own else locate_base(card.base.name)
+    try:
+        return _encoder(_load_tokenizer(where, card.base.architecture), card)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot load the tokenizer of {model}: {_first_line(error)}") from None
+
+
+def _encoder(tokenizer: Any, card: AffectCard) -> PromptEncoder:
     return PromptEncoder(
-        loaded.tokenizer,
-        loaded.card.layout,
-        max_post_tokens=loaded.card.max_post_tokens,
-        is_encoder_decoder=loaded.is_encoder_decoder,
+        tokenizer,
+        card.layout,
+        max_post_tokens=card.max_post_tokens,
+        is_encoder_decoder=card.base.architecture == "encoder-decoder",
     )

@@ -37,6 +37,11 @@ class CalibratedScorer:
         ]  # fmt: skip
 
 
+def inner(scorer: Scorer) -> Scorer:
+    """The engine itself, without what puts its answers through a calibration."""
+    return scorer._scorer if isinstance(scorer, CalibratedScorer) else scorer
+
+
 def calibrated_arrays(found: AnswerArrays, maps: QuestionCalibration) -> AnswerArrays:
     """What `maps.apply` makes of each answer, for all posts at once."""
     sure_N, each_NK = found.confidence_N, found.probabilities_NK

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from emollm.core.card import card_of
+from emollm.core.card import ASKED, AffectCard, card_of
 from emollm.core.errors import ConfigError, ModelError
+from emollm.core.tasks import Task
 from emollm.scoring.constrained.search import SearchOptions
 from emollm.scoring.scorer import ENGINES, Scorer
 
 if TYPE_CHECKING:
+    from emollm.core.calibration import Calibration
     from emollm.models.load import LoadedModel
+    from emollm.scoring.server.detect import Detected
+    from emollm.scoring.server.options import RequestOptions
 
 
 def open_scorer(
@@ -23,6 +29,10 @@ def open_scorer(
     search: SearchOptions | None = None,
     num_threads: int | None = 1,
     calibrated: bool = True,
+    server: str | Sequence[str] = (),
+    requests: RequestOptions | None = None,
+    one_prompt: bool = False,
+    detected: Detected | None = None,
 ) -> Scorer:
     """Load a model directory (or a base by name) behind an engine; `auto` is as for `resolve_engine`.
 
@@ -31,10 +41,21 @@ def open_scorer(
     `default_batch_tokens` has it for the device. `search` says how far the constrained engine reads
     answers; None: its defaults. `num_threads` is set for this whole process where the device is a CPU: beside other
     busy processes, two threads made one 15 times slower; None leaves torch's own number. `calibrated` puts the answers
-    through the maps that the card has for this engine, if any. Raises ModelError or ConfigError, before any weight is
-    read where it can.
+    through the maps that the card has for this engine, if any. `server`, which implies the engine of that name,
+    `requests`, `one_prompt` and `detected` are as for `server.engine.ServerScorer`. Raises ModelError or ConfigError,
+    before any weight is read where it can.
     """
-    engine = resolve_engine(model, engine)
+    engine = resolve_engine(model, "server" if server and engine == "auto" else engine)
+    if engine == "server":
+        from emollm.scoring.server.engine import ServerScorer
+
+        urls = [server] if isinstance(server, str) else server
+        asked = ServerScorer(model, server=urls, requests=requests, one_prompt=one_prompt, detected=detected)
+        if detected is None:
+            print(f"server: {asked.detected.told()}", file=sys.stderr, flush=True)
+        return _calibrated(asked, asked.card.calibration.get(engine) if calibrated else None)
+    if server or one_prompt:
+        raise ConfigError(f"server and one_prompt are for the engine server, not for {engine}")
     if engine != "constrained" and search is not None:
         raise ConfigError(f"search options are for --engine constrained; {engine} has none")
     import torch
@@ -60,6 +81,10 @@ def open_scorer(
 
         return HeadsScorer(loaded, device=device, batch_tokens=batch_tokens, calibration=maps)
     scorer = _behind(engine, loaded, device=device, batch_tokens=batch_tokens, search=search)
+    return _calibrated(scorer, maps)
+
+
+def _calibrated(scorer: Scorer, maps: Calibration | None) -> Scorer:
     if maps is None:
         return scorer
     from emollm.scoring.calibrated import CalibratedScorer
@@ -83,6 +108,19 @@ def _behind(
     return ConstrainedScorer(loaded, device=device, batch_tokens=batch_tokens, options=search or SearchOptions())
 
 
+def known_card(model: str, engine: str) -> AffectCard | None:
+    """The card of a model as `card_of` has it; None also of a model that only a server knows."""
+    from emollm.scoring.server.detect import is_directory
+
+    return None if engine == "server" and not is_directory(model) else card_of(model)
+
+
+def known_tasks(model: str, engine: str) -> tuple[Task, ...]:
+    """The tasks that a model can be asked without being trained further: those of its card, or all there are."""
+    card = known_card(model, engine)
+    return card.tasks if card else ASKED
+
+
 def resolve_engine(model: str, engine: str) -> str:
     """The engine that will answer: `auto` is `heads` where the model's card has heads, else `constrained`.
 
@@ -90,6 +128,11 @@ def resolve_engine(model: str, engine: str) -> str:
     """
     if engine not in ENGINES:
         raise ConfigError(f"unknown engine {engine!r}; choose from: {', '.join(ENGINES)}")
+    if engine == "server":
+        from emollm.scoring.server.detect import check_model
+
+        check_model(model)
+        return engine
     card = card_of(model)
     heads = card.heads if card else None
     if engine == "auto":

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from emollm.core.bases import DEFAULT_MODEL
 from emollm.core.options import Config, ModelRef
 from emollm.scoring.constrained.search import SearchOptions
 from emollm.scoring.scorer import UNDECIDED, Device, Engine, Precision
+from emollm.scoring.server.client import check_urls
+from emollm.scoring.server.options import RequestOptions
 
 
 class ScorerConfig(Config):
@@ -19,7 +22,15 @@ class ScorerConfig(Config):
     """Model directory, the bundled default model by name, or an untrained base: its registry name, or base:FOLDER."""
     engine: Engine = "auto"
     """Inference engine. heads: one forward pass per post. constrained: exact probabilities of the closed answers, by
-    trie-constrained scoring. generate: free text, parsed. auto: heads if the model has them, else constrained."""
+    trie-constrained scoring. generate: free text, parsed. server: a model behind an OpenAI-compatible server. auto:
+    server if --server is given, else heads if the model has them, else constrained."""
+    server: tuple[str, ...] = ()
+    """Addresses of inference servers up to /v1, comma-separated, such as http://127.0.0.1:8001/v1. They serve --model:
+    the name that they know a model by, or a model directory that `emollm serve-llm` serves."""
+    one_prompt: bool = False
+    """For --engine server: ask all questions of a post in one prompt; the reply is one JSON object."""
+    requests: RequestOptions = RequestOptions()
+    """For --engine server: how it is asked."""
     device: Device = "auto"
     """Where the model runs. auto: on a GPU if the worker has one, else on the CPU."""
     precision: Precision = "auto"
@@ -31,14 +42,39 @@ class ScorerConfig(Config):
     """For the constrained engine: score ordinal answers to their last token. --no-exact scores them only as far as they
     differ: 1.8 times as fast, probabilities off by .006 on average."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _server_is_an_engine(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and given.get("server") and given.get("engine", "auto") == "auto":
+            return {**given, "engine": "server"}
+        return given
+
+    @model_validator(mode="after")
+    def _server_options_fit(self) -> Self:
+        if self.engine == "server":
+            check_urls(self.server)
+        elif self.server or self.one_prompt:
+            option = "--server" if self.server else "--one-prompt"
+            raise ValueError(f"{option} is for --engine server, and the engine is {self.engine}")
+        return self
+
     def known_precision(self, engine: str) -> str:
         """The precision as far as it is known without a device: a `Precision` to the letter, or `UNDECIDED`."""
+        if engine == "server":
+            return "the server's"
         if self.precision == "auto" and engine == "heads":
             return "float32"
         return UNDECIDED if self.precision in ("auto", "fastest") else self.precision
 
     def scorer_options(self) -> dict[str, Any]:
         """Keyword arguments of `open_scorer`, the model aside."""
+        if self.engine == "server":
+            return {
+                "engine": self.engine,
+                "server": self.server,
+                "one_prompt": self.one_prompt,
+                "requests": self.requests,
+            }
         return {
             "engine": self.engine,
             "device": self.device,

@@ -42,6 +42,7 @@ class _ScorerHolder:
         opener: Callable[..., Scorer] = open_scorer,
         **options: Any,
     ) -> None:
+        self._engine = engine
         self._open = functools.partial(opener, model, engine=engine, **options)
         self._reports = reports
 
@@ -96,17 +97,19 @@ class AnnotatePosts(_ScorerHolder):
 
     def __call__(self, table: pa.Table) -> pa.Table:
         tasks = select_tasks(self._task_names, self.scorer.card.tasks)
+        marked = self._engine == "server"
         given = table.drop_columns(["problem"]) if "problem" in table.column_names else table
-        columns = self._columns(table, questions_for("", tasks))
+        columns = self._columns(table, questions_for("", tasks), marked=marked)
         self._report(table.num_rows)
-        return pa.table([*given.columns, *columns], schema=pa.schema([*given.schema, *answer_fields(tasks)]))
+        fields = answer_fields(tasks, marked=marked)
+        return pa.table([*given.columns, *columns], schema=pa.schema([*given.schema, *fields]))
 
-    def _columns(self, table: pa.Table, questions: list[Question]) -> list[pa.Array]:
+    def _columns(self, table: pa.Table, questions: list[Question], *, marked: bool) -> list[pa.Array]:
         """The answer columns of a table's rows."""
         texts = [text or "" for text in table["text"].to_pylist()]
         problems = table["problem"].to_pylist() if "problem" in table.column_names else [None] * len(texts)
         good = [n for n, problem in enumerate(problems) if not problem]
-        columns = _scored(self.scorer, [texts[n] for n in good], questions)
+        columns = _scored(self.scorer, [texts[n] for n in good], questions, marked=marked)
         if len(good) == len(texts):
             return columns
         # The others stand between them: null, with their problem as the error of each question and of the row.
@@ -115,14 +118,14 @@ class AnnotatePosts(_ScorerHolder):
             places[n] = i
         columns = [column.take(pa.array(places, pa.int64())) for column in columns]
         why = pa.array(problems, pa.string())
-        for i in (*range(3, len(columns) - 2, 4), len(columns) - 1):
+        for i in (*range(3, len(columns) - 2, 5 if marked else 4), len(columns) - 1):
             columns[i] = pc.coalesce(columns[i], why)
         columns[-2] = pc.fill_null(columns[-2], False)
         return columns
 
 
-def _scored(scorer: Scorer, texts: Sequence[str], questions: Sequence[Question]) -> list[pa.Array]:
-    """Four columns per question, and `truncated` and `error`."""
+def _scored(scorer: Scorer, texts: Sequence[str], questions: Sequence[Question], *, marked: bool) -> list[pa.Array]:
+    """The columns of `answer_fields`."""
     if isinstance(scorer, ArrayScorer):
         found = scorer.score_posts(texts, questions)
         count = len(texts)
@@ -138,6 +141,8 @@ def _scored(scorer: Scorer, texts: Sequence[str], questions: Sequence[Question])
     columns = []
     for i, question in enumerate(questions):
         columns += _answer_arrays(question.task, [row[i] for row in rows])
+        if marked:
+            columns.append(pa.array([row[i].distribution for row in rows], pa.string()))
     return [
         *columns,
         pa.array([any(a.truncated for a in row) for row in rows], pa.bool_()),
@@ -210,20 +215,21 @@ def _struct(kind: pa.DataType, values_NK: Floats, failed_N: NDArray[np.bool_] | 
     return pa.StructArray.from_arrays(arrays, fields=list(kind), mask=nulls)
 
 
-def output_schema(tasks: tuple[Task, ...], carried: Sequence[pa.Field] = ()) -> pa.Schema:
+def output_schema(tasks: tuple[Task, ...], carried: Sequence[pa.Field] = (), *, marked: bool = False) -> pa.Schema:
     """The columns of an annotated corpus: `id`, `text`, the carried ones, four a question, `truncated`, `error`.
 
     A question's column is its task and emotion in snake case, `ei_reg_joy`. Beside it stand, of a regression, `_std`
     (standard deviation, in the task's range), of others `_probabilities` (a struct with a field a class or label; of
     a label set each label's own), and of all `_confidence` (the probability of the answer, 0..1) and `_error` (null
-    where there is a value). The generate engine knows neither `_std` nor `_probabilities`: they are null. `truncated`
+    where there is a value), and if they are `marked`, as those of the server engine are, `_distribution`: `exact`,
+    `truncated` or `unknown`. The generate engine knows neither `_std` nor `_probabilities`: they are null. `truncated`
     says that the post was cut at the model's limit, `error` is the first error of its questions.
     """
     own = [pa.field("id", pa.string(), nullable=False), pa.field("text", pa.string())]
-    return pa.schema([*own, *carried, *answer_fields(tasks)])
+    return pa.schema([*own, *carried, *answer_fields(tasks, marked=marked)])
 
 
-def answer_fields(tasks: tuple[Task, ...]) -> list[pa.Field]:
+def answer_fields(tasks: tuple[Task, ...], *, marked: bool = False) -> list[pa.Field]:
     """What annotation adds to a row."""
     fields = []
     for question in questions_for("", tasks):
@@ -238,6 +244,7 @@ def answer_fields(tasks: tuple[Task, ...]) -> list[pa.Field]:
             more,
             pa.field(f"{name}_confidence", pa.float32()),
             pa.field(f"{name}_error", pa.string()),
+            *([pa.field(f"{name}_distribution", pa.string())] if marked else []),
         ]
     return [*fields, pa.field("truncated", pa.bool_(), nullable=False), pa.field("error", pa.string())]
 

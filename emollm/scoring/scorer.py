@@ -9,7 +9,7 @@ from emollm.core.answers import Answer
 from emollm.core.card import AffectCard
 from emollm.core.prompts import Question
 
-Engine = Literal["auto", "constrained", "generate", "heads"]
+Engine = Literal["auto", "constrained", "generate", "heads", "server"]
 Precision = Literal["auto", "fastest", "float32", "tf32", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda"]
 UNDECIDED = "undecided"

@@ -53,6 +53,12 @@ class ServeConfig(ScorerConfig):
         return self.http_replicas or (copies if self.gpus_per_replica else math.ceil(copies / 8))
 
     @model_validator(mode="after")
+    def _has_a_model_of_its_own(self) -> ServeConfig:
+        if self.engine == "server":
+            raise ValueError("--engine server is for annotation and evaluation: the endpoint serves a model of its own")
+        return self
+
+    @model_validator(mode="after")
     def _replicas_ascend(self) -> ServeConfig:
         if self.max_replicas is not None and self.max_replicas < self.replicas:
             raise ValueError(f"--max-replicas {self.max_replicas} is less than --replicas {self.replicas}")

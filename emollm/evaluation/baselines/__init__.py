@@ -3,6 +3,5 @@
 constant.py    the best answer that reads nothing
 polarity.py    one number per text (VADER, TextBlob, a word list) as the answer to every task of valence
 lexicon.py     a user's own emotion word list
-chat.py        a question as chat messages, and a reply as an answer
-endpoint.py    any OpenAI-compatible server: concurrency, retries, cache, cost
+endpoint.py    a model behind any OpenAI-compatible server
 """

@@ -154,8 +154,10 @@ def _cost(measured: Measured) -> list[str]:
     other: Sequence[str] = [
         f"{facts['actors']} actors" if facts.get("actors") else "",
         "calibrated" if facts.get("calibrated") else "",
+        str(facts.get("asked") or ""),
         f"{facts['requests']:,} requests, {facts['retried']:,} again" if "requests" in facts else "",
-        f"cost {facts['cost']:.2f} (estimated {facts['estimated_cost']:.2f})" if "cost" in facts else "",
+        f"cost {facts['cost']:.2f} (estimated {facts['estimated_cost']:.2f})" if facts.get("cost") else "",
+        ", ".join(f"{count:,} distributions {mark}" for mark, count in (facts.get("distributions") or {}).items()),
     ]
     return [
         measured.system.name,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
 from emollm.core.answers import Answer, from_unit
 from emollm.core.tasks import Task, Value
+from emollm.scoring.arrays import Floats
 from emollm.scoring.constrained.search import TrieSearch
 
 _NEAR = 0.1
@@ -25,12 +27,17 @@ def closed_answer(search: TrieSearch[Value], task: Task) -> Answer:
         for leaf in item.node.below():
             assert leaf.answer is not None
             mass[leaf.answer] += math.exp(item.log_p - reference) / item.node.count
+    return closed_outcome(task, mass, mode=search.greedy.answer if search.greedy else None, reference=reference)
+
+
+def closed_outcome(task: Task, mass: Mapping[Value, float], *, mode: Value | None, reference: float) -> Answer:
+    """The answer of a class or label from the mass of each, which is relative to the log-probability `reference`."""
     total = sum(mass.values())
-    probabilities = {value: m / total for value, m in mass.items()}
+    probabilities = {value: mass[value] / total for value in task.answer_values}
     value = max(probabilities, key=lambda v: probabilities[v])
     return Answer(
         value=value,
-        mode=search.greedy.answer if search.greedy else None,
+        mode=mode,
         confidence=probabilities[value],
         probabilities={str(v): p for v, p in probabilities.items()},
         valid_mass=_valid_mass(total, reference),
@@ -46,8 +53,13 @@ def decimal_answer(search: TrieSearch[float], task: Task) -> Answer:
     for item in search.open:
         low, high = round(item.node.low * 1000), round(item.node.high * 1000)
         mass_N[low : high + 1] += math.exp(item.log_p - reference) / (high + 1 - low)
+    return decimal_outcome(task, mass_N, mode_unit=search.greedy.answer if search.greedy else None, reference=reference)
+
+
+def decimal_outcome(task: Task, mass_N: Floats, *, mode_unit: float | None, reference: float) -> Answer:
+    """The answer of a regression from the mass of each thousandth of 0..1, relative as for `closed_outcome`."""
     total = float(mass_N.sum())
-    mass_N /= total
+    mass_N = mass_N / total
     numbers_N = np.arange(1001) / 1000
     unit = float(mass_N @ numbers_N)
     std = math.sqrt(float(mass_N @ (numbers_N - unit) ** 2))
@@ -56,7 +68,7 @@ def decimal_answer(search: TrieSearch[float], task: Task) -> Answer:
     return Answer(
         value=from_unit(task, unit),
         unit=unit,
-        mode=from_unit(task, search.greedy.answer) if search.greedy else None,
+        mode=None if mode_unit is None else from_unit(task, mode_unit),
         std=std * (task.high - task.low),
         confidence=float(mass_N[np.abs(numbers_N - unit) <= _NEAR].sum()),
         probabilities={**tenths, "1": float(mass_N[1000])},

@@ -1,0 +1,216 @@
+"""A model directory behind a real vLLM, against the constrained engine: python benchmarks/server.py --model DIR
+
+`compare` asks the same questions through `emollm serve-llm` and through the constrained engine in float32, and tells
+how far the answers lie apart, by how much of their distribution is known. `kill` annotates posts through the server,
+kills it in the middle with SIGKILL, starts it again, and verifies the output. `make vllm` makes vLLM's environment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emollm.core.answers import Answer
+from emollm.core.prompts import Question, questions_for
+from emollm.core.tasks import Kind, select_tasks
+from emollm.data.files.columns import Columns, Notes
+from emollm.data.files.inputs import find_files
+from emollm.data.files.readers import read_rows
+from emollm.scoring.open import open_scorer
+from emollm.scoring.server.engine import ServerScorer
+from emollm.scoring.server.options import RequestOptions
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").strip())
+    parser.add_argument("--model", required=True, help="model directory that writes answers")
+    parser.add_argument("--posts", required=True, help="file of posts, as emollm annotate reads it")
+    parser.add_argument("--parts", nargs="+", choices=("compare", "kill"), default=["compare", "kill"])
+    parser.add_argument("--questions", type=int, default=500)
+    parser.add_argument("--kill-posts", type=int, default=120, help="posts of the part that kills, one question each")
+    parser.add_argument("--in-flight", type=int, default=16)
+    parser.add_argument("--dtype", default="float32", help="of vLLM")
+    parser.add_argument("--threads", type=int, default=1, help="of vLLM, and of the constrained engine")
+    args = parser.parse_args()
+    if "compare" in args.parts:
+        compare(args)
+    if "kill" in args.parts:
+        kill(args)
+
+
+@contextlib.contextmanager
+def vllm(args: argparse.Namespace, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """`emollm serve-llm` until it answers; ended with the block."""
+    command = [
+        sys.executable,
+        "-m",
+        "emollm",
+        "serve-llm",
+        args.model,
+        "--gpus",
+        "0",
+        "--port",
+        str(port),
+        "--",
+        "--dtype",
+    ]
+    threads = {"OMP_NUM_THREADS": str(args.threads), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    started = time.monotonic()
+    with tempfile.NamedTemporaryFile(suffix=".log") as log:
+        server = subprocess.Popen(
+            [*command, args.dtype, "--enforce-eager"], env={**os.environ, **threads}, stdout=log, stderr=log,
+            start_new_session=True,
+        )  # fmt: skip
+        try:
+            while not _answers(port):
+                if server.poll() is not None:
+                    raise SystemExit(f"vLLM ended with {server.returncode}:\n{Path(log.name).read_text()[-3000:]}")
+                time.sleep(1)
+            print(f"vLLM answers after {time.monotonic() - started:.0f} s", flush=True)
+            yield server
+        finally:
+            _end(server, signal.SIGTERM)
+
+
+def _end(server: subprocess.Popen[bytes], how: signal.Signals) -> None:
+    """The server and the processes that it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(server.pid, how)
+    try:
+        server.wait(60)
+    except subprocess.TimeoutExpired:
+        os.killpg(server.pid, signal.SIGKILL)
+
+
+def _answers(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=2):
+            return True
+    except OSError:
+        return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def read_posts(path: str, count: int) -> list[str]:
+    source, files = find_files(path)
+    texts: list[str] = []
+    for table in read_rows(source, files[0], Columns(id=None, text="text"), Notes()):
+        texts += [text for text in table["text"].to_pylist() if text and text.strip()]
+        if len(texts) >= count:
+            break
+    return texts[:count]
+
+
+def compare(args: argparse.Namespace) -> None:
+    tasks = select_tasks(["EI-reg", "EI-oc", "V-reg", "V-oc", "E-c"])
+    profile = questions_for("", tasks)
+    texts = read_posts(args.posts, -(-args.questions // len(profile)))
+    questions = [Question(q.task, text, q.emotion) for text in texts for q in profile][: args.questions]
+    port = _free_port()
+    with vllm(args, port):
+        options = RequestOptions(reuse=False, in_flight=args.in_flight, timeout_s=600)
+        served = open_scorer(args.model, server=f"http://127.0.0.1:{port}/v1", requests=options)
+        assert isinstance(served, ServerScorer)
+        served.score(questions[:11])  # whatever is compiled or cached at first
+        started, tokens = time.monotonic(), served.usage.prompt_tokens
+        theirs = served.score(questions)
+        seconds = time.monotonic() - started
+        _say_speed("vLLM", questions, seconds)
+        print(f"prompt tokens: {served.usage.prompt_tokens - tokens:,}; repaired: {served.usage.repaired}")
+    scorer = open_scorer(args.model, engine="constrained", precision="float32", num_threads=args.threads)
+    started = time.monotonic()
+    ours = scorer.score(questions)
+    _say_speed("constrained", questions, time.monotonic() - started)
+    _say_differences(questions, ours, theirs)
+
+
+def _say_speed(name: str, questions: Sequence[Question], seconds: float) -> None:
+    print(f"{name}: {len(questions)} prompts in {seconds:.0f} s, {len(questions) / seconds:.1f} prompts/s", flush=True)
+
+
+def _say_differences(questions: Sequence[Question], ours: Sequence[Answer], theirs: Sequence[Answer]) -> None:
+    print(
+        "| task | distribution | answers | value: mean, largest difference | probabilities: mean, largest | changed |"
+    )
+    print("|---|---|---|---|---|---|")
+    for name in dict.fromkeys(q.task.name for q in questions):
+        mine = [(q, a, b) for q, a, b in zip(questions, ours, theirs, strict=True) if q.task.name == name]
+        for mark in ("exact", "truncated", "unknown"):
+            rows = [(q, a, b) for q, a, b in mine if b.distribution == mark]
+            if rows:
+                print(
+                    f"| {name} | {mark} | {len(rows)} | {_values(rows)} | {_probabilities(rows)} | {_changed(rows)} |"
+                )
+    errors = [b.error for b in theirs if b.error]
+    print(f"errors: {len(errors)} {errors[:2]}")
+
+
+def _values(rows: Sequence[tuple[Question, Answer, Answer]]) -> str:
+    if rows[0][0].task.kind is not Kind.REGRESSION:
+        return ""
+    apart = np.abs([(a.unit or 0.0) - (b.unit or 0.0) for _, a, b in rows])
+    return f"{apart.mean():.4f}, {apart.max():.4f}"
+
+
+def _probabilities(rows: Sequence[tuple[Question, Answer, Answer]]) -> str:
+    apart = np.array([abs(p - b.probabilities[name]) for _, a, b in rows for name, p in a.probabilities.items()])
+    return f"{apart.mean():.4f}, {apart.max():.4f}"
+
+
+def _changed(rows: Sequence[tuple[Question, Answer, Answer]]) -> str:
+    regression = rows[0][0].task.kind is Kind.REGRESSION
+    changed = sum(a.mode != b.mode if regression else a.value != b.value for _, a, b in rows)
+    return f"{changed} of {len(rows)}{' (what is written)' if regression else ''}"
+
+
+def kill(args: argparse.Namespace) -> None:
+    """A job whose server is killed with SIGKILL in the middle and started again half a minute later."""
+    port = _free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        posts = Path(folder) / "posts.jsonl"
+        texts = read_posts(args.posts, args.kill_posts)
+        posts.write_text("".join(json.dumps({"id": str(n), "text": t}) + "\n" for n, t in enumerate(texts)))
+        out = Path(folder) / "out"
+        job = [sys.executable, "-m", "emollm", "annotate", "--input", str(posts), "--out", str(out), "--tasks", "V-oc"]
+        job += ["--model", args.model, "--server", f"http://127.0.0.1:{port}/v1", "--block-posts", "16", "--batch-size"]
+        job += ["8", "--requests.in-flight", "4", "--requests.cache", str(Path(folder) / "cache")]
+        job += ["--requests.patience-s", "900", "--cluster.num-workers", "1"]
+        with vllm(args, port) as server:
+            running = subprocess.Popen(job, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            commits = out / "_unfinished" / "commits"
+            while running.poll() is None and len(_committed(commits)) < 2:
+                time.sleep(0.1)
+            print(f"killed with {len(_committed(commits))} blocks committed of {-(-len(texts) // 16)}", flush=True)
+            _end(server, signal.SIGKILL)
+        time.sleep(30)
+        with vllm(args, port):
+            told, _ = running.communicate()
+        print(told[-1200:])
+        subprocess.run([sys.executable, "-m", "emollm.annotation", "verify", str(out)], check=True)
+
+
+def _committed(folder: Path) -> list[Any]:
+    return [file for file in folder.glob("*.parquet") if not file.name.endswith(".pending.parquet")]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""What a job that asks inference servers looks at before it starts: what they can do, and what it will cost."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from emollm.annotation.stage import Corpus, read_staged
+from emollm.core.errors import ConfigError
+from emollm.core.options import with_values
+from emollm.core.prompts import Question, questions_for
+from emollm.scoring.server.detect import Detected, detect
+from emollm.scoring.server.engine import ServerScorer
+
+if TYPE_CHECKING:
+    from emollm.annotation.job import Job
+
+_SAMPLE_POSTS = 200
+
+
+def look_at_servers(job: Job) -> Detected:
+    """Find out what they can do, and say so on stderr. Raises ConfigError if one cannot be asked."""
+    config = job.config
+    found = detect(config.server, config.model, config.requests, one_prompt=config.one_prompt)
+    print(f"server: {found.told()}", file=sys.stderr, flush=True)
+    return found
+
+
+def check_cost(job: Job, corpus: Corpus, left: int) -> None:
+    """Say what the `left` posts will take, by a sample of them. Raises ConfigError if it is above the cap."""
+    config, requests = job.config, job.config.requests
+    sample = read_staged(job.output.filesystem, job.output.posts, corpus, 0, min(_SAMPLE_POSTS, corpus.posts))
+    texts = [text for text in sample["text"].to_pylist() if text and text.strip()]
+    if not texts:
+        return
+    scorer = ServerScorer(config.model, **_asked(job), requests=with_values(requests, reuse=False))
+    questions = [Question(q.task, text, q.emotion) for text in texts for q in questions_for("", job.tasks)]
+    found = scorer.estimate(questions)
+    count, prompt, reply = (round(number * left / len(texts)) for number in found)
+    cost = requests.cost(prompt, reply)
+    print(
+        f"estimated: {count:,} requests, {prompt:,} prompt tokens, {reply:,} reply tokens"
+        + (f", cost {cost:,.2f}" if cost else ""),
+        file=sys.stderr,
+        flush=True,
+    )
+    if requests.max_cost is not None and cost > requests.max_cost:
+        raise ConfigError(
+            f"the cost of {left:,} posts is estimated at {cost:,.2f}, above --requests.max-cost {requests.max_cost:g}; "
+            "annotate fewer with --max-posts, or raise it"
+        )
+
+
+def scorer_options(job: Job) -> dict[str, Any]:
+    """For the actors: each has its share of what may be under way."""
+    config = job.config
+    actors = config.max_workers or config.cluster.num_workers
+    share = with_values(config.requests, in_flight=max(1, config.requests.in_flight // actors))
+    return {**_asked(job), "requests": share}
+
+
+def _asked(job: Job) -> dict[str, Any]:
+    return {"server": job.config.server, "one_prompt": job.config.one_prompt, "detected": job.detected}

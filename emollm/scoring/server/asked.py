@@ -1,0 +1,173 @@
+"""Questions to requests: prompts as a model directory was trained on them, or messages of a chat."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from emollm.core.card import AffectCard
+from emollm.core.encoding import PromptEncoder
+from emollm.core.prompts import Pieces, Question, column_name, fill_template, render
+from emollm.core.tasks import Task
+from emollm.scoring.server.forms import in_words, json_in_words, longest, structured
+from emollm.scoring.server.usage import CHARACTERS_PER_TOKEN, estimate_tokens
+
+Messages = list[dict[str, str]]
+
+ANSWER = "answer"
+"""The property of a JSON reply that holds the answer to a single question."""
+_CHARACTERS_PER_TOKEN = 8
+"""A chat model's tokenizer is not here, so a post is cut by characters: at `max_post_tokens` times so many."""
+_CONTROL = re.compile(r"<(?=\||/?s>|(?:start|end)_of_turn>|[be]os>)|\[(?=/?INST\])")
+"""Where the control tokens of chat models begin: in a post they are text, and must not end its message."""
+_EXTRA_TOKENS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request: what is sent, and what its reply answers."""
+
+    questions: tuple[Question, ...]
+    """More than one where one prompt asks them all; they are of the same text."""
+    body: dict[str, Any]
+    """`messages`, or `prompt`, with the structured output; sampling and the model's name are added when it is sent."""
+    names: tuple[str, ...]
+    """The properties of a JSON reply, one per question; empty where the reply is the answer string itself."""
+    max_tokens: int
+    truncated: bool
+    """Whether the post was cut."""
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Estimated, if the prompt is not sent as token ids."""
+        if "messages" in self.body:
+            return estimate_tokens(message["content"] for message in self.body["messages"])
+        return len(self.body["prompt"])
+
+    @property
+    def reply_tokens(self) -> int:
+        """Estimated."""
+        return self.max_tokens // CHARACTERS_PER_TOKEN
+
+    def key(self, model: str) -> bytes:
+        """The content address of its answers; `model` tells the model and how it is asked."""
+        return hashlib.sha256(json.dumps([model, self.body], sort_keys=True).encode()).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Prompter:
+    """Makes the requests of a model's questions."""
+
+    card: AffectCard
+    encoder: PromptEncoder | None
+    """Of a model directory, whose prompts are sent as token ids, so that nothing in a post becomes a special token.
+    None: chat."""
+    structure: str
+    """The kind of structured output to ask for, `none` for none."""
+    one_prompt: bool = False
+
+    def requests(self, questions: Sequence[Question]) -> list[tuple[list[int], Asked]]:
+        """The requests with the places of their questions, in an order that lets servers reuse prompt beginnings.
+
+        All posts of an instruction come together, and the questions of a post within.
+        """
+        if self.one_prompt:
+            by_text: dict[str, list[int]] = {}
+            for n, question in enumerate(questions):
+                by_text.setdefault(question.text, []).append(n)
+            groups = list(by_text.values())
+            return [(places, self._chat([questions[n] for n in places])) for places in groups]
+        order = sorted(range(len(questions)), key=lambda n: _beginning(questions[n]))
+        if self.encoder is None:
+            return [([n], self._chat([questions[n]])) for n in order]
+        prompts = self.encoder.prompts([render(questions[n]) for n in order])
+        return [
+            (
+                [n],
+                Asked(
+                    (questions[n],),
+                    {"prompt": prompt.ids, **structured(self.structure, [questions[n]], [ANSWER])},
+                    (ANSWER,) if self.structure == "json_schema" else (),
+                    longest(questions[n], as_json=self.structure == "json_schema") + _EXTRA_TOKENS,
+                    prompt.truncated,
+                ),
+            )
+            for n, prompt in zip(order, prompts, strict=True)
+        ]
+
+    def _chat(self, questions: Sequence[Question]) -> Asked:
+        as_json = self.one_prompt or self.structure == "json_schema"
+        text, truncated = _as_data(questions[0].text, self.card.max_post_tokens * _CHARACTERS_PER_TOKEN)
+        names = tuple(column_name(q) for q in questions) if self.one_prompt else (ANSWER,) if as_json else ()
+        said = _profile(questions, names, text) if self.one_prompt else _single(questions[0], text, as_json=as_json)
+        # One schema holds the answers to many questions; the other kinds of structured output are of one.
+        kind = self.structure if self.structure == "json_schema" or not self.one_prompt else "none"
+        most = sum(
+            longest(q, as_json=as_json) + len(name) + 8 for q, name in zip(questions, names or [""], strict=True)
+        )
+        return Asked(
+            tuple(questions),
+            {"messages": said, **structured(kind, questions, names)},
+            names,
+            most + _EXTRA_TOKENS,
+            truncated,
+        )
+
+
+def _beginning(question: Question) -> tuple[str, str]:
+    pieces = render(question)
+    return pieces.prefix, pieces.post
+
+
+def repair(asked: Asked, reply: str) -> dict[str, Any]:
+    """The body of a second try after a reply that was no valid answer: told so in a chat, drawn anew otherwise."""
+    if "messages" not in asked.body:
+        return {**asked.body, "temperature": 0.5, "seed": 1}
+    wanted = (
+        "a JSON object with exactly the properties that were named" if asked.names else in_words(asked.questions[0])
+    )
+    more = [
+        {"role": "assistant", "content": reply[:1000]},
+        {"role": "user", "content": f"This is not a valid answer. Reply with {wanted}, and with nothing else."},
+    ]
+    return {**asked.body, "messages": [*asked.body["messages"], *more]}
+
+
+def _as_data(text: str, most: int) -> tuple[str, bool]:
+    """The post without what a chat template could take for its own marks, cut; and whether it was cut."""
+    clean = _CONTROL.sub(lambda found: f"{found[0]} ", text.encode("utf-8", "replace").decode("utf-8"))
+    return clean[:most], len(clean) > most
+
+
+def _single(question: Question, text: str, *, as_json: bool) -> Messages:
+    """The instruction of the protocol, in the wording that spells out classes or labels, and the form of the answer."""
+    pieces: Pieces = render(Question(question.task, text, question.emotion), _wording(question.task))
+    if as_json:
+        form = f'Reply with a JSON object {{"{ANSWER}": X}}, where X is {json_in_words(question)}.'
+    else:
+        form = f"Reply with {in_words(question)}, and with nothing else."
+    return [{"role": "system", "content": form}, {"role": "user", "content": pieces.text}]
+
+
+def _profile(questions: Sequence[Question], names: Sequence[str], text: str) -> Messages:
+    """All questions of a post at once; what is the same for all posts comes first."""
+    lines = [
+        f'"{name}": {fill_template(q.task, _wording(q.task))}'
+        f"{f' Emotion E: {q.emotion}.' if q.emotion else ''} The value is {json_in_words(q)}."
+        for name, q in zip(names, questions, strict=True)
+    ]
+    system = "Answer these questions about a text with a JSON object that has one property per question.\n" + "\n".join(
+        lines
+    )
+    return [
+        {"role": "system", "content": system},
+        {"role": "user", "content": f"{questions[0].task.text_name}: {text}"},
+    ]
+
+
+def _wording(task: Task) -> str:
+    return next((t for t in task.templates if "{classes}" in t or "{labels}" in t), task.templates[0])

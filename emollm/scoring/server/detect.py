@@ -1,0 +1,208 @@
+"""What a server can do, found by asking it: the model's name, structured output, log-probabilities.
+
+Servers ignore options that they do not know, so structured output counts only if a reply obeys a form that no model
+would write by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Coroutine, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from emollm.core.bases import bundled
+from emollm.core.card import CARD_FILE
+from emollm.core.digest import model_digest
+from emollm.core.errors import ConfigError, ModelError
+from emollm.core.prompts import Question
+from emollm.core.tasks import Kind, Task
+from emollm.scoring.server.asked import ANSWER
+from emollm.scoring.server.client import RequestError, Servers
+from emollm.scoring.server.forms import structured
+from emollm.scoring.server.options import RequestOptions
+from emollm.scoring.server.usage import Usage
+from emollm.scoring.server.wire import PATHS, read_response
+
+T = TypeVar("T")
+
+STRUCTURES = ("structured_outputs", "json_schema", "guided", "regex", "grammar")
+"""Kinds of structured output in the order in which they are tried: vLLM, response_format of OpenAI and many others,
+older vLLM, SGLang, llama.cpp. Patterns and grammars give shorter replies than JSON."""
+
+_PROBE = Question(
+    Task(
+        name="probe", kind=Kind.SINGLE_LABEL, title="", source="", metric="accuracy", labels=("zq7", "zq8"),
+        question="Answer: ", templates=("Say hello.",),
+    ),
+    "hello",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detected:
+    """How a model behind servers is asked."""
+
+    model: str
+    """The name that requests carry."""
+    api: Literal["chat", "completions"]
+    structure: str
+    """One of `STRUCTURES`, or `none`: replies are parsed strictly and asked for once more."""
+    logprobs: int
+    """Alternatives per token that the server tells; 0: none."""
+    limit_name: str = "max_tokens"
+    """Of the option that limits a reply; newer hosted models have another."""
+    with_temperature: bool = True
+    """Whether temperature 0 may be asked for."""
+    facts: str = ""
+    """What the server says of the model, and the digest of its folder: part of the content address of answers."""
+
+    def told(self) -> str:
+        structure = "no structured output: strict parsing" if self.structure == "none" else f"{self.structure}"
+        logprobs = f"{self.logprobs} log-probabilities per token" if self.logprobs else "no log-probabilities"
+        return f"{self.model}: {self.api}, {structure}, {logprobs}"
+
+    def sampling(self, max_tokens: int) -> dict[str, Any]:
+        """What every request says beside what it asks."""
+        body: dict[str, Any] = {"model": self.model, self.limit_name: max_tokens}
+        if self.with_temperature:
+            body["temperature"] = 0
+        if self.logprobs:
+            chat = {"logprobs": True, "top_logprobs": self.logprobs}
+            # As ids vLLM's tokens can be told apart and spelled exactly; other servers do not know the option.
+            completions = {"logprobs": self.logprobs, "return_tokens_as_token_ids": True}
+            body |= chat if self.api == "chat" else completions
+        return body
+
+    def address(self) -> str:
+        """What beside a request's body decides its answers."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+def is_directory(model: str) -> bool:
+    """Whether a model of --engine server is a model directory of ours, and not only the server's name of a model."""
+    return (Path(model) / CARD_FILE).is_file()
+
+
+def detect(servers: Sequence[str], model: str, options: RequestOptions, *, one_prompt: bool = False) -> Detected:
+    """Ask the servers what they can do; `model` is a model directory, or the name that the servers know a model by.
+
+    Raises ConfigError if a server cannot be asked so: wrong address, key or name.
+    """
+    api = options.api if options.api != "auto" else "completions" if is_directory(model) and not one_prompt else "chat"
+    if api == "completions" and not is_directory(model):
+        raise ConfigError(f"--requests.api completions needs a model directory as --model, and {model!r} is none")
+    if one_prompt and api == "completions":
+        raise ConfigError("--one-prompt asks by chat: give --requests.api chat, or leave --one-prompt out")
+    # A server that is not there at the start is a mistake to tell at once.
+    quick = options.model_copy(update={"patience_s": 0.0, "retries": min(options.retries, 3)})
+    return asyncio_run(_detect(servers, model, api, quick))
+
+
+def asyncio_run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run it to its end, in a thread of its own: notebooks have a loop in this one."""
+    import concurrent.futures
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
+
+
+async def _detect(urls: Sequence[str], model: str, api: Any, options: RequestOptions) -> Detected:
+    async with Servers(urls, options, Usage()) as servers:
+        try:
+            entries = [await _entry(servers, url.rstrip("/"), model) for url in urls]
+            facts = json.dumps([entries[0][1], model_digest(model) if is_directory(model) else ""], sort_keys=True)
+            found = Detected(
+                model=entries[0][0], api=api, structure="none", logprobs=options.logprobs, facts=facts
+            )  # fmt: skip
+            found = await _accepted(servers, found)
+            for structure in STRUCTURES:
+                if await _obeys(servers, found, structure):
+                    return replace(found, structure=structure)
+        except RequestError as failed:
+            raise ConfigError(
+                f"{', '.join(urls)} does not answer for {model!r}: {failed.reason}; check --server, --model and "
+                f"${options.key_variable}"
+            ) from None
+    return found
+
+
+async def _entry(servers: Servers, url: str, model: str) -> tuple[str, dict[str, Any]]:
+    """The name, and what else a server's list of models says of a model; one without a list knows it by its name."""
+    name = Path(model).resolve().name if is_directory(model) else model
+    try:
+        listed = (await servers.once(url, "/models", None)).get("data")
+    except RequestError as failed:
+        if failed.status not in (404, 405, 501):
+            raise
+        return name, {}
+    entries = {str(e["id"]): e for e in listed if isinstance(e, dict) and "id" in e} if isinstance(listed, list) else {}
+    for known in (model, name):
+        if known in entries or not entries:
+            # Not `created`: some servers put the time of the request there.
+            kept = {k: v for k, v in entries.get(known, {}).items() if k in ("id", "root", "parent", "meta")}
+            return (known if entries else name), kept
+    raise ConfigError(f"{url} has no model {name!r}; it has: {', '.join(entries)[:300]}")
+
+
+async def _accepted(servers: Servers, found: Detected) -> Detected:
+    """With what the server refuses left out or renamed."""
+    for _ in range(5):
+        try:
+            reply = read_response(found.api, await _probe(servers, found, "none"))
+        except RequestError as failed:
+            if not failed.is_refusal:
+                raise
+            changed = _changed(found, failed.reason)
+            if changed == found:
+                raise
+            found = changed
+        else:
+            told = [len(token.alternatives) for token in reply.tokens or ()]
+            return replace(found, logprobs=min(found.logprobs, max(told, default=0)))
+    raise RequestError("it refuses every form of a request that is known")
+
+
+def _changed(found: Detected, reason: str) -> Detected:
+    if "max_completion_tokens" in reason:
+        return replace(found, limit_name="max_completion_tokens")
+    if "temperature" in reason:
+        return replace(found, with_temperature=False)
+    # Whatever else it may be: log-probabilities are what servers refuse most.
+    return replace(found, logprobs=5 if found.logprobs > 5 else 0)
+
+
+async def _obeys(servers: Servers, found: Detected, structure: str) -> bool:
+    try:
+        text = read_response(found.api, await _probe(servers, found, structure)).text
+    except RequestError as failed:
+        if failed.is_refusal or failed.status == 500:
+            return False
+        raise
+    if structure != "json_schema":
+        return text.strip() in _PROBE.task.labels
+    try:
+        return json.loads(text).get(ANSWER) in _PROBE.task.labels
+    except (ValueError, AttributeError):
+        return False
+
+
+async def _probe(servers: Servers, found: Detected, structure: str) -> dict[str, Any]:
+    words = "Say hello in JSON." if structure == "json_schema" else "Say hello."
+    said = {"messages": [{"role": "user", "content": words}]} if found.api == "chat" else {"prompt": words}
+    body = {**said, **found.sampling(24), **structured(structure, [_PROBE], [ANSWER])}
+    return await servers.post(PATHS[found.api], body)
+
+
+def check_model(model: str) -> None:
+    """Raise ConfigError or ModelError for what cannot be asked through a server."""
+    if bundled(model):
+        raise ConfigError("--engine server needs --model: the name that the server knows, or a model directory of ours")
+    if is_directory(model):
+        from emollm.core.card import read_card
+
+        card = read_card(Path(model))
+        if card.base.architecture != "decoder" or (card.heads and not card.heads.writes_answers):
+            raise ModelError(f"{model} does not write answers in words, so no inference server can answer for it")

@@ -1,0 +1,268 @@
+"""A server's reply to answers: values read strictly, and their distributions from the decisions along the reply.
+
+The distribution of an answer is marked: `exact` if less than `TOLERANCE` of the probability is unaccounted for,
+`truncated` if more lies in beginnings that were not followed or in tokens that the server did not tell, and `unknown`
+without log-probabilities.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from emollm.core.answers import INVALID_ANSWER, Answer, Distribution, answer_string, parse_answer, to_unit
+from emollm.core.prompts import Question
+from emollm.core.tasks import Kind, Task, Value
+from emollm.scoring.constrained.outcome import closed_outcome, decimal_outcome
+from emollm.scoring.server.asked import Asked
+from emollm.scoring.server.decisions import Branch, Decisions, Token, decisions
+
+TOLERANCE = 5e-4
+"""As the constrained engine's: largest share of the probability that an exact distribution may leave out."""
+
+_MARKUP = re.compile(r"(?<!\w)[*_`\"']+|[*_`\"']+(?!\w)")
+"""Around words: inside of them, as in very_happy, it is a label's own."""
+_THOUSANDTHS = [f"{n / 1000:.3f}" for n in range(1001)]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back for one request."""
+
+    text: str
+    tokens: tuple[Token, ...] | None
+    """None where the server told no log-probabilities."""
+    prompt_tokens: int
+    reply_tokens: int
+
+    def spelled(self) -> tuple[str, tuple[Token, ...] | None]:
+        """The text, and its tokens if they spell it: byte tokens of a letter cut in two do not.
+
+        A server may leave out the blank that the first token begins with.
+        """
+        whole = "".join(token.text for token in self.tokens or ())
+        if self.tokens is None or not whole.lstrip().startswith(self.text.strip()):
+            return self.text, None
+        return whole, self.tokens
+
+
+def read_reply(asked: Asked, reply: Reply) -> list[Answer]:
+    """One answer per question of the request; those that the reply does not give have INVALID_ANSWER and its text."""
+    answers = _read_json(asked, reply) if asked.names else [_read_plain(asked.questions[0], reply)]
+    return [replace(a, truncated=asked.truncated, text=reply.text[:200] if a.error else None) for a in answers]
+
+
+def read_value(task: Task, text: str) -> Value | None:
+    """A reply in words, read strictly: markup and the prompt's own last words may stand around an answer, nothing else.
+
+    Regressions are asked in 0..1 and mapped.
+    """
+    return parse_answer(task, bare(task, text))
+
+
+def bare(task: Task, text: str) -> str:
+    """The first line of a reply without markup and without the prompt's last words."""
+    line = _MARKUP.sub("", text.strip().partition("\n")[0]).strip()
+    return line.removeprefix(task.question.strip()).strip()
+
+
+def _read_plain(question: Question, reply: Reply) -> Answer:
+    task = question.task
+    value = read_value(task, reply.text)
+    text, tokens = reply.spelled()
+    written = bare(task, reply.text)
+    if value is None or tokens is None or written not in text:
+        return _only(task, value)
+    start = text.index(written)
+    return _with_distribution(question, value, decisions(tokens, start, start + len(written)))
+
+
+def _read_json(asked: Asked, reply: Reply) -> list[Answer]:
+    try:
+        text, tokens = reply.spelled()
+        found, places = _parse_object(text)
+    except ValueError:
+        return [Answer(value=None, error=INVALID_ANSWER)] * len(asked.questions)
+    answers = []
+    for question, name in zip(asked.questions, asked.names, strict=True):
+        raw = found.get(name)
+        if question.task.kind is Kind.LABEL_SET:
+            answers.append(_read_flags(question.task, raw, name, places, tokens))
+            continue
+        value = read_value(question.task, str(raw)) if isinstance(raw, str | int | float) else None
+        place = places.get((name,))
+        if value is None or tokens is None or place is None or not isinstance(raw, str):
+            answers.append(_only(question.task, value))
+        else:
+            answers.append(_with_distribution(question, value, decisions(tokens, *place, closing='"')))
+    return answers
+
+
+Place = tuple[int, int]
+
+
+def _parse_object(text: str) -> tuple[dict[str, Any], dict[tuple[str, ...], Place]]:
+    """The object, and where its values stand in the text by the path of their names. Raises ValueError.
+
+    Prose or a code fence around the object is not part of it.
+    """
+    start = text.index("{")
+    found, end = json.JSONDecoder().raw_decode(text, start)
+    places: dict[tuple[str, ...], Place] = {}
+    at = start
+    for name, value in found.items():
+        at = text.index(json.dumps(name), at) if json.dumps(name) in text[at:end] else end
+        for path, each in ((name, value),) if not isinstance(value, dict) else ((name, None), *value.items()):
+            if each is None:
+                at += len(json.dumps(name))
+                continue
+            inside = isinstance(value, dict)
+            if inside:
+                at = text.find(json.dumps(path), at)
+            at = text.find(":", at) + 1
+            at += len(text[at:]) - len(text[at:].lstrip())
+            quoted = text[at : at + 1] == '"'
+            stop = text.find('"', at + 1) if quoted else at + len(json.dumps(each))
+            places[(name, path) if inside else (name,)] = (at + quoted, stop)
+            at = stop
+    return found, places
+
+
+def _read_flags(
+    task: Task, raw: Any, name: str, places: dict[tuple[str, ...], Place], tokens: tuple[Token, ...] | None
+) -> Answer:
+    """A label set as an object that says true or false for each label."""
+    if not isinstance(raw, dict) or not all(isinstance(raw.get(label), bool) for label in task.labels):
+        # A model that is not held to the schema may list them.
+        listed = ", ".join(map(str, raw)) or str(task.no_label) if isinstance(raw, list) else str(raw)
+        return _only(task, parse_answer(task, listed) if isinstance(raw, str | list) else None)
+    value = tuple(label for label in task.labels if raw[label])
+    if tokens is None or not all((name, label) in places for label in task.labels):
+        return _only(task, value)
+    probabilities, sure, hidden = {}, 1.0, 0.0
+    for label in task.labels:
+        read = decisions(tokens, *places[name, label], closing=",} \n")
+        yes, no = (_mass_of(read, word) for word in ("true", "false"))
+        probabilities[label] = yes / (yes + no)
+        sure *= probabilities[label] if raw[label] else 1.0 - probabilities[label]
+        hidden = max(hidden, read.hidden / (yes + no))
+    # Each label's decision is read given those before it: the branches of other decisions were not followed.
+    mark = _mark(1.0 - sure + hidden)
+    return Answer(value=value, mode=value, confidence=sure, probabilities=probabilities, distribution=mark)
+
+
+def _mass_of(read: Decisions, word: str) -> float:
+    branches = [read.written, *read.others]
+    return sum(b.mass for b in branches if (b.text == word if b.ended else b.text and word.startswith(b.text)))
+
+
+def _only(task: Task, value: Value | None) -> Answer:
+    if value is None:
+        return Answer(value=None, error=INVALID_ANSWER)
+    unit = to_unit(task, value) if task.kind is Kind.REGRESSION and isinstance(value, float) else None
+    return Answer(value=value, unit=unit, mode=value, distribution="unknown")
+
+
+def _with_distribution(question: Question, value: Value, read: Decisions) -> Answer:
+    match question.task.kind:
+        case Kind.REGRESSION:
+            answer, unread = _decimal(question.task, value, read)
+        case Kind.LABEL_SET:
+            answer, unread = _label_set(question.task, value, read)
+        case _:
+            answer, unread = _closed(question, value, read)
+    total = answer.valid_mass or 1.0
+    return replace(answer, distribution=_mark((unread + read.hidden) / total))
+
+
+def _mark(unaccounted: float) -> Distribution:
+    """Of a distribution that leaves out this share of the probability."""
+    return "exact" if unaccounted <= TOLERANCE else "truncated"
+
+
+def _closed(question: Question, value: Value, read: Decisions) -> tuple[Answer, float]:
+    task = question.task
+    strings = {answer_string(task, each, question.emotion): each for each in task.answer_values}
+    mass, unread = dict.fromkeys(task.answer_values, 0.0), 0.0
+    mass[value] += read.written.mass
+    for branch in read.others:
+        fits = [each for text, each in strings.items() if _leads_to(branch, text)]
+        unread += branch.mass if len(fits) > 1 else 0.0
+        for each in fits:
+            mass[each] += branch.mass / len(fits)
+    return closed_outcome(task, mass, mode=value, reference=0.0), unread
+
+
+def _leads_to(branch: Branch, text: str) -> bool:
+    # The class alone, "2", is an answer as well.
+    if branch.ended:
+        return branch.text.strip() in (text, text.partition(":")[0])
+    return bool(branch.text.strip()) and text.startswith(branch.text.lstrip())
+
+
+def _decimal(task: Task, value: Value, read: Decisions) -> tuple[Answer, float]:
+    mass_N, unread = np.zeros(1001), 0.0
+    assert isinstance(value, float | int)
+    mass_N[round(to_unit(task, value) * 1000)] += read.written.mass
+    for branch in read.others:
+        text = branch.text.strip()
+        if branch.ended:
+            unit = parse_answer(task, text)
+            if isinstance(unit, float):
+                mass_N[round(to_unit(task, unit) * 1000)] += branch.mass
+            continue
+        below = [n for n, spelled in enumerate(_THOUSANDTHS) if text and spelled.startswith(text)]
+        if below:
+            mass_N[below] += branch.mass / len(below)
+            # An unread third place moves the expectation by less than a hundredth of its mass.
+            unread += branch.mass if len(below) > 10 else 0.0
+    return decimal_outcome(task, mass_N, mode_unit=to_unit(task, value), reference=0.0), unread
+
+
+def _label_set(task: Task, value: Value, read: Decisions) -> tuple[Answer, float]:
+    """Each label's share of the branches that name it; one that was not followed names none of the later ones."""
+    assert isinstance(value, tuple)
+    total = read.written.mass
+    labels = {label: total if label in value else 0.0 for label in task.labels}
+    unread = 0.0
+    for branch in read.others:
+        named = _named(task, branch)
+        if named is None:
+            continue
+        total += branch.mass
+        unread += 0.0 if branch.ended else branch.mass
+        for label in named:
+            labels[label] += branch.mass
+    return (
+        Answer(
+            value=value,
+            mode=value,
+            confidence=read.written.mass / total,
+            probabilities={label: mass / total for label, mass in labels.items()},
+            valid_mass=min(1.0, total),
+        ),
+        unread,
+    )
+
+
+def _named(task: Task, branch: Branch) -> Sequence[str] | None:
+    """The labels that the beginning of an answer names for certain; None if no answer begins so."""
+    text = branch.text.strip()
+    if branch.ended:
+        found = parse_answer(task, text)
+        return found if isinstance(found, tuple) else None
+    *whole, last = text.removesuffix(task.answer_end).split(", ") if task.answer_end else text.split(", ")
+    if any(part not in task.labels for part in whole):
+        return None
+    last = last.rstrip(",")
+    fits = [label for label in task.labels if label.startswith(last)] if last else []
+    is_none = not whole and bool(last) and str(task.no_label).startswith(last)
+    if last and not fits and not is_none:
+        return None
+    # "an" may become anger or anticipation, and names neither.
+    return [*whole, *(fits if len(fits) == 1 and not is_none else [])]
