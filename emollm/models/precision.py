@@ -33,6 +33,17 @@ def resolve_precision(precision: str, device: str, *, engine: str = "constrained
     return precision
 
 
+def training_precision(precision: str, device: str) -> Resolved:
+    """The arithmetic of a training: `auto` is bf16 where every worker's GPU has it in hardware, else float32.
+
+    Never fp16: it needs losses to be scaled, which the loop does not do. Collective where there is a process group.
+    """
+    if precision == "auto":
+        has_bf16 = device != "cpu" and _half(device) == "bf16"
+        return "bf16" if every_rank(has_bf16, device) else "float32"
+    return resolve_precision(precision, device)
+
+
 def resolve_here(precision: str, device: str, engine: str) -> Resolved:
     """As `resolve_precision`, with the device that `auto` is in this process."""
     return resolve_precision(precision, resolve_device(device), engine=engine)
@@ -41,6 +52,15 @@ def resolve_here(precision: str, device: str, engine: str) -> Resolved:
 def set_matmul_precision(precision: Resolved) -> None:
     """TF32 where it was asked for, and nowhere else; for this whole process."""
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+
+
+def every_rank(decision: bool, device: str) -> bool:
+    """Whether it is so for all."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return decision
+    flag = torch.tensor([int(decision)], device=device)
+    torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MIN)
+    return bool(flag.item())
 
 
 def _half(device: str) -> Resolved:
