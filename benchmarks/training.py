@@ -35,6 +35,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="data folder of jobs/build_data.py")
     parser.add_argument("--base", default="smollm2-135m-instruct")
     parser.add_argument("--method", choices=("lora", "full"), default="lora")
+    parser.add_argument("--zero-stage", type=int, choices=(0, 2, 3), default=0, help="of emollm")
+    parser.add_argument("--offload", choices=("none", "optimizer", "all"), default="none", help="of emollm")
     parser.add_argument("--steps", type=int, default=2, help="optimizer steps, the first of them not timed")
     parser.add_argument("--batch", type=int, default=256, help="rows a step, as published")
     parser.add_argument("--micro-batch", type=int, default=8, help="rows through the model at once")
@@ -106,13 +108,14 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
         {
             "data": args.data, "out": "unused", "base": args.base, "method": args.method, "num_evaluations": 0,
             "max_rows": args.steps * args.batch, "global_batch_size": args.batch, "micro_batch_size": args.micro_batch,
-            "learning_rate": 1e-4, "precision": "bf16" if on_gpu else "float32", "zero_stage": 0,
+            "learning_rate": 1e-4, "precision": "bf16" if on_gpu else "float32",
+            "zero_stage": args.zero_stage, "offload": args.offload,
             "gradient_checkpointing": args.one == "trainer",
             "cluster": {"num_workers": 1},
         }
     )  # fmt: skip
     torch.manual_seed(config.seed)
-    loaded = load_base(args.base, device=device)
+    loaded = load_base(args.base, dtype=torch.bfloat16 if on_gpu else torch.float32, device=device)
     if args.method == "lora":
         model = attach_lora(loaded.model, rank=config.lora_rank, alpha=config.lora_alpha, dropout=0.0)
         loaded = LoadedModel(model, loaded.tokenizer, loaded.card)

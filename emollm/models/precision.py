@@ -16,16 +16,20 @@ DTYPES: dict[Resolved, torch.dtype] = {
 """What weights are loaded as."""
 
 
-def resolve_precision(precision: str, device: str, *, engine: str = "constrained") -> Resolved:
+def resolve_precision(
+    precision: str, device: str, *, engine: str = "constrained", fitted: Resolved = "float32"
+) -> Resolved:
     """The arithmetic that `auto` and `fastest` stand for on a device; any other is returned as it is.
 
-    `auto` is float32 on CPUs, and float32 for `heads` everywhere: they were fitted on float32 states, and bf16 changes
-    2.5% of their classes and sets (measured on one GPU). Else it is bf16 on GPUs that have it in hardware, fp16 on
+    `auto` is what heads were `fitted` in for `heads` everywhere: bf16 changes 2.5% of the classes and sets of heads
+    fitted in float32 (measured on one GPU). Else it is float32 on CPUs, bf16 on GPUs that have it in hardware, fp16 on
     older ones. `fastest` takes bf16 where it multiplies faster than float32, measured on the spot (20 ms on a CPU): the
     same command may give other answers elsewhere. In a process group rank 0 decides for all.
     """
     if precision == "auto":
-        return "float32" if device == "cpu" or engine == "heads" else _half(device)
+        if engine == "heads":
+            return fitted
+        return "float32" if device == "cpu" else _half(device)
     if precision == "fastest":
         faster = _bf16_is_faster_on_cpu() if device == "cpu" else True
         return _half(device) if _from_rank_0(faster, device) else "float32"
@@ -44,9 +48,9 @@ def training_precision(precision: str, device: str) -> Resolved:
     return resolve_precision(precision, device)
 
 
-def resolve_here(precision: str, device: str, engine: str) -> Resolved:
+def resolve_here(precision: str, device: str, engine: str, fitted: Resolved) -> Resolved:
     """As `resolve_precision`, with the device that `auto` is in this process."""
-    return resolve_precision(precision, resolve_device(device), engine=engine)
+    return resolve_precision(precision, resolve_device(device), engine=engine, fitted=fitted)
 
 
 def set_matmul_precision(precision: Resolved) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from emollm.core.card import card_of
 from emollm.core.errors import ConfigError, ModelError
@@ -48,7 +48,7 @@ def open_scorer(
         say_device(device)
     if num_threads is not None and device == "cpu":
         torch.set_num_threads(num_threads)
-    resolved = resolve_precision(precision, device, engine=engine)
+    resolved = resolve_precision(precision, device, engine=engine, fitted=fitted_precision(model))
     if device != "cpu":
         set_matmul_precision(resolved)
     loaded = load_model(model, dtype=DTYPES[resolved], device=device)
@@ -81,6 +81,12 @@ def _behind(
     from emollm.scoring.constrained.engine import ConstrainedScorer
 
     return ConstrainedScorer(loaded, device=device, batch_tokens=batch_tokens, options=search or SearchOptions())
+
+
+def fitted_precision(model: str) -> Literal["float32", "bf16"]:
+    """The arithmetic that the model's heads were fitted in, by its card; float32 where it has none."""
+    card = card_of(model)
+    return card.heads.precision if card and card.heads else "float32"
 
 
 def resolve_engine(model: str, engine: str) -> str:

@@ -172,6 +172,7 @@ class Joint:
             prompt=start.prompt,
             feature_specs=start.feature_specs,
             heads=(*heads, *derived),
+            precision="bf16" if trained_dtype(self._loaded.model) is torch.bfloat16 else "float32",
             writes_answers=writes_answers,
         )
         return self._loaded.card.model_copy(update={"heads": section, "tasks": with_derived(start.tasks, derived)})

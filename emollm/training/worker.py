@@ -44,6 +44,9 @@ from emollm.training.run_folder import RunFolder, append_line
 from emollm.training.validation import EvaluationReport, Validator, drawn_rows
 from emollm.training.zero import whole_parameters
 
+MOST_METRIC_QUESTIONS = 2048
+"""Asked for task metrics at an evaluation, over all tasks and emotions."""
+
 Report = StepReport | EvaluationReport | str
 """A step, an evaluation, or a note for the user."""
 
@@ -225,7 +228,8 @@ def _check_lengths(rows: RowTokens, loaded: LoadedModel) -> None:
 def metric_questions(config: TrainConfig, tasks: Sequence[Task]) -> list[GoldQuestion]:
     """The fixed sample that task metrics are taken on: the first questions of each task and emotion."""
     assert config.data is not None
-    return load_questions(config.data, tasks, max_rows=config.metric_rows)
+    most = MOST_METRIC_QUESTIONS // sum(len(task.keys) for task in tasks)
+    return load_questions(config.data, tasks, max_rows=min(config.metric_rows, max(2, most)))
 
 
 def _save(

@@ -78,6 +78,11 @@ class ConstrainedScorer:
     def card(self) -> AffectCard:
         return self._loaded.card
 
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens that go through the model at once, as things stand: less where they did not fit."""
+        return self._limit.tokens
+
     def score(self, questions: Sequence[Question]) -> list[Answer]:
         return score_safely(
             questions, encode=self._encode, batches=self._batches, score=self._score_batch, lower=self._lower
