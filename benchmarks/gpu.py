@@ -13,7 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--posts", type=Path, help="posts to annotate; default: the bundled samples")
     parser.add_argument("--data", type=Path, help="training folder; without it nothing is trained")
-    parser.add_argument("--base", default="smollm2-135m-instruct")
+    parser.add_argument("--base", default="smollm2-135m-instruct", help="the small base, and whose tokenizer is used")
+    parser.add_argument("--model", default="smollm2-135m-heads", help="model with heads")
     parser.add_argument("--steps", nargs="+", choices=list(STEPS), default=list(STEPS))
     parser.add_argument("--limit-s", type=float, default=600, help="of all steps together")
     parser.add_argument("--tiny", action="store_true")
@@ -97,9 +99,11 @@ def heads(args: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, Any] = {"posts": len(texts)}
     first: dict[str, Any] = {}
     for precision in ("float32",) if args.tiny else ("float32", "tf32", "bf16"):
-        scorer: Any = open_scorer(MODEL, precision=precision)
+        scorer: Any = open_scorer(args.model, precision=precision)
         scorer.score(questions_for("A quiet start.", select_tasks(["V-reg"])))
-        annotate = AnnotatePosts(tasks=("profile",), model=MODEL, engine="heads", opener=lambda *_, s=scorer, **__: s)
+        annotate = AnnotatePosts(
+            tasks=("profile",), model=args.model, engine="heads", opener=lambda *_, s=scorer, **__: s
+        )
         table = pa.table({"id": [str(n) for n in range(len(texts))], "text": texts})
         found[f"{precision}_posts_s"] = len(texts) / _best(lambda a=annotate, t=table: a(t), repeats=2)
         questions = questions_for("", select_tasks(["profile"]))
@@ -122,69 +126,148 @@ def job(args: argparse.Namespace) -> dict[str, Any]:
         texts = _texts(args, 16 if args.tiny else 262_144)
         posts.write_text("".join(json.dumps({"text": f"{text} {n}"}) + "\n" for n, text in enumerate(texts)))
         command = ["jobs/annotate.py", "--input", str(posts), "--out", f"{folder}/out", "--cluster.num-workers", "1"]
+        command += ["--model", args.model]
         busy = _busy(lambda: _python(*command))
         summary = json.loads((Path(folder) / "out" / "_run.json").read_text())["summary"]
         return {"posts_s": summary["posts_per_second"], "actor_seconds": summary["actor_seconds"], "busy": busy}
 
 
 def exact(args: argparse.Namespace) -> dict[str, Any]:
-    """The exact engine beside the released loop, on the small base."""
-    command = ["benchmarks/scoring.py", "--model", args.base, "--ways", "constrained", "--num-posts"]
-    return {"output": _python(*command, "1" if args.tiny else "512").splitlines()[1]}
+    """The exact engine on the small base beside the released loop."""
+    from emollm.models.load import load_base
+    from emollm.models.precision import DTYPES, resolve_precision
+
+    device = _device()
+    loaded = load_base(args.base, dtype=DTYPES[resolve_precision("auto", device)], device=device)
+    return _beside_released(args, loaded, device, posts=512)
 
 
 def shape_7b(args: argparse.Namespace) -> dict[str, Any]:
-    """The exact engine on a LLaMA of 7B shape with random weights: posts/s, and the memory it took."""
+    """The same on a LLaMA of 7B shape with random weights."""
     import torch
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    from transformers import AutoTokenizer, LlamaForCausalLM
 
     from emollm.core.card import AffectCard, BaseModelInfo
-    from emollm.core.prompts import questions_for
-    from emollm.core.tasks import select_tasks
-    from emollm.models.device import activation_bytes, default_batch_tokens
     from emollm.models.load import LoadedModel, locate_base
-    from emollm.scoring.constrained.engine import ConstrainedScorer
 
     tokenizer = AutoTokenizer.from_pretrained(locate_base(args.base))
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    config = LlamaConfig(vocab_size=len(tokenizer), **(sizes if args.tiny else {}))
     device = _device()
     with torch.device(device):
         torch.set_default_dtype(torch.float32 if device == "cpu" else torch.bfloat16)
-        model = LlamaForCausalLM(config).eval()
+        model = LlamaForCausalLM(_shape(args, "7b", len(tokenizer))).eval()
     base = BaseModelInfo(name="7b", architecture="decoder", licence="", fingerprint="")
-    batch_tokens = default_batch_tokens(device, bytes_per_token=activation_bytes(model))
-    scorer = ConstrainedScorer(
-        LoadedModel(model, tokenizer, AffectCard(name="7b", base=base)), device=device, batch_tokens=batch_tokens
-    )
-    texts, tasks = _texts(args, 1 if args.tiny else 256), select_tasks(["V-reg"] if args.tiny else ["profile"])
+    card = AffectCard(name="7b", base=base)
+    return _beside_released(args, LoadedModel(model, tokenizer, card), device, posts=256)
+
+
+def _beside_released(args: argparse.Namespace, loaded: Any, device: str, *, posts: int) -> dict[str, Any]:
+    """posts/s, the memory that was used at most, and the released loop on the first posts of them."""
+    import torch
+
+    from benchmarks import scoring
+    from emollm.core.prompts import questions_for
+    from emollm.core.tasks import select_tasks
+    from emollm.models.device import activation_bytes, default_batch_tokens
+    from emollm.scoring.constrained.engine import ConstrainedScorer
+
+    batch_tokens = default_batch_tokens(device, bytes_per_token=activation_bytes(loaded.model))
+    scorer = ConstrainedScorer(loaded, device=device, batch_tokens=batch_tokens)
+    texts, tasks = _texts(args, 1 if args.tiny else posts), select_tasks(["V-reg"] if args.tiny else ["profile"])
     asked = [question for text in texts for question in questions_for(text, tasks)]
-    started = time.perf_counter()
-    failed = sum(answer.error is not None for answer in scorer.score(asked))
-    seconds = time.perf_counter() - started
-    memory = torch.cuda.max_memory_allocated() / 2**30 if device != "cpu" else None
-    return {"posts_s": len(texts) / seconds, "failed": failed, "memory_gib": memory, "batch_tokens": batch_tokens}
+    seconds = _seconds(lambda: scorer.score(asked))
+    found = {"posts_s": len(texts) / seconds, "batch_tokens": batch_tokens}
+    if device != "cpu":
+        found["memory_of_card"] = torch.cuda.max_memory_reserved() / torch.cuda.mem_get_info()[1]
+    scoring.NEW_TOKENS = 4 if args.tiny else scoring.NEW_TOKENS
+    few = [question for text in texts[:3] for question in questions_for(text, tasks)]
+    found["released_posts_s"] = len(texts[:3]) / _seconds(lambda: scoring.released_loop(loaded)(few))
+    return found
 
 
 def training(args: argparse.Namespace) -> dict[str, Any]:
     """LoRA on the small base beside transformers' Trainer."""
+    sizes = ["--steps", "6", "--micro-batch", "64"]
+    return _trained(args, args.base, [] if args.tiny else sizes, "trainer", "trainer-kept", "emollm")
+
+
+def training_7b(args: argparse.Namespace) -> dict[str, Any]:
+    """The same on a LLaMA of 7B shape with random weights."""
+    with _saved_shape(args, "7b") as base:
+        sizes = ["--steps", "3", "--batch", "64", "--micro-batch", "16"]
+        return _trained(args, base, [] if args.tiny else sizes, "trainer", "emollm")
+
+
+def zero(args: argparse.Namespace) -> dict[str, Any]:
+    """All weights of a LLaMA of 1B shape: ZeRO-2, ZeRO-3, and each with the optimizer's state in host memory."""
+    found: dict[str, Any] = {}
+    with _saved_shape(args, "1b") as base:
+        for stage, offload in [("3", "optimizer")] if args.tiny else [
+            ("2", "none"), ("2", "optimizer"), ("3", "none"), ("3", "optimizer"), ("3", "all"),
+        ]:  # fmt: skip
+            sizes = [] if args.tiny else ["--steps", "3", "--batch", "64", "--micro-batch", "16"]
+            options = ["--method", "full", "--zero-stage", stage, "--offload", offload, *sizes]
+            found[f"{stage}-{offload}"] = _trained(args, base, options, "emollm")
+    return found
+
+
+def _trained(args: argparse.Namespace, base: str, options: list[str], *ways: str) -> dict[str, Any]:
     if args.data is None:
         return {"skipped": "no --data"}
-    sizes = (
-        ["--steps", "2", "--batch", "4", "--micro-batch", "2"] if args.tiny else ["--steps", "6", "--micro-batch", "64"]
-    )
-    out = _python("benchmarks/training.py", "--data", str(args.data), "--base", args.base, *sizes)
-    return {"output": out.splitlines()[:3]}
+    sizes = ["--steps", "2", "--batch", "4", "--micro-batch", "2"] if args.tiny else []
+    command = ["benchmarks/training.py", "--data", str(args.data), "--base", base, *sizes, *options]
+    return {way: json.loads(_python(*command, "--one", way).splitlines()[-1]) for way in ways}
+
+
+@contextmanager
+def _saved_shape(args: argparse.Namespace, shape: str) -> Iterator[str]:
+    """A folder with a LLaMA of random weights, and the tokenizer of the small base."""
+    import torch
+    from transformers import AutoTokenizer, LlamaForCausalLM
+
+    from emollm.models.load import locate_base
+
+    if args.data is None:
+        yield ""
+        return
+    tokenizer = AutoTokenizer.from_pretrained(locate_base(args.base))
+    device = _device()
+    with tempfile.TemporaryDirectory() as folder:
+        with torch.device(device):
+            torch.set_default_dtype(torch.float32 if device == "cpu" else torch.bfloat16)
+            LlamaForCausalLM(_shape(args, shape, len(tokenizer))).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        yield folder
+
+
+def _shape(args: argparse.Namespace, shape: str, vocabulary: int) -> Any:
+    from transformers import LlamaConfig
+
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    if not args.tiny:
+        sizes = {
+            "7b": {},
+            "1b": {
+                "hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 22, "num_attention_heads": 32,
+            },
+        }[shape]  # fmt: skip
+    return LlamaConfig(vocab_size=vocabulary, **sizes)
+
+
+def clients(args: argparse.Namespace) -> dict[str, Any]:
+    """The endpoint, asked by 1, 32 and 128 clients at a time."""
+    how_many = ["--concurrency", "2", "--requests", "4"] if args.tiny else ["--concurrency", "1", "32", "128"]
+    command = ["benchmarks/serving.py", "--model", args.model, "--replicas", "1", "--precision", "auto", *how_many]
+    return {"output": _python(*command).splitlines()[1:]}
 
 
 def endpoint(args: argparse.Namespace) -> dict[str, Any]:
-    """Requests per second of the endpoint's scorer in process, for batches of 1, 32 and 128 texts."""
+    """Texts per second of the endpoint's scorer in process, for batches of 1, 32 and 128 texts."""
     from emollm.core.prompts import questions_for
     from emollm.core.tasks import select_tasks
     from emollm.scoring.open import open_scorer
 
-    scorer, tasks = open_scorer(MODEL), select_tasks(["profile"])
+    scorer, tasks = open_scorer(args.model), select_tasks(["profile"])
     found = {}
     for count in (1, 2) if args.tiny else (1, 32, 128):
         asked = [question for text in _texts(args, count) for question in questions_for(text, tasks)]
@@ -192,16 +275,18 @@ def endpoint(args: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-MODEL = "smollm2-135m-heads"
 Step = Callable[[argparse.Namespace], dict[str, Any]]
 STEPS: dict[str, tuple[float, Step]] = {
     "peaks": (40, peaks),
     "heads": (90, heads),
     "job": (150, job),
-    "7b": (120, shape_7b),
     "exact": (60, exact),
+    "7b": (120, shape_7b),
     "training": (120, training),
+    "training-7b": (150, training_7b),
+    "zero": (180, zero),
     "endpoint": (40, endpoint),
+    "clients": (120, clients),
 }
 """Limit in seconds, and what is done."""
 
@@ -234,6 +319,11 @@ def _best(work: Callable[[], Any], repeats: int = 5) -> float:
         wait()
         times.append(time.perf_counter() - started)
     return min(times[1:] or times)
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    """Of one run, the device's work included."""
+    return _best(work, repeats=1)
 
 
 def _busy(work: Callable[[], Any]) -> float | None:

@@ -60,7 +60,7 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    for road, count in ((heads, args.num_posts), (exact, args.exact_posts)):
+    for road, count in ((heads, args.num_posts), (exact, args.exact_posts), (training, args.num_posts)):
         posts = itertools.islice(itertools.cycle(read_posts(args.posts)), count)
         texts = [f"{text} {number}" for number, text in enumerate(posts)]  # equal ones would be tokenized once
         runs = [road(texts) for _ in range(args.repeats)]
@@ -105,6 +105,40 @@ def heads(texts: list[str]) -> dict[str, float]:
     questions = questions_for("", select_tasks(["profile"], scorer.card.tasks))
     with watch.stage("batching by length, Arrow columns"):
         rows._scored(scorer, texts, questions)
+    return dict(watch.seconds)
+
+
+def training(texts: list[str]) -> dict[str, float]:
+    """training, a row of each post, up to micro-batches of 16 of a step of 256"""
+    import pyarrow as pa
+
+    from emollm.core.bases import DEFAULT_BASE
+    from emollm.core.prompts import questions_for, render
+    from emollm.core.tasks import select_tasks
+    from emollm.models.load import load_base, prompt_encoder
+    from emollm.training.batches import steps
+    from emollm.training.objective import Answers
+    from emollm.training.row_tokens import encode_rows
+
+    loaded, watch = load_base(DEFAULT_BASE), Stopwatch()
+    columns: dict[str, list[str]] = {name: [] for name in ("id", "prefix", "post", "suffix", "answer")}
+    tasks = select_tasks(["profile"])
+    for number, text in enumerate(texts):
+        question = (mine := questions_for(text, tasks))[number % len(mine)]
+        templates = question.task.templates
+        pieces = render(question, templates[number % len(templates)])
+        row = (str(number), pieces.prefix, pieces.post, pieces.suffix, f"0.{number % 9 + 1}")
+        for name, value in zip(columns, row, strict=True):
+            columns[name].append(value)
+    with watch.stage("tokenize"):
+        rows = encode_rows(pa.table(columns), prompt_encoder(loaded))
+    objective, num_steps = Answers(loaded, "cpu"), len(texts) // 256
+    for batch in steps(rows, global_batch_size=256, num_steps=num_steps, seed=1):
+        with watch.stage("cut into micro-batches"):
+            micros = objective.cut(batch, 16)
+        with watch.stage("tensors"):
+            for micro in micros:
+                objective.collate(micro)
     return dict(watch.seconds)
 
 

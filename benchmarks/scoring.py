@@ -172,10 +172,11 @@ def released_loop(loaded: Any) -> Score:
             longest = max(map(len, prompts))
             ids = torch.tensor([[loaded.tokenizer.pad_token_id] * (longest - len(p)) + p for p in prompts])
             mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
+            device = loaded.model.device
             out = loaded.model.generate(
-                input_ids=ids, attention_mask=mask, max_new_tokens=NEW_TOKENS, do_sample=True, temperature=0.9,
-                top_k=30, top_p=0.6, repetition_penalty=1.2, pad_token_id=loaded.tokenizer.pad_token_id,
-                eos_token_id=loaded.tokenizer.eos_token_id,
+                input_ids=ids.to(device), attention_mask=mask.to(device), max_new_tokens=NEW_TOKENS, do_sample=True,
+                temperature=0.9, top_k=30, top_p=0.6, repetition_penalty=1.2,
+                pad_token_id=loaded.tokenizer.pad_token_id, eos_token_id=loaded.tokenizer.eos_token_id,
             )  # fmt: skip
             texts = [encoder.decode(row) for row in out[:, longest:].tolist()]
             values += [parse_answer(q.task, text) for q, text in zip(batch, texts, strict=True)]

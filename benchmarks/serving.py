@@ -30,7 +30,7 @@ from emollm.core.bases import DEFAULT_MODEL
 
 ROOT = Path(__file__).resolve().parents[1]
 _SERVE = ("ray::ServeReplica", "ray::ProxyActor")
-SAMPLE_POSTS = ROOT / "emollm" / "corpora" / "samples" / "posts.jsonl"
+SAMPLE_POSTS = ROOT / "emollm" / "data" / "corpora" / "samples" / "posts.jsonl"
 
 
 def main() -> None:

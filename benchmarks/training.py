@@ -35,6 +35,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="data folder of jobs/build_data.py")
     parser.add_argument("--base", default="smollm2-135m-instruct")
     parser.add_argument("--method", choices=("lora", "full"), default="lora")
+    parser.add_argument("--zero-stage", type=int, choices=(0, 2, 3), default=0, help="of emollm")
+    parser.add_argument("--offload", choices=("none", "optimizer", "all"), default="none", help="of emollm")
     parser.add_argument("--steps", type=int, default=2, help="optimizer steps, the first of them not timed")
     parser.add_argument("--batch", type=int, default=256, help="rows a step, as published")
     parser.add_argument("--micro-batch", type=int, default=8, help="rows through the model at once")
@@ -66,8 +68,9 @@ def main() -> None:
 def count(args: argparse.Namespace) -> None:
     """Tokens that go through the model in three steps of several sizes."""
     from emollm.models.load import load_base, prompt_encoder
-    from emollm.training.batches import cut_by_length, cut_by_prompt, encode_rows, steps
+    from emollm.training.batches import cut_by_length, cut_by_prompt, steps
     from emollm.training.options import TrainConfig
+    from emollm.training.row_tokens import encode_rows
     from emollm.training.rows import training_rows
     from emollm.training.sharing import num_tokens
 
@@ -79,7 +82,7 @@ def count(args: argparse.Namespace) -> None:
             padded = trees = 0
             for batch in steps(rows, global_batch_size=size, num_steps=3, seed=1):
                 for part in cut_by_length(batch, micro):
-                    padded += len(part) * max(len(row.prompt) + len(row.answer) for row in part)
+                    padded += len(part) * max(map(len, part))
                 trees += sum(num_tokens(part) for part in cut_by_prompt(batch, micro))
             print(f"{size:11} {micro:8} {padded:8} {trees:8} {padded / trees:5.2f}x")
 
@@ -90,9 +93,9 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     import torch.distributed as dist
 
     from emollm.models.load import LoadedModel, attach_lora, load_base, prompt_encoder
-    from emollm.training.batches import encode_rows
     from emollm.training.loop import peak_memory_gib
     from emollm.training.options import TrainConfig
+    from emollm.training.row_tokens import encode_rows
     from emollm.training.rows import training_rows
 
     on_gpu = torch.cuda.is_available()
@@ -105,13 +108,14 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
         {
             "data": args.data, "out": "unused", "base": args.base, "method": args.method, "num_evaluations": 0,
             "max_rows": args.steps * args.batch, "global_batch_size": args.batch, "micro_batch_size": args.micro_batch,
-            "learning_rate": 1e-4, "precision": "bf16" if on_gpu else "float32", "zero_stage": 0,
+            "learning_rate": 1e-4, "precision": "bf16" if on_gpu else "float32",
+            "zero_stage": args.zero_stage, "offload": args.offload,
             "gradient_checkpointing": args.one == "trainer",
             "cluster": {"num_workers": 1},
         }
     )  # fmt: skip
     torch.manual_seed(config.seed)
-    loaded = load_base(args.base, device=device)
+    loaded = load_base(args.base, dtype=torch.bfloat16 if on_gpu else torch.float32, device=device)
     if args.method == "lora":
         model = attach_lora(loaded.model, rank=config.lora_rank, alpha=config.lora_alpha, dropout=0.0)
         loaded = LoadedModel(model, loaded.tokenizer, loaded.card)
@@ -122,7 +126,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     ends = run(loaded, rows, config, clock, device)
     seconds = ends[-1][0] - ends[0][0]
     timed = len(ends) - 1
-    tokens_a_row = sum(len(row.prompt) + len(row.answer) for row in rows) / len(rows)
+    tokens_a_row = len(rows.tokens) / len(rows)
     num_rows = timed * args.batch
     multiplied = sum(p.numel() for n, p in loaded.model.named_parameters() if p.dim() == 2 and "embed" not in n)
     flops = (4 + 2 * (args.method == "full")) * multiplied * tokens_a_row * num_rows
@@ -148,6 +152,7 @@ def with_loop(loaded: Any, rows: Sequence[Any], config: Any, clock: Callable[[],
 
 
 def with_trainer(loaded: Any, rows: Sequence[Any], config: Any, clock: Callable[[], float], device: str) -> Any:
+    import torch
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
     from emollm.training.batches import collate_decoder
@@ -156,10 +161,12 @@ def with_trainer(loaded: Any, rows: Sequence[Any], config: Any, clock: Callable[
     ends: list[tuple[float, float]] = []
 
     def collate(batch: list[Any]) -> dict[str, Any]:
-        micro = collate_decoder(batch, pad=pad, device="cpu")
+        micro = collate_decoder(batch, pad=pad)
+        lengths = torch.tensor([[len(row)] for row in batch])
         labels = micro.labels_BT.roll(1, dims=1)  # the Trainer's models shift labels themselves
         labels[:, 0] = -100
-        return {**micro.inputs, "labels": labels}
+        mask = (torch.arange(labels.shape[1]) < lengths).long()
+        return {**micro.inputs, "attention_mask": mask, "labels": labels}
 
     class Ends(TrainerCallback):
         def on_log(self, *_: Any, logs: Any = None, **__: Any) -> None:

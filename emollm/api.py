@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from emollm.core.answers import Answer
     from emollm.scoring.scorer import Scorer
 
-_POSTS_AT_ONCE = 32
+_TOKENS_PER_POST = 32
+"""Tokens of a batch of the engine for each post that is given to it at once: 32 posts on a CPU, thousands on a GPU."""
 
 
 def annotate(
@@ -90,14 +91,16 @@ def _score(scorer: Scorer, had: Given, questions: Sequence[Question], *, progres
     from emollm.core.answers import Answer
     from emollm.core.progress import progress_bar
 
+    # A stand-in for an engine has no batches.
+    at_once = max(32, getattr(scorer, "batch_tokens", 0) // _TOKENS_PER_POST)
     good = [n for n, problem in enumerate(had.problems) if problem is None]
     answers = [[Answer(value=None, error=problem) for problem in had.problems] for _ in questions]
     with contextlib.ExitStack() as stack:
         advance = stack.enter_context(progress_bar("annotating", len(had.texts), "posts")) if progress else None
         if advance and len(good) < len(had.texts):
             advance(len(had.texts) - len(good))
-        for start in range(0, len(good), _POSTS_AT_ONCE):
-            part = good[start : start + _POSTS_AT_ONCE]
+        for start in range(0, len(good), at_once):
+            part = good[start : start + at_once]
             scored = scorer.score([Question(q.task, had.texts[n], q.emotion) for n in part for q in questions])
             for i in range(len(questions)):
                 for n, answer in zip(part, scored[i :: len(questions)], strict=True):

@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import secrets
 import shutil
 import socket
@@ -29,6 +30,8 @@ from emollm.runtime.session import ray_session
 
 Status = Literal["ok", "warning", "failed", "skipped"]
 _PACKAGES = ("ray", "emollm", "torch")
+_LEAST_DRIVER = {11: 450, 12: 525, 13: 580}
+"""The oldest branch of NVIDIA's driver for each major version of CUDA (CUDA compatibility guide, minor versions)."""
 _MEGABYTES = 64
 """Float32 values that the workers sum up, in MB: enough for NCCL to use its fast way between machines."""
 
@@ -106,6 +109,19 @@ def look(node: str, storage: str | None, model: str | None) -> dict[str, Any]:
     }
 
 
+def driver_for(cuda: str | None, loaded: str) -> str:
+    """What the loaded NVIDIA driver, as /proc/driver/nvidia/version tells it, is to a torch built for `cuda`."""
+    found = re.search(r"\b(\d{3,})\.\d+", loaded)
+    if found is None:
+        return "no NVIDIA driver is loaded"
+    if cuda is None:
+        return f"this torch is built for CPUs alone, beside a driver {found.group()}"
+    least = _LEAST_DRIVER.get(int(cuda.partition(".")[0]))
+    if least and int(found.group(1)) < least:
+        return f"the driver {found.group()} is too old for it: CUDA {cuda} needs {least} or later"
+    return f"the driver is {found.group()}"
+
+
 class Member:
     """A worker as the job would have it, with its CPUs and GPUs: it computes, and talks to the others."""
 
@@ -124,7 +140,7 @@ class Member:
 
         if gpus and not torch.cuda.is_available():
             loaded = Path("/proc/driver/nvidia/version")
-            driver = loaded.read_text().splitlines()[0] if loaded.is_file() else "no NVIDIA driver is loaded"
+            driver = driver_for(torch.version.cuda, loaded.read_text() if loaded.is_file() else "")
             raise RuntimeError(f"torch {torch.__version__}, built for CUDA {torch.version.cuda}, sees no GPU; {driver}")
         device = torch.device("cuda" if gpus else "cpu")
         left, right = torch.randn(2, 512, 512, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

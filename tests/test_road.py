@@ -54,6 +54,7 @@ def test_road(local_ray: None, tmp_path: Path, sample_data: Path, tiny_base: Pat
     run = read_run(model)
     assert run is not None
     assert run["config"]["learning_rate"] == 1e-2
+    assert run["config"]["cluster"]["gpus_per_worker"] == 1.0  # Ray's; the device is what PyTorch sees
     logged = [json.loads(line)["loss"] for line in (model / "metrics.jsonl").read_text().splitlines()]
     assert logged == [report.loss for report in steps]
     assert {p.name for p in tmp_path.iterdir()} == {"model"}

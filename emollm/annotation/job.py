@@ -18,7 +18,7 @@ from emollm.data.files.columns import Columns, Notes
 from emollm.data.files.delimited import no_column, refuse_twice
 from emollm.data.files.inputs import InputFile, find_files
 from emollm.data.files.readers import first_with_columns
-from emollm.scoring.open import known_tasks, resolve_engine
+from emollm.scoring.open import fitted_precision, known_tasks, resolve_engine
 from emollm.scoring.rows import answer_fields
 from emollm.scoring.scorer import UNDECIDED, Scorer
 from emollm.scoring.server.detect import Detected
@@ -58,7 +58,7 @@ class Job:
         if self.identity["precision"] == UNDECIDED:
             device = config.device if cluster.gpus else "cpu"
             # A stand-in for an engine has no arithmetic of its own.
-            asked = config.precision, device, self.engine
+            asked = config.precision, device, self.engine, fitted_precision(config.model)
             found = "float32" if self.opener else on_a_worker(cluster, resolve_here, *asked)
             self.identity = {**self.identity, "precision": found}
             self.output.keep_identity(self.identity)

@@ -89,6 +89,8 @@ class HeadsCard(Frozen):
     prompt: Prompt
     feature_specs: tuple[FeatureSpec, ...] = Field(min_length=1)
     heads: tuple[Head, ...] = Field(min_length=1)
+    precision: Literal["float32", "bf16"] = "float32"
+    """Arithmetic of the states that the heads were fitted on: what `--precision auto` reads them in."""
     writes_answers: bool = False
     """Whether the weights were trained to write answers too, so that the other engines can ask them."""
 

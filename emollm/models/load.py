@@ -70,12 +70,32 @@ def locate_base(name: str) -> str:
     raise ModelError(f"unknown base model {name!r}; give a folder, a hub id, or one of: {', '.join(BASES)}")
 
 
-def load_base(name: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> LoadedModel:
-    """Load a base model under a fresh card: the project's own layout and tasks, nothing trained."""
+def load_base(
+    name: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu", depth: int | None = None
+) -> LoadedModel:
+    """Load a base model under a fresh card: the project's own layout and tasks, nothing trained.
+
+    With `depth`, only the blocks up to that layer, where that can be done: for heads, which read no other.
+    """
     where = locate_base(name)
+    if depth is not None:
+        info, config = describe_base(name)
+        if _is_cut(config, depth):
+            model, tokenizer = _load_weights(where, name, dtype=dtype, device=device, config=config)
+            return LoadedModel(model, tokenizer, AffectCard(name=name, base=info))
     model, tokenizer = _load_weights(where, name, dtype=dtype, device=device)
     info = _base_info(name, architecture_of(model.config), weights_fingerprint(model))
     return LoadedModel(model, tokenizer, AffectCard(name=name, base=info))
+
+
+def _is_cut(config: Any, depth: int) -> bool:
+    """Set the settings of a model to fewer layers, if it is of a kind whose layers are all that depends on them."""
+    if config.is_encoder_decoder or config is not config.get_text_config() or depth >= config.num_hidden_layers:
+        return False
+    config.num_hidden_layers = depth
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:depth]
+    return True
 
 
 def _base_info(name: str, architecture: Architecture, fingerprint: str) -> BaseModelInfo:
@@ -99,13 +119,15 @@ def load_model(model: str, *, dtype: torch.dtype = torch.float32, device: str = 
         return LoadedModel(weights, tokenizer, card, folder)
 
     # An adapter is merged in float32: in bf16, deltas below 2**-9 of a weight would vanish.
-    base = load_base(card.base.name, dtype=dtype if card.adapter == "heads" else torch.float32, device=device)
+    is_heads = card.adapter == "heads"
+    depth = card.heads.depth if is_heads and card.heads else None
+    base = load_base(card.base.name, dtype=dtype if is_heads else torch.float32, device=device, depth=depth)
     if base.card.base.fingerprint != card.base.fingerprint:
         raise ModelError(
             f"{model} is made for {card.base.name} with weights {card.base.fingerprint}, "
             f"but {card.base.name} here has {base.card.base.fingerprint}; get the base it was trained on"
         )
-    if card.adapter == "heads":
+    if is_heads:
         return LoadedModel(base.model, base.tokenizer, card, folder)
 
     from peft import PeftModel
@@ -122,14 +144,15 @@ def load_model(model: str, *, dtype: torch.dtype = torch.float32, device: str = 
     return LoadedModel(merged.to(dtype).eval(), tokenizer, card, folder)
 
 
-def _load_weights(where: str, name: str, *, dtype: torch.dtype, device: str) -> tuple[Any, Any]:
+def _load_weights(where: str, name: str, *, dtype: torch.dtype, device: str, config: Any = None) -> tuple[Any, Any]:
+    """`config` None: the one that lies with the weights; with fewer layers, those that it lacks are not read."""
     try:
-        config = AutoConfig.from_pretrained(where)
+        config = config or AutoConfig.from_pretrained(where)
         auto, options = auto_class(config)
         # safetensors only: a pickle from a stranger runs code.
         with _without_load_report():
             model, found = auto.from_pretrained(
-                where, use_safetensors=True, dtype=dtype, output_loading_info=True, **options
+                where, config=config, use_safetensors=True, dtype=dtype, output_loading_info=True, **options
             )
         tokenizer = _load_tokenizer(where, architecture_of(config))
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
@@ -318,17 +341,31 @@ def probe_logits(model: Any, loaded: LoadedModel) -> torch.Tensor:
     return logits.to("cpu", torch.float32)
 
 
+def trained_dtype(model: Any) -> torch.dtype:
+    """The type of the model's weights."""
+    dtype: torch.dtype = next(model.parameters()).dtype
+    return dtype
+
+
+def tolerance(dtype: torch.dtype, expected: torch.Tensor) -> float:
+    """By how much what is computed in another order may differ from `expected`.
+
+    In bf16 a merged adapter is rounded with its weight, and every layer rounds its states.
+    """
+    return 1e-2 if dtype is torch.float32 else 0.1 * float(expected.abs().max())
+
+
 def verify_saved(
     folder: Path, loaded: LoadedModel, *, expected: torch.Tensor | None = None, tolerance: float = 1e-2
 ) -> float:
-    """Reload a saved model directory and compare its logits with those of the model in memory.
+    """Reload a saved model directory in the type of the model in memory, and compare the logits of both.
 
     `expected` are its `probe_logits` where they were taken before. Returns the largest difference; raises ModelError
     above `tolerance`.
     """
     if expected is None:
-        expected = probe_logits(loaded.model.eval().to("cpu", torch.float32), loaded)
-    again = load_model(str(folder))
+        expected = probe_logits(loaded.model.eval().to("cpu"), loaded)
+    again = load_model(str(folder), dtype=trained_dtype(loaded.model))
     difference = float((probe_logits(again.model, loaded) - expected).abs().max())
     if not difference <= tolerance:
         raise ModelError(f"the model saved in {folder} differs from the one trained: logits by {difference:.2g}")

@@ -16,16 +16,20 @@ DTYPES: dict[Resolved, torch.dtype] = {
 """What weights are loaded as."""
 
 
-def resolve_precision(precision: str, device: str, *, engine: str = "constrained") -> Resolved:
+def resolve_precision(
+    precision: str, device: str, *, engine: str = "constrained", fitted: Resolved = "float32"
+) -> Resolved:
     """The arithmetic that `auto` and `fastest` stand for on a device; any other is returned as it is.
 
-    `auto` is float32 on CPUs, and float32 for `heads` everywhere: they were fitted on float32 states, and bf16 changes
-    2.5% of their classes and sets (measured on one GPU). Else it is bf16 on GPUs that have it in hardware, fp16 on
+    `auto` is what heads were `fitted` in for `heads` everywhere: bf16 changes 2.5% of the classes and sets of heads
+    fitted in float32 (measured on one GPU). Else it is float32 on CPUs, bf16 on GPUs that have it in hardware, fp16 on
     older ones. `fastest` takes bf16 where it multiplies faster than float32, measured on the spot (20 ms on a CPU): the
     same command may give other answers elsewhere. In a process group rank 0 decides for all.
     """
     if precision == "auto":
-        return "float32" if device == "cpu" or engine == "heads" else _half(device)
+        if engine == "heads":
+            return fitted
+        return "float32" if device == "cpu" else _half(device)
     if precision == "fastest":
         faster = _bf16_is_faster_on_cpu() if device == "cpu" else True
         return _half(device) if _from_rank_0(faster, device) else "float32"
@@ -33,14 +37,34 @@ def resolve_precision(precision: str, device: str, *, engine: str = "constrained
     return precision
 
 
-def resolve_here(precision: str, device: str, engine: str) -> Resolved:
+def training_precision(precision: str, device: str) -> Resolved:
+    """The arithmetic of a training: `auto` is bf16 where every worker's GPU has it in hardware, else float32.
+
+    Never fp16: it needs losses to be scaled, which the loop does not do. Collective where there is a process group.
+    """
+    if precision == "auto":
+        has_bf16 = device != "cpu" and _half(device) == "bf16"
+        return "bf16" if every_rank(has_bf16, device) else "float32"
+    return resolve_precision(precision, device)
+
+
+def resolve_here(precision: str, device: str, engine: str, fitted: Resolved) -> Resolved:
     """As `resolve_precision`, with the device that `auto` is in this process."""
-    return resolve_precision(precision, resolve_device(device), engine=engine)
+    return resolve_precision(precision, resolve_device(device), engine=engine, fitted=fitted)
 
 
 def set_matmul_precision(precision: Resolved) -> None:
     """TF32 where it was asked for, and nowhere else; for this whole process."""
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+
+
+def every_rank(decision: bool, device: str) -> bool:
+    """Whether it is so for all."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return decision
+    flag = torch.tensor([int(decision)], device=device)
+    torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MIN)
+    return bool(flag.item())
 
 
 def _half(device: str) -> Resolved:

@@ -29,6 +29,11 @@ class CalibratedScorer:
     def card(self) -> AffectCard:
         return self._scorer.card
 
+    @property
+    def batch_tokens(self) -> int:
+        """Those of the engine; a stand-in for one has none."""
+        return getattr(self._scorer, "batch_tokens", 0)
+
     def score(self, questions: Sequence[Question]) -> list[Answer]:
         answers = self._scorer.score(questions)
         return [

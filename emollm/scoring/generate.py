@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 import torch
+from transformers import LogitsProcessor, LogitsProcessorList
 
 from emollm.core.answers import INVALID_ANSWER, Answer, answer_string, parse_answer, to_unit
 from emollm.core.card import AffectCard
@@ -33,6 +34,11 @@ class GenerateScorer:
     @property
     def card(self) -> AffectCard:
         return self._loaded.card
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens that go through the model at once, as things stand: less where they did not fit."""
+        return self._limit.tokens
 
     def score(self, questions: Sequence[Question]) -> list[Answer]:
         return score_safely(
@@ -69,6 +75,7 @@ class GenerateScorer:
             start = 0 if loaded.is_encoder_decoder else longest - len(prompt.ids)
             ids[row, start : start + len(prompt.ids)] = torch.tensor(prompt.ids)
             mask[row, start : start + len(prompt.ids)] = 1
+        likeliest = _Likeliest()
         out = loaded.model.generate(
             input_ids=ids.to(self._device),
             attention_mask=mask.to(self._device),
@@ -78,17 +85,18 @@ class GenerateScorer:
             repetition_penalty=1.0,
             # BART's own settings force a begin token and would ban repeated label words.
             no_repeat_ngram_size=0,
+            suppress_tokens=None,
+            begin_suppress_tokens=None,
+            bad_words_ids=None,
             forced_bos_token_id=None,
             forced_eos_token_id=None,
             min_length=0,
             eos_token_id=loaded.tokenizer.eos_token_id,
             pad_token_id=loaded.tokenizer.pad_token_id,
-            output_logits=True,
-            return_dict_in_generate=True,
+            logits_processor=LogitsProcessorList([likeliest]),
         )
-        new_ids = out.sequences[:, 1:] if loaded.is_encoder_decoder else out.sequences[:, longest:]
-        log_probs = torch.stack(out.logits, dim=1).float().log_softmax(-1)
-        chosen = log_probs.gather(-1, new_ids.unsqueeze(-1)).squeeze(-1)
+        new_ids = out[:, 1:] if loaded.is_encoder_decoder else out[:, longest:]
+        chosen = torch.stack(likeliest.log_ps, dim=1)
         results = []
         for row, row_ids in enumerate(new_ids.tolist()):
             eos = loaded.tokenizer.eos_token_id
@@ -101,6 +109,21 @@ class GenerateScorer:
         if task.name not in self._answer_tokens:
             self._answer_tokens[task.name] = max(len(self._encoder.answer(text)) for text in _long_answers(task))
         return self._answer_tokens[task.name]
+
+
+class _Likeliest(LogitsProcessor):
+    """Keeps the log-probability of each step's likeliest token, the one that greedy decoding takes.
+
+    Logits of all steps together would be a gigabyte for 256 rows of 30 tokens and a vocabulary of 32,000.
+    """
+
+    def __init__(self) -> None:
+        self.log_ps: list[torch.Tensor] = []
+
+    def __call__(self, _ids: torch.Tensor, logits_BV: torch.Tensor) -> torch.Tensor:
+        wide = logits_BV.float()
+        self.log_ps.append(wide.amax(-1) - wide.logsumexp(-1))
+        return logits_BV
 
 
 def _long_answers(task: Task) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from emollm.core.card import ASKED, AffectCard, card_of
 from emollm.core.errors import ConfigError, ModelError
@@ -69,7 +69,7 @@ def open_scorer(
         say_device(device)
     if num_threads is not None and device == "cpu":
         torch.set_num_threads(num_threads)
-    resolved = resolve_precision(precision, device, engine=engine)
+    resolved = resolve_precision(precision, device, engine=engine, fitted=fitted_precision(model))
     if device != "cpu":
         set_matmul_precision(resolved)
     loaded = load_model(model, dtype=DTYPES[resolved], device=device)
@@ -119,6 +119,12 @@ def known_tasks(model: str, engine: str) -> tuple[Task, ...]:
     """The tasks that a model can be asked without being trained further: those of its card, or all there are."""
     card = known_card(model, engine)
     return card.tasks if card else ASKED
+
+
+def fitted_precision(model: str) -> Literal["float32", "bf16"]:
+    """The arithmetic that the model's heads were fitted in, by its card; float32 where it has none."""
+    card = card_of(model)
+    return card.heads.precision if card and card.heads else "float32"
 
 
 def resolve_engine(model: str, engine: str) -> str:

@@ -24,7 +24,7 @@ from emollm.core.tasks import select_tasks
 from emollm.models.device import resolve_device
 from emollm.models.precision import resolve_precision
 from emollm.runtime.session import serve_on_loopback
-from emollm.scoring.open import open_scorer, resolve_engine
+from emollm.scoring.open import fitted_precision, open_scorer, resolve_engine
 from emollm.serve.batching import FairGate, Piece
 from emollm.serve.config import ServeConfig
 from emollm.serve.metrics import ModelMetrics
@@ -57,7 +57,8 @@ class Annotator:
         self._config = config
         device = resolve_device(config.device if config.gpus_per_replica else "cpu")
         engine = resolve_engine(config.model, config.engine)
-        self._precision = resolve_precision(config.precision, device, engine=engine)
+        fitted = fitted_precision(config.model)
+        self._precision = resolve_precision(config.precision, device, engine=engine, fitted=fitted)
         self._scorer = open_scorer(
             config.model,
             **{**config.scorer_options(), "precision": self._precision, "device": device},

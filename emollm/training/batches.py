@@ -1,30 +1,33 @@
 """Instruction rows to tensors: which rows make up a step, and how a micro-batch is padded.
 
+Micro-batches are made on the CPU; `feed.py` takes them to the device.
+
 Shapes: B rows of a micro-batch, T tokens of the longest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
-
-from emollm.core.encoding import PromptEncoder
-from emollm.core.prompts import Pieces
+from numpy.typing import NDArray
 
 IGNORED = -100
+Tokens = Sequence[int] | NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedRow:
     id: str
-    prompt: list[int]
-    answer: list[int]
+    prompt: Tokens
+    answer: Tokens
     """Answer and end token: all that has a loss."""
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +37,17 @@ class MicroBatch:
     labels_BT: torch.Tensor
     """Aligned with the logits: what the model should say next at each position; IGNORED where it is not asked."""
 
+    def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> MicroBatch:
+        """The same with every tensor changed, such as moved."""
+        return MicroBatch(_each(self.inputs, change), change(self.labels_BT))
 
-def encode_rows(table: pa.Table, encoder: PromptEncoder) -> list[EncodedRow]:
-    """The rows of a data folder, in order."""
-    columns = (table[name].to_pylist() for name in ("id", "prefix", "post", "suffix", "answer"))
-    return [
-        EncodedRow(row_id, encoder.prompt(Pieces(prefix, post, suffix)).ids, encoder.answer(answer))
-        for row_id, prefix, post, suffix, answer in zip(*columns, strict=True)
-    ]
+
+def _each(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    if isinstance(value, dict):
+        return {name: _each(inner, change) for name, inner in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_each(inner, change) for inner in value)
+    return change(value)
 
 
 def steps(
@@ -62,49 +68,48 @@ def steps(
 
 def cut_by_length(batch: Sequence[EncodedRow], micro_batch_size: int) -> list[list[EncodedRow]]:
     """Micro-batches that pad little: neighbours in length together."""
-    return _cut(sorted(batch, key=lambda row: len(row.prompt) + len(row.answer)), micro_batch_size)
+    return _cut(sorted(batch, key=len), micro_batch_size)
 
 
 def cut_by_prompt(batch: Sequence[EncodedRow], micro_batch_size: int) -> list[list[EncodedRow]]:
     """Micro-batches whose prompts begin alike."""
-    return _cut(sorted(batch, key=lambda row: row.prompt), micro_batch_size)
+    # Bytes of big-endian numbers are ordered as the numbers are, and compared in one call.
+    return _cut(sorted(batch, key=lambda row: np.asarray(row.prompt, ">u4").tobytes()), micro_batch_size)
 
 
 def _cut(batch: list[EncodedRow], size: int) -> list[list[EncodedRow]]:
     return [batch[i : i + size] for i in range(0, len(batch), size)]
 
 
-def collate_decoder(rows: Sequence[EncodedRow], *, pad: int, device: str) -> MicroBatch:
-    """Prompt and answer in one sequence, padded on the right."""
-    longest = max(len(row.prompt) + len(row.answer) for row in rows)
-    ids = torch.full((len(rows), longest), pad)
-    mask = torch.zeros((len(rows), longest), dtype=torch.long)
-    labels = torch.full((len(rows), longest), IGNORED)
+def collate_decoder(rows: Sequence[EncodedRow], *, pad: int) -> MicroBatch:
+    """Prompt and answer in one sequence, padded on the right.
+
+    There is no mask: what pads stands behind all that is learnt, where a causal model does not look, and without one
+    PyTorch's attention runs in its flash kernels.
+    """
+    ids = np.full((len(rows), max(map(len, rows))), pad, dtype=np.int64)
+    labels = np.full(ids.shape, IGNORED, dtype=np.int64)
     for i, row in enumerate(rows):
-        end = len(row.prompt) + len(row.answer)
-        ids[i, :end] = torch.tensor(row.prompt + row.answer)
-        mask[i, :end] = 1
+        start, end = len(row.prompt), len(row)
+        ids[i, :start] = row.prompt
+        ids[i, start:end] = row.answer
         # The position before a token predicts it: the first answer token is predicted by the prompt's last.
-        labels[i, len(row.prompt) - 1 : end - 1] = torch.tensor(row.answer)
-    return MicroBatch({"input_ids": ids.to(device), "attention_mask": mask.to(device)}, labels.to(device))
+        labels[i, start - 1 : end - 1] = row.answer
+    return MicroBatch({"input_ids": torch.from_numpy(ids)}, torch.from_numpy(labels))
 
 
-def collate_encoder_decoder(rows: Sequence[EncodedRow], *, pad: int, start: int, device: str) -> MicroBatch:
+def collate_encoder_decoder(rows: Sequence[EncodedRow], *, pad: int, start: int) -> MicroBatch:
     """Prompts for the encoder; for the decoder its start token and the answer, shifted by one."""
-    longest_prompt = max(len(row.prompt) for row in rows)
-    longest_answer = max(len(row.answer) for row in rows)
-    ids = torch.full((len(rows), longest_prompt), pad)
-    mask = torch.zeros((len(rows), longest_prompt), dtype=torch.long)
-    decoder_ids = torch.full((len(rows), longest_answer), pad)
-    labels = torch.full((len(rows), longest_answer), IGNORED)
+    ids = np.full((len(rows), max(len(row.prompt) for row in rows)), pad, dtype=np.int64)
+    mask = np.zeros_like(ids)
+    decoder_ids = np.full((len(rows), max(len(row.answer) for row in rows)), pad, dtype=np.int64)
+    labels = np.full(decoder_ids.shape, IGNORED, dtype=np.int64)
     for i, row in enumerate(rows):
-        ids[i, : len(row.prompt)] = torch.tensor(row.prompt)
-        mask[i, : len(row.prompt)] = 1
-        decoder_ids[i, : len(row.answer)] = torch.tensor([start, *row.answer[:-1]])
-        labels[i, : len(row.answer)] = torch.tensor(row.answer)
-    inputs = {
-        "input_ids": ids.to(device),
-        "attention_mask": mask.to(device),
-        "decoder_input_ids": decoder_ids.to(device),
-    }
-    return MicroBatch(inputs, labels.to(device))
+        asked, answered = len(row.prompt), len(row.answer)
+        ids[i, :asked] = row.prompt
+        mask[i, :asked] = 1
+        decoder_ids[i, 0] = start
+        decoder_ids[i, 1:answered] = row.answer[:-1]
+        labels[i, :answered] = row.answer
+    inputs = {"input_ids": ids, "attention_mask": mask, "decoder_input_ids": decoder_ids}
+    return MicroBatch({name: torch.from_numpy(array) for name, array in inputs.items()}, torch.from_numpy(labels))

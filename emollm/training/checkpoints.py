@@ -1,26 +1,28 @@
 """Checkpoints: all that a stopped run needs to go on exactly, on any number of workers and at any ZeRO stage.
 
     step-00000120/
-        part-0-of-2.safetensors     float32 weight and Adam moments of every second trained parameter, whole, by name
-        part-1-of-2.safetensors     those of the others
-        checkpoint.json             written last: where the run stood, the parts, their sizes and hashes
+        part-0-of-2.safetensors     the first rank's shard of float32 weights and Adam's moments: NAME:KIND:START
+        part-1-of-2.safetensors     the second's
+        checkpoint.json             written last: where the run stood, shapes, the parts, their sizes and hashes
+    best-00000100/                  the same, of the weights alone, as the model computes with them
 
-The snapshot is taken at once; writing and hashing go on behind the training. What a step holds, its learning rate
-and its dropout depend on the seed and the step alone, so no other state is needed.
+The snapshot is taken at once, each rank copying what it holds; writing and hashing go on behind the training. What a
+step holds, its learning rate and its dropout depend on the seed and the step alone, so no other state is needed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -29,9 +31,11 @@ from safetensors.torch import save_file
 
 from emollm.core.errors import ModelError, TrainingError
 from emollm.core.folders import write_json
-from emollm.training.zero import read_state, write_state, write_weights
+from emollm.training.zero import Shard, read_state, read_weights, write_state, write_weights
 
 MARKER = "checkpoint.json"
+Kind = Literal["step", "best"]
+"""A state to go on from, or weights to end with."""
 _UNFINISHED = ".writing-"
 
 
@@ -65,6 +69,18 @@ class Checkpoint:
     base: str
     """Fingerprint of the base model's weights."""
     parts: Mapping[str, Mapping[str, Any]]
+    shapes: Mapping[str, tuple[int, ...]]
+    """Of the parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """A snapshot on its way to the disk."""
+
+    kind: Kind
+    position: Position
+    shapes: dict[str, tuple[int, ...]]
+    part: Future[dict[str, Any]]
 
 
 class Checkpoints:
@@ -80,17 +96,17 @@ class Checkpoints:
         self._world_size = world_size
         self._on_note = on_note
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
-        self._pending: tuple[Position, Future[dict[str, Any]]] | None = None
+        self._pending: list[_Pending] = []
 
     @property
     def is_writing(self) -> bool:
         """Whether this rank's part of a snapshot is still on its way to the disk."""
-        return self._pending is not None and not self._pending[1].done()
+        return not all(pending.part.done() for pending in self._pending)
 
     @property
     def is_pending(self) -> bool:
         """Whether a snapshot awaits `commit`."""
-        return self._pending is not None
+        return bool(self._pending)
 
     def newest(self) -> Checkpoint | None:
         """The newest checkpoint that is whole, by rank 0's reading of it. Collective.
@@ -120,41 +136,50 @@ class Checkpoints:
         write_state(engine, _reader(checkpoint), step=checkpoint.position.step)
 
     def load_weights(self, engine: Any, step: int) -> None:
-        """Put the weights after `step` into the engine, and leave its optimizer alone. Collective."""
-        write_weights(engine, _reader(read_checkpoint(self._folder / _name(step))))
+        """Put the best weights, those after `step`, into the engine, and leave its optimizer alone. Collective."""
+        write_weights(engine, _reader(read_checkpoint(self._folder / _name(step, "best"))))
 
     def save(self, engine: Any, position: Position) -> None:
-        """Copy the engine's state and start to write it. Collective; waits for the snapshot before this one."""
-        self.commit()
-        mine = {
-            f"{name}:{key}": value.detach().to("cpu", torch.float32, copy=True).contiguous()
-            for i, (name, values) in enumerate(read_state(engine))
-            if i % self._world_size == self._rank
-            for key, value in values.items()
-        }
-        path = (
-            self._folder / (_UNFINISHED + _name(position.step)) / f"part-{self._rank}-of-{self._world_size}.safetensors"
-        )
-        self._pending = (position, self._writer.submit(_write_part, path, mine))
+        """Copy the engine's state and start to write it. Collective; waits for the snapshots before this one."""
+        self._start("step", position, ((shard, torch.float32) for shard in read_state(engine)))
+
+    def save_best(self, engine: Any, position: Position) -> None:
+        """The same with the weights alone, to end the run with. Collective."""
+        self._start("best", position, ((shard, None) for shard in read_weights(engine)))
+
+    def _start(self, kind: Kind, position: Position, shards: Iterable[tuple[Shard, torch.dtype | None]]) -> None:
+        if any(pending.position != position for pending in self._pending):
+            self.commit()
+        mine, shapes = {}, {}
+        for shard, dtype in shards:
+            shapes[shard.name] = shard.shape
+            for key, tensor in shard.tensors.items():
+                copy = tensor.detach().to("cpu", dtype or tensor.dtype, copy=True)
+                mine[f"{shard.name}:{key}:{shard.start}"] = copy.contiguous()
+        folder = self._folder / (_UNFINISHED + _name(position.step, kind))
+        path = folder / f"part-{self._rank}-of-{self._world_size}.safetensors"
+        self._pending.append(_Pending(kind, position, shapes, self._writer.submit(_write_part, path, mine)))
 
     def commit(self) -> None:
-        """Make the snapshot on its way a checkpoint, when every rank has written its part. Collective.
+        """Make the snapshots on their way checkpoints, when every rank has written its part. Collective.
 
         Raises TrainingError on every rank if one could not write; the checkpoints before it are unharmed.
         """
-        if self._pending is None:
-            return
-        position, future = self._pending
-        self._pending = None
-        error = future.exception()
-        part = f"{type(error).__name__}: {error}" if error else future.result()
+        waiting, self._pending = self._pending, []
+        for pending in waiting:
+            self._commit(pending)
+
+    def _commit(self, pending: _Pending) -> None:
+        position, name = pending.position, _name(pending.position.step, pending.kind)
+        error = pending.part.exception()
+        part: Any = f"{type(error).__name__}: {error}" if error else (pending.part.result(), pending.shapes)
         parts: list[Any] = [None] * self._world_size
         dist.all_gather_object(parts, part)
         failed: list[Any] = [next((p for p in parts if isinstance(p, str)), None)]
         if self._rank == 0:
-            failed = [failed[0] or self._complete(position, parts)]
+            failed = [failed[0] or self._complete(position, name, parts)]
             if failed[0]:  # what was written of it takes the room that is missing
-                shutil.rmtree(self._folder / (_UNFINISHED + _name(position.step)), ignore_errors=True)
+                shutil.rmtree(self._folder / (_UNFINISHED + name), ignore_errors=True)
         dist.broadcast_object_list(failed, src=0)
         if failed[0]:
             raise TrainingError(
@@ -162,9 +187,10 @@ class Checkpoints:
                 "make room, then run the same command again: it goes on from the checkpoint before"
             )
 
-    def _complete(self, position: Position, parts: list[dict[str, Any]]) -> str | None:
+    def _complete(self, position: Position, name: str, written: list[tuple[dict[str, Any], Any]]) -> str | None:
         """Write the marker, rename, and remove what is no longer kept; returns what went wrong."""
-        unfinished, finished = self._folder / (_UNFINISHED + _name(position.step)), self._folder / _name(position.step)
+        unfinished, finished = self._folder / (_UNFINISHED + name), self._folder / name
+        parts = [part for part, _ in written]
         try:
             if missing := [part["file"] for part in parts if not (unfinished / part["file"]).is_file()]:
                 return f"{', '.join(missing)} is not there; all nodes must share the folder of --out"
@@ -172,28 +198,39 @@ class Checkpoints:
                 "position": asdict(position),
                 "base": self._base,
                 "parts": {part.pop("file"): part for part in parts},
+                "shapes": {name: shape for _, shapes in written for name, shape in shapes.items()},
             }
             write_json(unfinished / MARKER, marker)
             shutil.rmtree(finished, ignore_errors=True)
             unfinished.rename(finished)
-            kept = {path.name for path in finished_folders(self._folder)[-self._keep :]}
-            for path in finished_folders(self._folder):
-                if path.name not in kept and path.name != _name(position.best_step or 0):
-                    shutil.rmtree(path)
+            self._remove_old(position)
         except OSError as error:
             return f"{type(error).__name__}: {error}"
         return None
 
+    def _remove_old(self, position: Position) -> None:
+        """All but the newest states, and the weights that were best then and are now."""
+        states = finished_folders(self._folder)
+        bests = {position.best_step}
+        for path in states[-self._keep :]:
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                bests.add(read_checkpoint(path).position.best_step)
+        kept = {_name(step, "best") for step in bests if step is not None}
+        outdated = [path for path in finished_folders(self._folder, "best") if path.name not in kept]
+        for path in (*states[: -self._keep], *outdated):
+            shutil.rmtree(path)
 
-def finished_folders(folder: Path) -> list[Path]:
+
+def finished_folders(folder: Path, kind: Kind = "step") -> list[Path]:
     """Folders of finished checkpoints, oldest first; they may be damaged."""
-    return sorted(path for path in folder.glob("step-*") if (path / MARKER).is_file())
+    return sorted(path for path in folder.glob(f"{kind}-*") if (path / MARKER).is_file())
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
     """What the marker says; raises OSError, ValueError, KeyError or TypeError if it does not say it."""
     marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-    return Checkpoint(folder, Position(**marker["position"]), marker["base"], marker["parts"])
+    shapes = {name: tuple(shape) for name, shape in marker["shapes"].items()}
+    return Checkpoint(folder, Position(**marker["position"]), marker["base"], marker["parts"], shapes)
 
 
 def damage(folder: Path) -> str | None:
@@ -224,9 +261,9 @@ def _newest_whole(folder: Path, on_note: Callable[[str], None]) -> Checkpoint | 
 
 
 def _without_lost_best(checkpoint: Checkpoint) -> Checkpoint:
-    """Of an older checkpoint the best one may be gone already, or damaged as well: then the next evaluation is best."""
+    """The weights that were best may be damaged as well: then the next evaluation is best."""
     best = checkpoint.position.best_step
-    if best in (None, checkpoint.position.step) or damage(checkpoint.folder.with_name(_name(best))) is None:
+    if best is None or damage(checkpoint.folder.with_name(_name(best, "best"))) is None:
         return checkpoint
     return replace(checkpoint, position=replace(checkpoint.position, best_step=None, best_loss=None))
 
@@ -248,19 +285,27 @@ def _sha256(path: Path) -> str:
 
 
 def _reader(checkpoint: Checkpoint) -> Callable[[str, str], torch.Tensor]:
-    """Reads a tensor by parameter name and kind, whichever part it is in."""
-    files: list[Any] = [safe_open(checkpoint.folder / name, framework="pt") for name in checkpoint.parts]
-    where = {key: file for file in files for key in file.keys()}  # noqa: SIM118  safe_open is not a mapping
+    """Reads a tensor by parameter name and kind, put together from the parts that it is in."""
+    shards: dict[tuple[str, str], list[tuple[int, Any, str]]] = {}
+    for file_name in checkpoint.parts:
+        file = safe_open(checkpoint.folder / file_name, framework="pt")
+        for key in file.keys():  # noqa: SIM118  safe_open is not a mapping
+            name, kind, start = key.rsplit(":", 2)
+            shards.setdefault((name, kind), []).append((int(start), file, key))
 
-    def read(name: str, key: str) -> torch.Tensor:
-        file = where.get(f"{name}:{key}")
-        if file is None:
-            raise TrainingError(f"{checkpoint.folder} has no parameter {name}; was it written by another version?")
-        tensor: torch.Tensor = file.get_tensor(f"{name}:{key}")
-        return tensor
+    def read(name: str, kind: str) -> torch.Tensor:
+        found = sorted(shards.get((name, kind), []), key=lambda shard: shard[0])
+        flat = [file.get_tensor(key) for _, file, key in found]
+        shape = checkpoint.shapes.get(name, ())
+        if not flat or sum(map(len, flat)) != math.prod(shape):
+            raise TrainingError(
+                f"{checkpoint.folder} has no {kind} of the parameter {name}, or a part of it alone; was it written by "
+                "another version?"
+            )
+        return torch.cat(flat).reshape(shape)
 
     return read
 
 
-def _name(step: int) -> str:
-    return f"step-{step:08}"
+def _name(step: int, kind: Kind = "step") -> str:
+    return f"{kind}-{step:08}"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +30,7 @@ from emollm.scoring.heads.derive import derived_heads, with_derived
 from emollm.scoring.heads.extract import POOLINGS, PROMPTS, ReadPosts, candidate_layers, column
 from emollm.scoring.heads.fit import FittedHeads, fit_heads
 from emollm.scoring.heads.labels import LabelledText, folds, read_labels, subset
+from emollm.scoring.heads.ridge import Features
 from emollm.training.distil import AskTeacher, merged, soft_labels, teacher_tasks
 from emollm.training.options import TrainConfig
 from emollm.training.rows import training_facts, training_rows, training_tasks
@@ -36,7 +38,8 @@ from emollm.training.rows import training_facts, training_rows, training_tasks
 if TYPE_CHECKING:
     from emollm.training.joint import StartingHeads
 
-_POSTS_AT_ONCE = 64
+_POSTS_AT_ONCE = {"cpu": 64, "gpu": 2048}
+"""In a block, by the kind of the reading actors: the model's own batches are cut from it by tokens."""
 Progress = Callable[[int, int], None]
 
 
@@ -58,9 +61,8 @@ def fit_frozen(
         card, candidates = card_and_candidates(config)
         with new_folder(config.out, overwrite=config.overwrite) as folder:
             with features_of(config, labelled.texts, candidates, on_posts) as features:
-                fixed = candidates.feature_specs if config.heads.use_all_features else None
-                fitted = fit_heads(features, labelled, tasks, feature_specs=fixed)
-            card = with_heads(card, fitted, candidates.prompt, tasks)
+                fitted = _fit(config, features, labelled, tasks, candidates)
+            card = with_heads(card, fitted, candidates.prompt, tasks, precision=states_precision(config))
             write_card(folder, card)
             fitted.head_weights.save(folder)
             summary = {
@@ -88,8 +90,7 @@ def starting_heads(
     known = subset(labelled, np.flatnonzero(~held_out_N))
     _, candidates = card_and_candidates(config)
     with features_of(config, known.texts, candidates, lambda _new, _total: None, device=device) as features:
-        fixed = candidates.feature_specs if config.heads.use_all_features else None
-        fitted = fit_heads(features, known, tasks, feature_specs=fixed)
+        fitted = _fit(config, features, known, tasks, candidates)
     return StartingHeads(
         labelled,
         held_out_N,
@@ -100,6 +101,26 @@ def starting_heads(
         fitted.head_weights,
         fitted.scale,
     )
+
+
+def _fit(
+    config: TrainConfig, features: Features, labelled: LabelledText, tasks: tuple[Task, ...], candidates: Candidates
+) -> FittedHeads:
+    """On this process's GPU where the job has any, else on as many cores as the job has reserved, if they are here."""
+    from emollm.models.device import resolve_device
+
+    cluster = config.cluster
+    device = resolve_device() if cluster.gpus else "cpu"
+    reserved = int(cluster.num_workers * cluster.cpus_per_worker)
+    return fit_heads(
+        features, labelled, tasks, feature_specs=candidates.feature_specs if config.heads.use_all_features else None,
+        device=None if device == "cpu" else device, num_threads=max(1, min(reserved, os.cpu_count() or 1)),
+    )  # fmt: skip
+
+
+def states_precision(config: TrainConfig) -> Literal["float32", "bf16"]:
+    """The arithmetic in which a frozen base is read: float32 unless bf16 is asked for."""
+    return "bf16" if config.precision == "bf16" else "float32"
 
 
 def calibration_tenth(labelled: LabelledText) -> NDArray[np.bool_]:
@@ -183,15 +204,16 @@ def feature_specs_of(config: TrainConfig, architecture: Architecture, num_layers
 
 
 def with_heads(
-    card: AffectCard, fitted: FittedHeads, prompt: Prompt, tasks: tuple[Task, ...], *, writes_answers: bool = False
-) -> AffectCard:
+    card: AffectCard, fitted: FittedHeads, prompt: Prompt, tasks: tuple[Task, ...], *,
+    precision: Literal["float32", "bf16"] = "float32",
+) -> AffectCard:  # fmt: skip
     """The card with the heads that were fitted, and those that follow from them."""
     derived = derived_heads(fitted.heads)
     heads = HeadsCard(
         prompt=prompt,
         feature_specs=fitted.feature_specs,
         heads=(*fitted.heads, *derived),
-        writes_answers=writes_answers,
+        precision=precision,
     )
     return card.model_copy(update={"heads": heads, "tasks": with_derived(tasks, derived)})
 
@@ -208,10 +230,11 @@ def features_of(
     rows = pa.table({"index": pa.array(range(len(texts)), pa.int64()), "text": pa.array(texts, pa.string())})
     # Long posts first and like lengths together: less padding, and no long batch at the very end.
     rows = rows.take(pa.array(sorted(range(len(texts)), key=lambda i: -len(texts[i])), pa.int64()))
-    blocks = [rows.slice(start, _POSTS_AT_ONCE) for start in range(0, len(texts), _POSTS_AT_ONCE)]
+    at_once = _at_once(config)
+    blocks = [rows.slice(start, at_once) for start in range(0, len(texts), at_once)]
     options: dict[str, Any] = {
         "base": anywhere(config.base), "prompt": candidates.prompt, "feature_specs": candidates.feature_specs,
-        "max_post_tokens": config.max_post_tokens,
+        "max_post_tokens": config.max_post_tokens, "precision": states_precision(config),
     }  # fmt: skip
     config.out.absolute().parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
@@ -237,6 +260,10 @@ def features_of(
         yield files
 
 
+def _at_once(config: TrainConfig) -> int:
+    return _POSTS_AT_ONCE["gpu" if config.cluster.gpus else "cpu"]
+
+
 def _read_on_actors(
     config: TrainConfig, blocks: list[pa.Table], options: dict[str, Any], on_new: Callable[[int], None]
 ) -> Iterator[pa.Table]:
@@ -249,7 +276,7 @@ def _read_on_actors(
     with reports_to(on_new) as queue:
         states = map_on_actors(
             ray.data.from_arrow(blocks), ReadPosts, {**options, "reports": queue}, config.cluster,
-            batch_size=_POSTS_AT_ONCE,
+            batch_size=_at_once(config),
         )  # fmt: skip
         failure: EmollmError | None = None
         try:

@@ -26,7 +26,8 @@ from emollm.core.errors import ModelError
 from emollm.core.heads_card import FeatureSpec, Head, HeadsCard, Prompt
 from emollm.core.tasks import Kind, QuestionKey, Task
 from emollm.models.batching import by_length
-from emollm.models.load import LoadedModel, load_model
+from emollm.models.device import activation_bytes, default_batch_tokens
+from emollm.models.load import LoadedModel, load_model, tolerance, trained_dtype
 from emollm.scoring.heads import calibrate
 from emollm.scoring.heads.backbone import Backbone, Batch, PostEncoder
 from emollm.scoring.heads.derive import derived_heads, with_derived
@@ -105,15 +106,15 @@ class Joint:
 
     def _text_rows(self, labelled: LabelledText) -> list[EncodedRow]:
         rows: list[EncodedRow] = []
-        for n, (text, golds_C) in enumerate(zip(labelled.texts, self._golds(labelled), strict=True)):
+        posts = self._encode.many(labelled.texts)
+        for n, (post, golds_C) in enumerate(zip(posts, self._golds(labelled), strict=True)):
             questions = [k for k, columns in enumerate(self._columns.values()) if not np.isnan(golds_C[columns]).any()]
             if questions:
-                post = self._encode(text)
                 rows.append(HeadRow(f"text {n}", post.ids, questions, post, golds_C))
         return rows
 
     def _rows_beside(self, labelled: LabelledText, table: pa.Table, answers: Sequence[EncodedRow]) -> list[EncodedRow]:
-        posts = [self._encode(text) for text in labelled.texts]
+        posts = self._encode.many(labelled.texts)
         golds_NC = self._golds(labelled)
         place = {text: n for n, text in enumerate(labelled.texts)}
         return [
@@ -135,9 +136,9 @@ class Joint:
 
     def collate(self, rows: Sequence[EncodedRow]) -> MicroBatch:
         mine = [row for row in rows if isinstance(row, HeadRow)]
-        batch = self._encode.batch([row.post for row in mine], self._device)
+        batch = self._encode.batch([row.post for row in mine], "cpu")
         inputs: dict[str, Any] = {"batch": tuple(batch)}
-        golds_BC = torch.tensor(np.stack([row.golds_C for row in mine]), dtype=torch.float32, device=self._device)
+        golds_BC = torch.tensor(np.stack([row.golds_C for row in mine]), dtype=torch.float32)
         if self._with_answers is not None:
             answers = self._with_answers(rows)
             inputs |= {"answers": answers.inputs, "labels_BT": answers.labels_BT}
@@ -171,6 +172,7 @@ class Joint:
             prompt=start.prompt,
             feature_specs=start.feature_specs,
             heads=(*heads, *derived),
+            precision="bf16" if trained_dtype(self._loaded.model) is torch.bfloat16 else "float32",
             writes_answers=writes_answers,
         )
         return self._loaded.card.model_copy(update={"heads": section, "tasks": with_derived(start.tasks, derived)})
@@ -201,8 +203,9 @@ def head_scores(
 ) -> Floats:
     """[texts, O], batched by length."""
     posts = encode.many(texts)
+    batch_tokens = default_batch_tokens(device, bytes_per_token=activation_bytes(backbone.lm))
     scores = np.zeros((len(posts), len(head_weights.bias_O)))
-    for part in by_length([len(post.ids) for post in posts], batch_tokens=1024):
+    for part in by_length([len(post.ids) for post in posts], batch_tokens=batch_tokens):
         batch = encode.batch([posts[i] for i in part], device)
         scores[part] = head_weights.scores(backbone.features(batch, feature_specs).cpu().numpy())
     return scores
@@ -332,20 +335,20 @@ def _freeze_unread(model: Any, backbone: Backbone, batch: Batch, depth: int) -> 
             parameter.requires_grad_(False)
 
 
-def verify_heads(
-    folder: Path, loaded: LoadedModel, joint: Joint, head_weights: HeadWeights, *, tolerance: float = 1e-2
-) -> float:
-    """Reload a saved model directory and compare its heads' scores of two posts with those of the model in memory.
+def verify_heads(folder: Path, loaded: LoadedModel, joint: Joint, head_weights: HeadWeights) -> float:
+    """Reload a saved model directory in the type of the model in memory, and compare the heads' scores of two posts.
 
-    Returns the largest difference; raises ModelError above `tolerance`.
+    Returns the largest difference; raises ModelError where it is more than rounding.
     """
+    dtype = trained_dtype(loaded.model)
     texts = ["so that is what a quiet evening feels like :)", "the train is late AGAIN"]
-    loaded.model.eval().to("cpu", torch.float32)
-    again = load_model(str(folder))
+    loaded.model.eval().to("cpu")
+    again = load_model(str(folder), dtype=dtype)
     assert again.card.heads is not None
     encode, backbone = PostEncoder(again, again.card.heads.prompt), Backbone(again.model, again.card.base.architecture)
     saved = head_scores(encode, backbone, again.card.heads.feature_specs, load_bank(folder, again.card.heads), texts)
-    difference = float(np.abs(saved - joint.scores(head_weights, texts, device="cpu")).max())
-    if not difference <= tolerance:
+    expected = torch.from_numpy(joint.scores(head_weights, texts, device="cpu"))
+    difference = float((torch.from_numpy(saved) - expected).abs().max())
+    if not difference <= tolerance(dtype, expected):
         raise ModelError(f"the heads saved in {folder} differ from those trained: scores by {difference:.2g}")
     return difference

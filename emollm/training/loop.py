@@ -18,9 +18,10 @@ import torch.distributed as dist
 
 from emollm.core.errors import TrainingError
 from emollm.models.load import LoadedModel
-from emollm.models.precision import DTYPES, resolve_precision
+from emollm.models.precision import DTYPES, training_precision
 from emollm.training.batches import EncodedRow, steps
 from emollm.training.checkpoints import Checkpoints, Position
+from emollm.training.feed import fed_steps
 from emollm.training.objective import Answers, Objective
 from emollm.training.options import TrainConfig
 from emollm.training.validation import EvaluationReport, Validator, evaluation_steps, timed
@@ -78,7 +79,7 @@ def train(
         loaded.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         loaded.model.enable_input_require_grads()
     loaded.model.train()
-    precision = DTYPES[resolve_precision(config.precision, device)]
+    precision = DTYPES[training_precision(config.precision, device)]
     objective = objective or Answers(loaded, device)
     engine = start_engine(objective.module, config, precision=precision, device=device)
     autocast = torch.autocast(
@@ -96,7 +97,9 @@ def train(
     evaluate_after = evaluation_steps(config, total) if validator else []
     last_saved = time.monotonic()
     batches = steps(rows, global_batch_size=config.global_batch_size, num_steps=total, seed=config.seed)
-    for step, batch in enumerate(islice(batches, position.step, None), start=position.step + 1):
+    left = islice(batches, position.step, None)
+    feed = fed_steps(left, objective, config, rank=rank, world_size=world_size, device=device)
+    for step, (batch, micro_batches) in enumerate(feed, start=position.step + 1):
         if _is_over(config, position):
             break
         started = time.perf_counter()
@@ -109,10 +112,9 @@ def train(
         # DeepSpeed averages over workers and micro-batches; this makes that a mean over answer tokens.
         scale = world_size * config.accumulation_steps / answer_tokens
         loss_sum = torch.zeros((), device=device)
-        for micro in objective.cut(batch, config.micro_batch_size)[rank::world_size]:
-            inputs = objective.collate(micro)
+        for micro in micro_batches:
             with autocast:
-                loss = engine(inputs.inputs, inputs.labels_BT)
+                loss = engine(micro.inputs, micro.labels_BT)
             engine.backward(loss * scale)
             engine.step()
             loss_sum += loss.detach()
@@ -140,11 +142,13 @@ def train(
                 loss=mean,
                 learning_rate=learning_rate,
                 rows=len(batch),
-                tokens=sum(len(row.prompt) + len(row.answer) for row in batch),
+                tokens=sum(map(len, batch)),
                 seconds=time.perf_counter() - started,
                 memory_gib=peak_memory_gib(device),
             )
         )
+        if checkpoints and checkpoints.is_pending and all_written:
+            checkpoints.commit()
         position = replace(position, step=step)
         if validator and step in evaluate_after:
             seconds = timed()
@@ -156,11 +160,10 @@ def train(
             scores = validator.scores(objective) if with_scores else {}
             engine.train()
             is_best = position.best_step == step
-            save_now |= is_best
+            if checkpoints and is_best and step < total:
+                checkpoints.save_best(engine, position)
             on_evaluation(EvaluationReport(step=step, loss=loss_now, is_best=is_best, scores=scores, seconds=seconds()))
         if checkpoints:
-            if checkpoints.is_pending and all_written:
-                checkpoints.commit()
             save_now |= config.checkpoint_steps is not None and step % config.checkpoint_steps == 0
             if save_now and step < total:
                 checkpoints.save(engine, position)

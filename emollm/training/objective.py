@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import nn
 
+from emollm.models.device import activation_bytes, default_batch_tokens
 from emollm.models.load import LoadedModel, base_of
 from emollm.training.batches import (
     IGNORED,
@@ -24,9 +25,6 @@ from emollm.training.sharing import can_share, collate_tree, is_worth_it
 if TYPE_CHECKING:
     from emollm.scoring.scorer import Scorer
 
-_BATCH_TOKENS = 1024
-"""Of the questions asked on the way; `scoring.open.open_scorer` says why on a CPU."""
-
 
 class Objective(Protocol):
     """What a run learns: how rows become micro-batches, and the module whose forward pass sums the loss over one."""
@@ -37,7 +35,9 @@ class Objective(Protocol):
         """Which rows go through the model together; every rank finds the same."""
         ...
 
-    def collate(self, rows: Sequence[EncodedRow]) -> MicroBatch: ...
+    def collate(self, rows: Sequence[EncodedRow]) -> MicroBatch:
+        """On the CPU; called on a thread."""
+        ...
 
     def scorer(self) -> Scorer:
         """Asks the model as it is now, in the way that it will be used."""
@@ -56,28 +56,30 @@ class Answers:
     def cut(self, batch: Sequence[EncodedRow], micro_batch_size: int) -> list[list[EncodedRow]]:
         if self._width:
             alike = cut_by_prompt(batch, micro_batch_size)
-            if sum(is_worth_it(rows, width=self._width) for rows in alike) > len(alike) / 2:
+            if sum(map(self._is_worth_it, alike)) > len(alike) / 2:
                 return alike
         return cut_by_length(batch, micro_batch_size)
 
     def collate(self, rows: Sequence[EncodedRow]) -> MicroBatch:
-        if self._width and is_worth_it(rows, width=self._width):
-            return collate_tree(rows, device=self._device)
-        return self.padded(rows)
+        return collate_tree(rows) if self._is_worth_it(rows) else self.padded(rows)
+
+    def _is_worth_it(self, rows: Sequence[EncodedRow]) -> bool:
+        return self._width is not None and is_worth_it(rows, width=self._width, device=self._device)
 
     def padded(self, rows: Sequence[EncodedRow]) -> MicroBatch:
         """A row of the batch for each row."""
         pad = self._loaded.tokenizer.pad_token_id
         if self._loaded.is_encoder_decoder:
             start = self._loaded.model.config.decoder_start_token_id
-            return collate_encoder_decoder(rows, pad=pad, start=start, device=self._device)
-        return collate_decoder(rows, pad=pad, device=self._device)
+            return collate_encoder_decoder(rows, pad=pad, start=start)
+        return collate_decoder(rows, pad=pad)
 
     def scorer(self) -> Scorer:
         from emollm.scoring.constrained.engine import ConstrainedScorer
 
         plain = replace(self._loaded, model=base_of(self._loaded.model))
-        return ConstrainedScorer(plain, device=self._device, batch_tokens=_BATCH_TOKENS)
+        batch_tokens = default_batch_tokens(self._device, bytes_per_token=activation_bytes(plain.model))
+        return ConstrainedScorer(plain, device=self._device, batch_tokens=batch_tokens)
 
 
 class AnswerLoss(nn.Module):

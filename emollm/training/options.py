@@ -126,7 +126,7 @@ class TrainConfig(Config):
     metrics_every: int = Field(0, ge=0)
     """Compute task metrics at every N-th evaluation. 0: never."""
     metric_rows: int = Field(32, ge=2)
-    """Questions per task and emotion for these metrics."""
+    """Questions per task and emotion for these metrics; fewer where there would be more than 2,048 in all."""
     checkpoint_minutes: float = Field(10.0, gt=0)
     """Minutes between checkpoints, at most."""
     checkpoint_steps: int | None = Field(None, ge=1)

@@ -258,9 +258,9 @@ def _memory(
 
 
 def _weight_bytes(config: TrainConfig) -> int:
-    # A frozen base is read in float32: heads are fitted to what it gives.
-    is_half = config.cluster.gpus > 0 and config.precision != "float32" and not config.freeze
-    return 2 if is_half else 4
+    if config.freeze:  # heads are fitted to what the base gives
+        return 2 if config.precision == "bf16" else 4
+    return 2 if config.cluster.gpus > 0 and config.precision != "float32" else 4
 
 
 def _way(config: TrainConfig) -> str:

@@ -3,6 +3,7 @@
 .NAME.training/
     run.json            what was asked: the same command continues it, another is refused
     checkpoints/        see checkpoints.py
+    tokens/             see row_tokens.py
     metrics.jsonl       a line a step
     evaluations.jsonl   a line an evaluation
     lock                held by the driver, so that two do not share a run
@@ -30,6 +31,8 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoints = path / "checkpoints"
+        self.tokens = path / "tokens"
+        """See row_tokens.py."""
         self.metrics = path / METRICS_FILE
         self.evaluations = path / EVALUATIONS_FILE
         self.model = path / "model"

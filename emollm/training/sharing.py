@@ -20,10 +20,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from emollm.training.batches import IGNORED, EncodedRow, MicroBatch
+from emollm.training.batches import IGNORED, EncodedRow, MicroBatch, Tokens
 
 _WORTH_IT = 0.8
 """A tree needs a mask and a sorted step, so it must save a fifth of the work."""
+_MASKED = {"cpu": 1.0, "cuda": 4.0}
+"""Time of attention under a mask of one's own, beside padded rows without one. On a GPU the flash kernels take no mask
+and skip what is not seen (an estimate; benchmarks/training.py on one measures it)."""
 
 
 def can_share(lm: Any) -> bool:
@@ -33,60 +36,59 @@ def can_share(lm: Any) -> bool:
     return takes_positions and lm.config._attn_implementation == "sdpa"
 
 
-def is_worth_it(rows: Sequence[EncodedRow], *, width: int) -> bool:
+def is_worth_it(rows: Sequence[EncodedRow], *, width: int, device: str = "cpu") -> bool:
     """Whether rows are computed faster as a tree than padded to the longest, by a model of hidden size `width`.
 
     Attention is dense over all tokens of a tree. In a layer a token takes about 24 width^2 FLOPs in products with
     weights and 4 T width in attention over T tokens, so that T / (6 width) is what it adds.
     """
-    longest = max(len(row.prompt) + len(row.answer) for row in rows)
+    longest = max(map(len, rows))
     tree, padded = num_tokens(rows), len(rows) * longest
-    return tree * (1 + tree / (6 * width)) <= _WORTH_IT * padded * (1 + longest / (6 * width))
+    masked = _MASKED[device.partition(":")[0]]
+    return tree * (1 + masked * tree / (6 * width)) <= _WORTH_IT * padded * (1 + longest / (6 * width))
 
 
 def num_tokens(rows: Sequence[EncodedRow]) -> int:
     """Tokens of the tree; least where rows that begin alike are neighbours."""
-    before: list[int] = []
+    before: Tokens = ()
     total = 0
     for row in rows:
-        total += len(row.prompt) + len(row.answer) - _shared(before, row)
+        total += len(row) - _shared(before, row)
         before = row.prompt
     return total
 
 
-def collate_tree(rows: Sequence[EncodedRow], *, device: str) -> MicroBatch:
+def collate_tree(rows: Sequence[EncodedRow]) -> MicroBatch:
     """All rows as one sequence, each branching off the row before it where their prompts part."""
     total = num_tokens(rows)
     ids = np.zeros(total, dtype=np.int64)
     depth = np.zeros(total, dtype=np.int64)
     labels = np.full(total, IGNORED, dtype=np.int64)
     seen_TT = np.zeros((total, total), dtype=bool)
-    before: list[int] = []
+    before: Tokens = ()
     path = np.zeros(0, dtype=np.int64)
     start = 0
     for row in rows:
         shared = _shared(before, row)
-        new = row.prompt[shared:] + row.answer
-        end = start + len(new)
-        ids[start:end] = new
+        end = start + len(row) - shared
+        ids[start:end] = np.concatenate([row.prompt[shared:], row.answer])
         path = np.concatenate([path[:shared], np.arange(start, end)])
         depth[start:end] = np.arange(shared, len(path))
-        seen_TT[start:end, path[:shared]] = True
-        seen_TT[start:end, start:end] = np.tri(len(new), dtype=bool)
+        if shared:  # what the token sees at which the row branches off, itself included
+            seen_TT[start:end, :start] = seen_TT[path[shared - 1], :start]
+        seen_TT[start:end, start:end] = np.tri(end - start, dtype=bool)
         # The position before a token predicts it: the first answer token is predicted by the prompt's last.
         labels[path[len(row.prompt) - 1 : -1]] = row.answer
         before, start = row.prompt, end
     inputs = {"input_ids": ids[None], "position_ids": depth[None], "attention_mask": seen_TT[None, None]}
-    return MicroBatch(
-        {name: torch.from_numpy(array).to(device) for name, array in inputs.items()},
-        torch.from_numpy(labels[None]).to(device),
-    )
+    return MicroBatch({name: torch.from_numpy(array) for name, array in inputs.items()}, torch.from_numpy(labels[None]))
 
 
-def _shared(before: Sequence[int], row: EncodedRow) -> int:
+def _shared(before: Tokens, row: EncodedRow) -> int:
     """Tokens at the start of both prompts, but never the last of either: it predicts an answer of its own."""
     limit = min(len(before), len(row.prompt)) - 1
-    for i in range(limit):
-        if before[i] != row.prompt[i]:
-            return i
-    return max(limit, 0)
+    if limit < 1:
+        return 0
+    differ = np.asarray(before[:limit]) != np.asarray(row.prompt[:limit])
+    first = int(differ.argmax())
+    return first if differ[first] else limit

@@ -17,7 +17,10 @@ from emollm.core.tasks import Value
 from emollm.metrics.predictions import Prediction
 from emollm.metrics.questions import GoldQuestion
 from emollm.metrics.scores import score_results
+from emollm.models.device import activation_bytes, default_batch_tokens
+from emollm.models.load import base_of
 from emollm.training.batches import EncodedRow
+from emollm.training.feed import fed
 from emollm.training.objective import Objective
 from emollm.training.options import TrainConfig
 
@@ -70,19 +73,32 @@ class Validator:
     @torch.no_grad()
     def loss(self, engine: Any, objective: Objective) -> float:
         """As `StepReport.loss`, over all validation rows. Collective."""
-        batches = objective.cut(self._rows, self._config.micro_batch_size)
-        sums = torch.zeros(2, dtype=torch.float64, device=self._device)
-        for first in range(0, len(batches), self._world_size):
-            mine = first + self._rank
-            # Past the end a rank does the first batch again, to keep step, and counts nothing.
-            batch = batches[mine % len(batches)]
-            inputs = objective.collate(batch)
-            loss = engine(inputs.inputs, inputs.labels_BT)
-            if mine < len(batches):
-                sums += torch.tensor([float(loss), sum(len(row.answer) for row in batch)], device=self._device)
+        batches = objective.cut(self._rows, self._rows_at_once(objective))
+        # Past the end a rank does the first batches again, to keep step, and counts nothing.
+        mine = [first + self._rank for first in range(0, len(batches), self._world_size)]
+        micros = fed([batches[i % len(batches)] for i in mine], objective, device=self._device)
+        total = torch.zeros((), dtype=torch.float64, device=self._device)
+        for i, micro in zip(mine, micros, strict=True):
+            loss = engine(micro.inputs, micro.labels_BT)
+            if i < len(batches):
+                total += loss
         if self._world_size > 1:
-            dist.all_reduce(sums)
-        return float(sums[0] / sums[1])
+            dist.all_reduce(total)
+        return float(total) / sum(len(row.answer) for row in self._rows)
+
+    def _rows_at_once(self, objective: Objective) -> int:
+        """As many as fill the device, which holds more without gradients; the same on every rank. Collective."""
+        model = base_of(objective.module.model)
+        longest = max(map(len, self._rows))
+        answered = max(len(row.answer) for row in self._rows)
+        # Of each answer token the logits and their softmax, in float32, and before that in the model's own type.
+        logits = 12 * answered * model.config.get_text_config().vocab_size
+        bytes_per_token = activation_bytes(model) + logits // longest
+        fitting = default_batch_tokens(self._device, bytes_per_token=bytes_per_token) // longest
+        rows = torch.tensor(max(self._config.micro_batch_size, fitting), device=self._device)
+        if self._world_size > 1:
+            dist.all_reduce(rows, op=dist.ReduceOp.MIN)
+        return int(rows)
 
     def scores(self, objective: Objective) -> dict[str, dict[str, float | None]]:
         """Metrics by task of the model as it is now, asked as it will be when it is used. Collective."""

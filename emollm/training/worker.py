@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 
@@ -25,20 +26,26 @@ from emollm.models.load import (
     probe_logits,
     prompt_encoder,
     save_model,
+    tolerance,
+    trained_dtype,
     verify_saved,
 )
-from emollm.models.precision import DTYPES, resolve_precision
+from emollm.models.precision import DTYPES, training_precision
 from emollm.scoring.heads.labels import read_labels
-from emollm.training.batches import EncodedRow, encode_rows
+from emollm.training.batches import EncodedRow
 from emollm.training.checkpoints import Checkpoints
 from emollm.training.joint import Joint, StartingHeads, verify_heads
 from emollm.training.loop import StepReport, train
 from emollm.training.objective import Answers
 from emollm.training.options import TrainConfig
+from emollm.training.row_tokens import RowTokens, encode_rows, shared_rows
 from emollm.training.rows import training_facts, training_rows, training_tasks
 from emollm.training.run_folder import RunFolder, append_line
 from emollm.training.validation import EvaluationReport, Validator, drawn_rows
 from emollm.training.zero import whole_parameters
+
+MOST_METRIC_QUESTIONS = 2048
+"""Asked for task metrics at an evaluation, over all tasks and emotions."""
 
 Report = StepReport | EvaluationReport | str
 """A step, an evaluation, or a note for the user."""
@@ -105,9 +112,7 @@ def _run(
     torch.manual_seed(config.seed)
     loaded = _load(config, device)
     joint = joint_of(config, loaded, start, device)
-    rows = rows_of(config, loaded, joint)
-    if config.objective != "heads":
-        _check_lengths(rows, loaded)
+    rows = rows_of(config, loaded, joint, tokens=run.tokens, rank=rank)
     validator = validator_of(config, loaded, joint, rank=rank, world_size=world_size, device=device)
     checkpoints = Checkpoints(
         run.checkpoints, base=loaded.card.base.fingerprint, keep=config.keep_checkpoints, rank=rank,
@@ -143,7 +148,7 @@ def _run(
 def _load(config: TrainConfig, device: str) -> LoadedModel:
     """The base under the card of the model to be, adapters attached."""
     on_gpu = device != "cpu"
-    dtype = DTYPES[resolve_precision(config.precision, device)] if on_gpu else torch.float32
+    dtype = DTYPES[training_precision(config.precision, device)] if on_gpu else torch.float32
     base = load_base(config.base, dtype=dtype, device=device)
     if base.card.base.architecture == "encoder" and config.objective != "heads":
         raise ModelError(f"{config.base} is an encoder and writes no answers; train it with --objective heads")
@@ -170,10 +175,20 @@ def joint_of(config: TrainConfig, loaded: LoadedModel, start: StartingHeads | No
     return Joint(loaded, start, with_answers=with_answers, loss_weight=config.heads.loss_weight, device=device)
 
 
-def rows_of(config: TrainConfig, loaded: LoadedModel, joint: Joint | None, split: str = "train") -> list[EncodedRow]:
-    """The rows of a run, in their order: those it learns, or all that it may validate on."""
+def rows_of(
+    config: TrainConfig, loaded: LoadedModel, joint: Joint | None, split: str = "train", *,
+    tokens: Path | None = None, rank: int = 0,
+) -> Sequence[EncodedRow]:  # fmt: skip
+    """The rows of a run, in their order: those it learns, or all that it may validate on.
+
+    With `tokens` the ranks share what is tokenized in that folder. Collective then.
+    """
     table = training_rows(config, split)
-    rows = encode_rows(table, prompt_encoder(loaded)) if config.objective != "heads" else []
+    rows: Sequence[EncodedRow] = []
+    if config.objective != "heads":
+        encoder = prompt_encoder(loaded)
+        rows = encoded = shared_rows(table, encoder, tokens, rank=rank) if tokens else encode_rows(table, encoder)
+        _check_lengths(encoded, loaded)
     if joint is None:
         return rows
     labelled = joint.start.learnt if split == "train" else read_labels(table, loaded.card.tasks)
@@ -189,7 +204,7 @@ def validator_of(
     if joint is None:  # drawn before they are encoded: there may be tens of thousands
         table = training_rows(config, "validation")
         table = table.take(drawn_rows(table.num_rows, config.validation_rows, config.seed))
-        drawn = encode_rows(table, prompt_encoder(loaded))
+        drawn: Sequence[EncodedRow] = encode_rows(table, prompt_encoder(loaded))
     else:
         rows = rows_of(config, loaded, joint, "validation")
         drawn = [rows[i] for i in drawn_rows(len(rows), config.validation_rows, config.seed)]
@@ -197,25 +212,24 @@ def validator_of(
     return Validator(drawn, questions, config, rank=rank, world_size=world_size, device=device)
 
 
-def _check_lengths(rows: Sequence[EncodedRow], loaded: LoadedModel) -> None:
+def _check_lengths(rows: RowTokens, loaded: LoadedModel) -> None:
     """A row longer than the model has positions for is refused: what is cut off might be the answer."""
     most = getattr(loaded.model.config, "max_position_embeddings", None)
     if most is None:  # T5 and BLOOM count distances, without an end
         return
-    for row in rows:
-        parts = (row.prompt, row.answer) if loaded.is_encoder_decoder else (row.prompt + row.answer,)
-        length = max(len(part) for part in parts)
-        if length > most:
-            raise DataError(
-                f"row {row.id} has {length:,} tokens, and {loaded.card.base.name} has positions for {most:,}; "
-                f"lower --max-post-tokens (now {loaded.card.max_post_tokens})"
-            )
+    lengths_N = rows.lengths.max(axis=1) if loaded.is_encoder_decoder else rows.lengths.sum(axis=1)
+    for place in np.flatnonzero(lengths_N > most).tolist():
+        raise DataError(
+            f"row {rows[place].id} has {lengths_N[place]:,} tokens, and {loaded.card.base.name} has positions for "
+            f"{most:,}; lower --max-post-tokens (now {loaded.card.max_post_tokens})"
+        )
 
 
 def metric_questions(config: TrainConfig, tasks: Sequence[Task]) -> list[GoldQuestion]:
     """The fixed sample that task metrics are taken on: the first questions of each task and emotion."""
     assert config.data is not None
-    return load_questions(config.data, tasks, max_rows=config.metric_rows)
+    most = MOST_METRIC_QUESTIONS // sum(len(task.keys) for task in tasks)
+    return load_questions(config.data, tasks, max_rows=min(config.metric_rows, max(2, most)))
 
 
 def _save(
@@ -232,7 +246,7 @@ def _save(
         return facts
     if config.zero_stage == 3:
         loaded = _fresh_copy(config, loaded, weights)
-        _check_gathered(probe_logits(loaded.model, loaded), expected, engine)
+        _check_gathered(probe_logits(loaded.model, loaded), expected, trained_dtype(loaded.model))
     try:
         shutil.rmtree(run.model, ignore_errors=True)  # of a worker that died while it wrote
         run.model.mkdir(parents=True)
@@ -246,23 +260,30 @@ def _save(
 
 
 def _write(folder: Path, config: TrainConfig, loaded: LoadedModel, joint: Joint | None) -> float:
-    """Save the model, with heads where it has them; returns the largest difference to what is loaded again."""
+    """Save the model in the type it was trained in, with heads where it has them; returns the largest difference to
+    what is loaded again in that type.
+    """
     head_weights = None
     if joint is not None:
         head_weights, heads = joint.finished()
         loaded = replace(loaded, card=joint.card(heads, writes_answers=config.objective == "both"))
         head_weights.save(folder)
     writes = config.objective != "heads"
-    loaded.model.to("cpu", torch.float32).eval()
+    dtype = trained_dtype(loaded.model)
+    loaded.model.to("cpu").eval()
     expected = probe_logits(loaded.model, loaded) if writes else None
     if config.merge:
         card = loaded.card.model_copy(update={"adapter": None})
-        loaded = LoadedModel(loaded.model.merge_and_unload(), loaded.tokenizer, card)
+        # In bf16, deltas below 2**-9 of a weight would vanish.
+        merged = loaded.model.to(torch.float32).merge_and_unload().to(dtype)
+        loaded = LoadedModel(merged, loaded.tokenizer, card)
     save_model(folder, loaded)
     difference = 0.0
     if joint is not None and head_weights is not None:
         difference = verify_heads(folder, loaded, joint, head_weights)
-    return max(difference, verify_saved(folder, loaded, expected=expected)) if writes else difference
+    if expected is None:
+        return difference
+    return max(difference, verify_saved(folder, loaded, expected=expected, tolerance=tolerance(dtype, expected)))
 
 
 def _num_trainable(engine: Any) -> int:
@@ -270,7 +291,7 @@ def _num_trainable(engine: Any) -> int:
 
 
 def _fresh_copy(config: TrainConfig, loaded: LoadedModel, weights: dict[str, torch.Tensor]) -> LoadedModel:
-    model = load_base(config.base).model
+    model = load_base(config.base, dtype=next(iter(weights.values())).dtype).model
     if config.method == "lora":
         model = attach_lora(model, **config.lora)
     unknown = model.load_state_dict(weights, strict=False).unexpected_keys
@@ -278,9 +299,7 @@ def _fresh_copy(config: TrainConfig, loaded: LoadedModel, weights: dict[str, tor
     return replace(loaded, model=model.eval())
 
 
-def _check_gathered(mine: torch.Tensor, expected: torch.Tensor, engine: Any) -> None:
-    # In bf16 the engine's own rounding is the larger part of any difference.
-    tolerance = 1e-2 if next(engine.module.parameters()).dtype is torch.float32 else 0.1 * float(expected.abs().max())
+def _check_gathered(mine: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> None:
     difference = float((mine - expected).abs().max())
-    if not difference <= tolerance:
+    if not difference <= tolerance(dtype, expected):
         raise ModelError(f"the weights gathered from all workers differ from those trained: logits by {difference:.2g}")

@@ -22,9 +22,9 @@ from emollm.core.tasks import Kind
 from emollm.models.load import LoadedModel, locate_base, prompt_encoder
 from emollm.scoring.heads.backbone import PostEncoder
 from emollm.scoring.heads.labels import LabelledText, read_labels
-from emollm.training.batches import encode_rows
 from emollm.training.frozen import calibration_tenth, prompt_of
 from emollm.training.options import TrainConfig
+from emollm.training.row_tokens import encode_rows
 from emollm.training.rows import training_rows, training_tasks
 
 _SAMPLE = 500
@@ -107,9 +107,8 @@ class _Measure:
             texts = zip(*(table[name].to_pylist() for name in ("prefix", "post", "suffix", "answer")), strict=True)
             sizes = np.array([[sum(map(len, row)), len(row[3])] for row in texts]) / _CHARACTERS_A_TOKEN
             return sizes[:, 0], sizes[:, 1]
-        rows = encode_rows(table, prompt_encoder(self._loaded))
-        answers_N = np.array([float(len(row.answer)) for row in rows])
-        return np.array([len(row.prompt) for row in rows]) + answers_N, answers_N
+        lengths_N2 = encode_rows(table, prompt_encoder(self._loaded)).lengths.astype(np.float64)
+        return lengths_N2.sum(axis=1), lengths_N2[:, 1]
 
     def texts(self, texts: Sequence[str]) -> Lengths:
         """[N] as heads read them."""

@@ -1,24 +1,67 @@
 """DeepSpeed around a model: the settings, the engine, and the engine's state by parameter name.
 
-DeepSpeed's own checkpoints are pickled, one file a rank, for one number of ranks and one ZeRO stage. Here the state
-is read and written whole, parameter by parameter, so that it fits any of them.
+DeepSpeed's own checkpoints are pickled, one file a rank, for one number of ranks and one ZeRO stage. Here a rank reads
+its own shard of the state, named by parameter and place, and sets it from whole parameters: so it fits any of them.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from emollm.models.precision import every_rank
 from emollm.training.options import TrainConfig
 
 WEIGHT = "weight"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def deepspeed_settings(config: TrainConfig, *, bf16_weights: bool) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """What one rank holds of a parameter, flat."""
+
+    name: str
+    shape: tuple[int, ...]
+    """Of the whole parameter."""
+    start: int
+    """Place of the first value in the flat parameter."""
+    tensors: dict[str, torch.Tensor]
+    """By kind, such as `WEIGHT`."""
+
+
+def adam_settings(config: TrainConfig, device: str) -> dict[str, Any]:
+    """Which Adam works: PyTorch's, in one kernel on a GPU; for state in host memory DeepSpeed's, where it can be built.
+
+    Collective where the state is in host memory.
+    """
+    if device == "cpu":
+        return {"torch_adam": True}
+    if config.offload == "none":
+        return {"torch_adam": True, "fused": True}
+    return {} if every_rank(_builds_cpu_adam(), device) else {"torch_adam": True}
+
+
+def _builds_cpu_adam() -> bool:
+    """Whether DeepSpeed's Adam for CPUs is built or can be built here, which takes a minute, once.
+
+    It needs a C++ compiler, and on a machine with GPUs the headers of CUDA; without any of them it cannot.
+    """
+    from deepspeed.ops.op_builder import CPUAdamBuilder
+
+    try:
+        CPUAdamBuilder().load(verbose=False)
+    except Exception as error:
+        logging.getLogger(__name__).warning("the optimizer is PyTorch's, for DeepSpeed's cannot be built: %s", error)
+        return False
+    return True
+
+
+def deepspeed_settings(config: TrainConfig, *, bf16_weights: bool, adam: dict[str, Any]) -> dict[str, Any]:
     """The DeepSpeed configuration of a fine-tune; the learning rate is set step by step by the loop."""
     # bf16 weights without ZeRO are another optimizer of DeepSpeed's; stage 1 does the same and shards its state.
     stage = max(1, config.zero_stage) if bf16_weights else config.zero_stage
@@ -34,10 +77,9 @@ def deepspeed_settings(config: TrainConfig, *, bf16_weights: bool) -> dict[str, 
         "gradient_clipping": config.max_gradient_norm,
         "zero_optimization": zero,
         "bf16": {"enabled": bf16_weights},
-        # torch_adam: DeepSpeed's own Adam is compiled at first use; PyTorch's needs no compiler and is as exact.
         "optimizer": {
             "type": "AdamW",
-            "params": {"lr": config.learning_rate, "weight_decay": config.weight_decay, "torch_adam": True},
+            "params": {"lr": config.learning_rate, "weight_decay": config.weight_decay, **adam},
         },
         "wall_clock_breakdown": False,
     }
@@ -57,7 +99,7 @@ def start_engine(model: Any, config: TrainConfig, *, precision: torch.dtype, dev
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     bf16_weights = not on_cpu and precision is torch.bfloat16
-    settings = deepspeed_settings(config, bf16_weights=bf16_weights)
+    settings = deepspeed_settings(config, bf16_weights=bf16_weights, adam=adam_settings(config, device))
     engine, *_ = deepspeed.initialize(model=model, model_parameters=trainable, config=settings)
     return engine
 
@@ -67,20 +109,55 @@ def trainable_parameters(engine: Any) -> list[tuple[str, Any]]:
     return [(name, p) for name, p in engine.module.named_parameters() if p.requires_grad]
 
 
-def read_state(engine: Any) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
-    """For each trained parameter its name, float32 weight and Adam moments, whole. Collective; needs a step done.
+def read_state(engine: Any) -> Iterator[Shard]:
+    """This rank's shard of the float32 weights and Adam's moments; needs a step done. Nothing is sent between ranks.
 
     A tensor may be the engine's own: copy what is to be kept.
     """
-    from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+    if _is_plain(engine):
+        for name, p in _my_share(engine):
+            moments = engine.optimizer.state[p]
+            flat = {WEIGHT: p.detach().flatten(), **{key: moments[key].flatten() for key in MOMENTS}}
+            yield Shard(name, tuple(p.shape), 0, flat)
+        return
+    for name, p in trainable_parameters(engine):
+        if hasattr(p, "ds_id"):
+            yield from _shard_of_stage_3(name, p)
+        elif p._hp_mapping is not None:
+            mapping = p._hp_mapping
+            moments = {key: mapping.get_hp_fragment(key) for key in MOMENTS}
+            start = mapping.lp_fragment_address.start
+            yield Shard(name, tuple(p.shape), start, {WEIGHT: mapping.get_hp_fragment(), **moments})
 
-    for name, parameter in trainable_parameters(engine):
-        if _is_plain(engine):
-            moments = engine.optimizer.state[parameter]
-            yield name, {WEIGHT: parameter.detach(), **{key: moments[key] for key in MOMENTS}}
-        else:
-            moments = {key: safe_get_full_optimizer_state(parameter, key) for key in MOMENTS}
-            yield name, {WEIGHT: safe_get_full_fp32_param(parameter).detach(), **moments}
+
+def read_weights(engine: Any) -> Iterator[Shard]:
+    """As `read_state`, of the weights alone, in the type that the model computes with."""
+    for name, p in _my_share(engine):
+        if not hasattr(p, "ds_id"):
+            yield Shard(name, tuple(p.shape), 0, {WEIGHT: p.detach().flatten()})
+    for name, p in trainable_parameters(engine):
+        if hasattr(p, "ds_id"):
+            yield from _cut_to_size(name, p, {WEIGHT: p.ds_tensor.detach()})
+
+
+def _my_share(engine: Any) -> list[tuple[str, Any]]:
+    """Of parameters that every rank has whole, those that this one writes."""
+    return trainable_parameters(engine)[dist.get_rank() :: dist.get_world_size()]
+
+
+def _shard_of_stage_3(name: str, parameter: Any) -> Iterator[Shard]:
+    from deepspeed.utils import safe_get_local_fp32_param, safe_get_local_optimizer_state
+
+    moments = {key: safe_get_local_optimizer_state(parameter, key) for key in MOMENTS}
+    yield from _cut_to_size(name, parameter, {WEIGHT: safe_get_local_fp32_param(parameter), **moments})
+
+
+def _cut_to_size(name: str, parameter: Any, tensors: dict[str, torch.Tensor]) -> Iterator[Shard]:
+    """Without what pads the last ranks' parts of a parameter under ZeRO-3; nothing where that is all."""
+    start = parameter.ds_tensor.numel() * dist.get_rank()
+    if start < parameter.ds_numel:
+        flat = {key: tensor.flatten()[: parameter.ds_numel - start] for key, tensor in tensors.items()}
+        yield Shard(name, tuple(parameter.ds_shape), start, flat)
 
 
 def write_state(engine: Any, read: Callable[[str, str], torch.Tensor], *, step: int) -> None:
@@ -116,7 +193,7 @@ def _is_plain(engine: Any) -> bool:
 
 
 def _flat_parameters(engine: Any) -> list[torch.Tensor]:
-    """The flat float32 tensors, this rank's part of them, that PyTorch's Adam really works on."""
+    """The flat float32 tensors, this rank's part of them, that Adam really works on."""
     zero = engine.optimizer
     if hasattr(zero, "fp32_partitioned_groups_flat"):  # stage 3
         return list(zero.fp32_partitioned_groups_flat)
@@ -129,11 +206,18 @@ def _create_moments(engine: Any, step: int) -> None:
     adam = engine.optimizer if plain else engine.optimizer.optimizer
     for flat in [p for _, p in trainable_parameters(engine)] if plain else _flat_parameters(engine):
         adam.state[flat] = {
-            "step": torch.tensor(float(step)),
+            "step": _step_of(adam, flat, step),
             **{key: torch.zeros_like(flat, memory_format=torch.preserve_format).detach() for key in MOMENTS},
         }
     if hasattr(engine.optimizer, "_lazy_init_hp_params_optimizer_state"):  # stages 1 and 2: link them to parameters
         engine.optimizer._lazy_init_hp_params_optimizer_state()
+
+
+def _step_of(adam: Any, flat: torch.Tensor, step: int) -> Any:
+    if not isinstance(adam, torch.optim.AdamW):  # DeepSpeed's counts with a number
+        return step
+    # The fused kernel reads it where the weights are.
+    return torch.tensor(float(step), device=flat.device if adam.defaults["fused"] else "cpu")
 
 
 @torch.no_grad()

@@ -86,6 +86,14 @@ def test_a_worker_computes_and_says_why_it_cannot() -> None:
             Member().compute(1)
 
 
+def test_a_driver_is_held_against_the_cuda_that_torch_was_built_for() -> None:
+    loaded = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023\nGCC version: 12"
+    assert doctor.driver_for("13.0", loaded) == "the driver 535.104 is too old for it: CUDA 13.0 needs 580 or later"
+    assert doctor.driver_for("12.4", loaded) == "the driver is 535.104"
+    assert "for CPUs alone" in doctor.driver_for(None, loaded)
+    assert doctor.driver_for("13.0", "") == "no NVIDIA driver is loaded"
+
+
 @pytest.mark.ray
 def test_a_gpu_that_only_ray_believes_in_is_found_by_use(local_ray: None) -> None:
     config = DoctorConfig(cluster=ClusterConfig(num_workers=1, gpus_per_worker=1))

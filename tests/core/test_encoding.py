@@ -12,7 +12,7 @@ from emollm.core.encoding import PromptEncoder
 from emollm.core.prompts import LAYOUTS, Question, lay_out, questions_for, render
 from emollm.core.tasks import TASKS, select_tasks
 from emollm.models.load import LoadedModel, load_base, prompt_encoder
-from emollm.training.batches import encode_rows
+from emollm.training.row_tokens import encode_rows
 from tests.tiny import FAMILIES, Family, Spelling, tiny_model
 
 NASTY = {
@@ -51,9 +51,9 @@ def test_training_and_scoring_ids_are_equal_up_to_the_answer(
         task = TASKS[row["task"]]
         question = Question(task, row["text"], row["emotion"])
         asked = encoder.prompt(render(question, task.templates[row["template"]]))
-        assert asked.ids == trained.prompt
+        assert asked.ids == trained.prompt.tolist()
         assert trained.answer[-1] == loaded.tokenizer.eos_token_id
-        assert encoder.decode(trained.answer) == row["answer"]
+        assert encoder.decode(trained.answer.tolist()) == row["answer"]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

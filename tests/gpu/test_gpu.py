@@ -17,11 +17,12 @@ from emollm.core.heads_card import FeatureSpec
 from emollm.core.prompts import Question, questions_for
 from emollm.core.tasks import Kind, select_tasks
 from emollm.models.device import cache_bytes, free_bytes
-from emollm.models.load import LoadedModel, load_base
+from emollm.models.load import LoadedModel, load_base, save_model
 from emollm.models.precision import resolve_precision
 from emollm.scoring.constrained.engine import ConstrainedScorer
 from emollm.scoring.generate import GenerateScorer
 from emollm.scoring.heads.engine import HeadsScorer
+from emollm.scoring.heads.fit import fit_heads
 from emollm.scoring.open import open_scorer
 from tests.conftest import ROOT
 from tests.scoring.heads.conftest import random_heads
@@ -89,6 +90,15 @@ def test_the_cache_of_the_exact_engine_fits_into_what_is_free(tmp_path: Path) ->
 
 
 @on_gpu
+def test_heads_are_fitted_on_the_gpu_as_on_the_cpu() -> None:
+    from tests.scoring.heads.test_fit import TASKS_HERE, planted
+
+    features, labelled = planted()
+    ours, theirs = (fit_heads(features, labelled, TASKS_HERE, device=device) for device in (None, "cuda"))
+    np.testing.assert_allclose(theirs.head_weights.weight_OF, ours.head_weights.weight_OF, rtol=1e-4, atol=1e-7)
+
+
+@on_gpu
 def test_auto_takes_the_gpu_and_says_so(model_directory: Path, capfd: pytest.CaptureFixture[str]) -> None:
     open_scorer(str(model_directory))
     assert torch.cuda.get_device_name() in capfd.readouterr().err
@@ -105,6 +115,8 @@ def test_the_rule_for_the_arithmetic() -> None:
 def test_a_real_device_error_ends_the_process_instead_of_becoming_answers() -> None:
     code = """
 import torch
+from emollm.core.errors import DeviceError
+from emollm.scoring.safely import run_safely
 def run(rows):
     table = torch.zeros(4, device="cuda")
     found = table[torch.tensor([9], device="cuda")]  # a device-side assert
@@ -117,6 +129,41 @@ except DeviceError:
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert ran.stdout.strip() == "ended"
+
+
+@on_gpu
+@pytest.mark.parametrize(("stage", "offload"), [(0, "none"), (2, "none"), (2, "optimizer"), (3, "none"), (3, "all")])
+def test_training_goes_on_from_a_checkpoint(
+    stage: int, offload: str, tiny_base: Path, sample_data: Path, tmp_path: Path
+) -> None:
+    """The fused Adam, and for what lies in host memory DeepSpeed's where it can be built: two steps, and two more."""
+    code = """
+import os, sys
+import torch, torch.distributed as dist
+from pathlib import Path
+from emollm.models.load import load_base
+from emollm.training.checkpoints import Checkpoints
+from emollm.training.loop import train
+from emollm.training.worker import rows_of
+from tests.training.ranks import options
+base, data, out, stage, offload = sys.argv[1:]
+os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
+dist.init_process_group("nccl", store=dist.HashStore(), rank=0, world_size=1)
+config = options(base, data, zero_stage=int(stage), offload=offload, precision="bf16", checkpoint_steps=2)
+losses = []
+for _ in range(2):
+    loaded = load_base(base, dtype=torch.bfloat16, device="cuda")
+    kept = Checkpoints(Path(out), base="b", keep=2, rank=0, world_size=1, on_note=print)
+    steps = []
+    train(loaded, rows_of(config, loaded, None), config, rank=0, world_size=1, device="cuda", on_step=steps.append,
+          checkpoints=kept)
+    losses.append([step.loss for step in steps])
+assert len(losses[0]) == 4 and len(losses[1]) == 2, losses
+assert all(abs(a - b) < 1e-2 for a, b in zip(losses[0][2:], losses[1])), losses
+"""
+    command = [sys.executable, "-c", code, str(tiny_base), str(sample_data), str(tmp_path / "c"), str(stage), offload]
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert ran.returncode == 0, ran.stderr[-2000:]
 
 
 @on_gpu
@@ -146,13 +193,28 @@ def test_arrays_and_objects_hold_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_script_for_a_gpu_runs_on_a_cpu_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_the_script_for_a_gpu_runs_on_a_cpu_and_goes_on_where_it_stopped(
+    tmp_path: Path, tiny_base: Path, sample_data: Path
+) -> None:
+    """To its end, but for the endpoint under load, which tests/serve/test_load.py has."""
+    model, weights = random_heads(loaded("llama", tmp_path, "cpu"), SPECS)
+    heads = tmp_path / "heads"
+    heads.mkdir()
+    save_model(heads, model)
+    weights.save(heads)
+
     def run(*steps: str) -> list[dict[str, Any]]:
-        command = [sys.executable, "benchmarks/gpu.py", "--tiny", "--out", str(tmp_path), "--steps", *steps]
+        command = [sys.executable, "benchmarks/gpu.py", "--tiny", "--out", str(tmp_path), "--base", str(tiny_base)]
+        command += ["--model", str(heads), "--data", str(sample_data), "--steps", *steps]
         subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
         return [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
 
     first = run("peaks")
-    both = run("peaks", "training")
-    assert both[0] == first[0] and [found["step"] for found in both] == ["peaks", "training"]
-    assert both[1]["skipped"] == "no --data" and not any("failed" in found for found in both)
+    steps = ["peaks", "heads", "job", "exact", "7b", "training", "training-7b", "zero", "endpoint"]
+    found = run(*steps)
+    assert found[0] == first[0] and [one["step"] for one in found] == steps
+    assert not [one for one in found if "failed" in one or "skipped" in one]
+    by_step = {one["step"]: one for one in found}
+    assert by_step["exact"]["posts_s"] > 0 < by_step["7b"]["released_posts_s"]
+    assert set(by_step["training"]) >= {"trainer", "trainer-kept", "emollm"}
+    assert by_step["training-7b"]["emollm"]["rows_s"] > 0 < by_step["zero"]["3-optimizer"]["emollm"]["rows_s"]

@@ -15,8 +15,9 @@ from emollm.models.load import LoadedModel, load_base, prompt_encoder
 from emollm.scoring.constrained.engine import ConstrainedScorer
 from emollm.scoring.constrained.search import SearchOptions
 from emollm.scoring.generate import GenerateScorer
-from emollm.training.batches import collate_decoder, collate_encoder_decoder, encode_rows
+from emollm.training.batches import collate_decoder, collate_encoder_decoder
 from emollm.training.objective import AnswerLoss
+from emollm.training.row_tokens import encode_rows
 from tests.tiny import tiny_model
 
 pytestmark = pytest.mark.slow
@@ -43,9 +44,9 @@ def taught(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         batch = rows[step % 15 * 32 : step % 15 * 32 + 32]
         if loaded.is_encoder_decoder:
             start = loaded.model.config.decoder_start_token_id
-            micro = collate_encoder_decoder(batch, pad=pad, start=start, device="cpu")
+            micro = collate_encoder_decoder(batch, pad=pad, start=start)
         else:
-            micro = collate_decoder(batch, pad=pad, device="cpu")
+            micro = collate_decoder(batch, pad=pad)
         optimizer.zero_grad()
         (loss(micro.inputs, micro.labels_BT) / 32).backward()
         torch.nn.utils.clip_grad_norm_(loaded.model.parameters(), 1.0)

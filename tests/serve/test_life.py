@@ -85,12 +85,15 @@ def assert_all_right(answers: list[httpx.Response], expected: Any) -> None:
 @pytest.mark.ray
 def test_a_redeployment_loses_no_request(deploy: Deploy, client: httpx.Client) -> None:
     expected = values(ask(client, "a fine day"))
+    import ray
+
     before = replica_pids()
     with steady_requests(client, "a fine day") as answers:
-        deploy(batch_tokens=512)
+        deploy(batch_tokens=512, gpus_per_replica=1)  # of Ray's; the device is what PyTorch sees
         wait_for(lambda: not before & replica_pids())  # the old replica has drained and gone
         wait_for(lambda: len(answers) > 10)
     assert_all_right(answers, expected)
+    assert not ray.available_resources().get("GPU")
 
 
 @pytest.mark.ray

@@ -65,13 +65,35 @@ def test_the_best_weights_are_kept_and_patience_ends_the_run(
     assert run.position.step == best + 2 < 8
     losses = [report.loss for report in run.evaluations]
     assert losses[best - 1] == min(losses)
-    saved = read_checkpoint(tmp_path / f"step-{best:08}")
+    saved = read_checkpoint(tmp_path / f"best-{best:08}")
     assert saved.position.best_loss == min(losses)
+    assert finished_folders(tmp_path) == []  # a better evaluation alone saves no moments
     from safetensors.torch import load_file
 
-    tensors = load_file(tmp_path / f"step-{best:08}" / "part-0-of-1.safetensors")
+    tensors = load_file(tmp_path / f"best-{best:08}" / "part-0-of-1.safetensors")
+    assert {key.split(":")[1] for key in tensors} == {"weight"}
     for name, parameter in run.loaded.model.named_parameters():
-        torch.testing.assert_close(parameter.detach(), tensors[f"model.{name}:weight"], rtol=0, atol=0)
+        expected = tensors[f"model.{name}:weight:0"]
+        torch.testing.assert_close(parameter.detach().flatten(), expected, rtol=0, atol=0)
+
+
+@pytest.mark.slow
+def test_a_run_that_goes_on_still_ends_with_weights_that_were_best_before(
+    tiny_base: Path, sample_data: Path, tmp_path: Path
+) -> None:
+    config = options(
+        tiny_base, sample_data, learning_rate=10.0, max_gradient_norm=100.0, num_evaluations=8, validation_rows=8,
+        max_rows=128, keep_checkpoints=1, checkpoint_steps=3, schedule="constant",
+    )  # fmt: skip
+    whole = run_training(config, tmp_path)
+    best = whole.position.best_step
+    assert best is not None and best < 6
+    assert [path.name for path in finished_folders(tmp_path)] == ["step-00000006"]
+    assert [path.name for path in finished_folders(tmp_path, "best")] == [f"best-{best:08}"]
+    again = run_training(config, tmp_path)
+    assert (again.resumed_at, again.position) == (6, whole.position)
+    for one, other in zip(whole.loaded.model.parameters(), again.loaded.model.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
 @pytest.mark.slow

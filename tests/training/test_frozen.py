@@ -54,6 +54,7 @@ def test_the_folder_is_small_and_tells_all(model: Path) -> None:
     # How well is for test_fit.py and for real models to show: a random BERT of 32 dimensions knows nothing of mood.
     head, run = card.heads.head(QuestionKey("V-reg")), read_run(model)
     assert head is not None and run is not None
+    assert run["config"]["cluster"]["gpus_per_worker"] == 1.0  # Ray's; the device is what PyTorch sees
     assert run["summary"]["held_out"]["V-reg"] == head.metrics and set(head.metrics) == {"pearson", "in_90"}
 
 

@@ -12,9 +12,9 @@ from emollm.core.tasks import select_tasks
 from emollm.data.instructions import read_rows
 from emollm.models.load import load_base, prompt_encoder
 from emollm.scoring.open import open_scorer
-from emollm.training.batches import encode_rows
 from emollm.training.loop import StepReport, num_steps, rate_factor, train
 from emollm.training.options import TrainConfig
+from emollm.training.row_tokens import encode_rows
 from tests.tiny import Family, tiny_model
 from tests.training.ranks import options, train_here
 

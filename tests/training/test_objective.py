@@ -25,9 +25,9 @@ def test_loss_is_that_of_each_row_alone_with_full_logits(tmp_path: Path, family:
     base = load_base(str(tiny_model(family, tmp_path)))
     model = attach_lora(base.model, rank=2, alpha=4, dropout=0.0) if lora else base.model
     if base.is_encoder_decoder:
-        batch = collate_encoder_decoder(ROWS, pad=0, start=model.config.decoder_start_token_id, device="cpu")
+        batch = collate_encoder_decoder(ROWS, pad=0, start=model.config.decoder_start_token_id)
     else:
-        batch = collate_decoder(ROWS, pad=0, device="cpu")
+        batch = collate_decoder(ROWS, pad=0)
     loss = AnswerLoss(model.eval())(batch.inputs, batch.labels_BT)
 
     alone = torch.zeros(())
@@ -59,7 +59,7 @@ def test_a_tree_of_rows_has_the_loss_and_gradients_of_the_rows(tmp_path: Path, f
     if lora:
         model = attach_lora(model, rank=2, alpha=4, dropout=0.0)
     learner, (rows,) = AnswerLoss(model.eval()), cut_by_prompt(ALIKE, len(ALIKE))
-    tree, padded = collate_tree(rows, device="cpu"), collate_decoder(rows, pad=0, device="cpu")
+    tree, padded = collate_tree(rows), collate_decoder(rows, pad=0)
     assert tree.labels_BT.shape == (1, num_tokens(rows)) == (1, 32 + 6 + 4 + 4 + 4)
     gave = []
     for micro in (tree, padded):

@@ -29,7 +29,7 @@ from emollm.core.encoding import EncodedPrompt
 from emollm.core.errors import ModelError
 from emollm.models.batching import PASS_TOKENS, with_least_padding
 from emollm.scoring.constrained.reader import Read, Request, split_like, wanted_log_ps
-from emollm.scoring.constrained.treecache import KeyValues, TreeCache
+from emollm.scoring.constrained.treecache import KeyValues, TreeCache, alike, stacked
 from emollm.scoring.safely import TokenLimit
 
 _MAX_PREFIXES = 64
@@ -94,6 +94,7 @@ class CausalReader:
             name = type(model).__name__
             raise ModelError(f"{name} takes no position ids, so it cannot be scored over a trie; use --engine generate")
         self._prefixes: dict[tuple[int, ...], KeyValues] = {}
+        self._alike: list[list[int]] = []
         self._trees: TreeCache
 
     @torch.inference_mode()
@@ -155,7 +156,8 @@ class CausalReader:
             ids = torch.tensor([prefix], device=self._device)
             cache = DynamicCache()
             self._decoder(input_ids=ids, past_key_values=cache, use_cache=True)
-            self._prefixes[prefix] = [(layer.keys, layer.values) for layer in cache.layers]
+            self._prefixes[prefix] = stacked(cache)
+            self._alike = alike([(layer.keys.shape[1], layer.keys.shape[3]) for layer in cache.layers])
         return self._prefixes[prefix]
 
     def _forward(self, appends: Sequence[_Append]) -> list[list[list[float]]]:
@@ -195,7 +197,7 @@ class CausalReader:
         old_BTK = self._trees.seen_BKK[np.array(rows)[:, None], anchors_BT, :past] & is_token_BT[:, :, None]
         seen_BTK = np.concatenate([old_BTK, above_BTT], axis=2)
         past_depth_BK = self._trees.depth_BK[rows, :past]
-        cache = self._trees.past(rows)
+        cache = self._trees.past(rows, self._alike)
         hidden_BTD = self._decode(ids_BT, depth_BT, seen_BTK, past_depth_BK, cache)
         self._trees.store(cache, rows, [append.num_kept for append in appends], depth_BT, seen_BTK)
         return self._wanted(hidden_BTD, appends)

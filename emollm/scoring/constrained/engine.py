@@ -78,6 +78,11 @@ class ConstrainedScorer:
     def card(self) -> AffectCard:
         return self._loaded.card
 
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens that go through the model at once, as things stand: less where they did not fit."""
+        return self._limit.tokens
+
     def score(self, questions: Sequence[Question]) -> list[Answer]:
         return score_safely(
             questions, encode=self._encode, batches=self._batches, score=self._score_batch, lower=self._lower
@@ -111,10 +116,14 @@ class ConstrainedScorer:
         roots = self._reader.open(prompts, [list(search.trie.root.children) for search in searches])
         for search, root in zip(searches, roots, strict=True):
             search.start(root.slot, root.log_ps)
+        going = list(zip(searches, spaces, strict=True))
         while True:
-            items = [(search, item) for search, s in zip(searches, spaces, strict=True) for item in s.choose(search)]
-            if not items:
+            chosen = [(search, space, space.choose(search)) for search, space in going]
+            # A search that asks for nothing will not ask again.
+            going = [(search, space) for search, space, items in chosen if items]
+            if not going:
                 break
+            items = [(search, item) for search, _, mine in chosen for item in mine]
             reads = self._reader.read([_request(search, item) for search, item in items])
             for (search, item), read in zip(items, reads, strict=True):
                 search.take(item, read)

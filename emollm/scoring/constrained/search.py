@@ -19,7 +19,8 @@ Slot = Any
 """Where the model stands after a prefix; only the reader that made it knows what is in it."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+# Not frozen, as these two are made by the dozen for each prefix that is read: it would take twice as long.
+@dataclass(slots=True, eq=False)
 class Frontier(Generic[A]):
     """A prefix whose probability is known and whose last token the model has not read."""
 
@@ -28,7 +29,7 @@ class Frontier(Generic[A]):
     log_p: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Hypothesis(Generic[A]):
     """A whole answer and its probability."""
 
@@ -88,22 +89,27 @@ class TrieSearch(Generic[A]):
     def _branch(
         self, node: Node[A], slot: Slot, log_p: float, log_ps: Sequence[float], *, on_greedy_path: bool
     ) -> None:
-        new: list[Frontier[A] | Hypothesis[A]] = []
-        for child, child_log_p in zip(node.children.values(), log_ps, strict=True):
-            answer = self._answer(child)
-            total = log_p + child_log_p
-            item = Frontier(child, slot, total) if answer is None else Hypothesis(answer, total)
-            if isinstance(item, Hypothesis):
-                self.found.append(item)
-            else:
+        best = max(log_ps) if on_greedy_path else math.inf
+        for (child, answer), child_log_p in zip(self._answers_of(node), log_ps, strict=True):
+            if answer is None:
+                item = Frontier(child, slot, log_p + child_log_p)
                 self.open.append(item)
-            new.append(item)
-        if on_greedy_path:
-            best = new[max(range(len(log_ps)), key=lambda i: log_ps[i])]
-            if isinstance(best, Hypothesis):
-                self._greedy, self.greedy = None, best
+                if child_log_p >= best:
+                    self._greedy, best = item, math.inf
             else:
-                self._greedy = best
+                found = Hypothesis(answer, log_p + child_log_p)
+                self.found.append(found)
+                if child_log_p >= best:
+                    self._greedy, self.greedy, best = None, found, math.inf
+
+    def _answers_of(self, node: Node[A]) -> list[tuple[Node[A], A | None]]:
+        """The children of a node, each with the answer that it stands for, if for one alone."""
+        if not self.options.exact:  # as sets are added to a trie, a child may come to stand for more
+            return [(child, self._answer(child)) for child in node.children.values()]
+        ends = self.options.min_error > 0
+        if ends not in node.answers:
+            node.answers[ends] = [(child, self._answer(child)) for child in node.children.values()]
+        return node.answers[ends]
 
     def _answer(self, node: Node[A]) -> A | None:
         if node.is_leaf:
@@ -134,24 +140,24 @@ class TrieSearch(Generic[A]):
     @property
     def reference(self) -> float:
         """The largest log_p at hand. Probabilities are taken relative to it: those of an untrained model underflow."""
-        return max([item.log_p for item in self.open] + [item.log_p for item in self.found], default=0.0)
+        return self._log_ps()[2]
 
-    @property
-    def total(self) -> float:
-        """The probability of all that is at hand, relative to `reference`."""
-        log_ps = [item.log_p for item in self.open] + [item.log_p for item in self.found]
-        reference = self.reference
-        return sum(math.exp(log_p - reference) for log_p in log_ps)
+    def masses(self) -> tuple[list[float], list[float]]:
+        """The probabilities of `open` and of `found`, relative to `reference`."""
+        (unread, read, reference), exp = self._log_ps(), math.exp
+        return [exp(log_p - reference) for log_p in unread], [exp(log_p - reference) for log_p in read]
+
+    def _log_ps(self) -> tuple[list[float], list[float], float]:
+        unread, read = [item.log_p for item in self.open], [item.log_p for item in self.found]
+        return unread, read, max(max(unread, default=-math.inf), max(read, default=-math.inf))
 
 
 def next_closed(search: TrieSearch[A]) -> list[Frontier[A]]:
     """Read until the unread share cannot exceed the tolerance."""
-    reference = search.reference
-    masses = sorted(((math.exp(o.log_p - reference), i) for i, o in enumerate(search.open)), reverse=True)
-    total = sum(math.exp(f.log_p - reference) for f in search.found)
-    left = sum(mass for mass, _ in masses)
+    unread, read = search.masses()
+    total, left = sum(read), sum(unread)
     chosen: list[Frontier[A]] = []
-    for mass, i in masses:
+    for mass, i in sorted(zip(unread, range(len(unread)), strict=True), reverse=True):
         # A prefix's own probability bounds that of its answers. The chosen count as if all theirs were answers'; if
         # they turn out not to be, the next round reads on.
         if left <= search.options.tolerance * total:
@@ -164,15 +170,16 @@ def next_closed(search: TrieSearch[A]) -> list[Frontier[A]]:
 
 def next_decimals(search: TrieSearch[float]) -> list[Frontier[float]]:
     """Read what the wanted places need, where it could move the expectation."""
-    options, reference = search.options, search.reference
-    total = search.total
+    options, (unread, read) = search.options, search.masses()
+    least = options.min_error * (sum(unread) + sum(read))
     chosen = []
-    for item in search.open:
+    for item, mass in zip(search.open, unread, strict=True):
+        if mass < least:  # whatever the spread, which is 1 at most
+            continue
         # "1" is a number already, but not if more digits follow: it could be no answer at all.
         spread = 1.0 if item.node.low == 1.0 else (item.node.high - item.node.low) / 2
-        error = math.exp(item.log_p - reference) / total * spread
         wanted = item.node.places < options.digits or spread == 1.0
-        if (wanted and error > options.min_error) or options.min_error == 0.0:
+        if (wanted and mass * spread > least) or options.min_error == 0.0:
             chosen.append(item)
     return _with_greedy(chosen, search)
 
@@ -185,15 +192,15 @@ def next_label_sets(search: TrieSearch[tuple[str, ...]]) -> list[Frontier[tuple[
     """
     if search.reads >= search.options.max_reads:
         return search.unfinished
-    bound = search.best_log_p
+    bound, share = search.best_log_p, search.options.min_share
     likeliest = heapq.nlargest(search.options.beam, search.open, key=lambda item: item.log_p)
-    large = (
-        search.reference + math.log(search.options.min_share * search.total)
-        if search.options.min_share > 0
-        else -math.inf
-    )
     chosen = [item for item in likeliest if item.log_p > bound]
-    chosen += [item for item in search.open if item.log_p > large and not any(item is other for other in chosen)]
+    unread, read = search.masses()
+    large = share * (sum(unread) + sum(read)) if share > 0 else -math.inf
+    chosen += [
+        item for item, mass in zip(search.open, unread, strict=True)
+        if mass > large and not any(item is other for other in chosen)
+    ]  # fmt: skip
     return _with_greedy(chosen, search)
 
 

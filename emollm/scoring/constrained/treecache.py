@@ -1,6 +1,9 @@
 """The key-value cache of a batch of token trees: what each row holds, and what each of its tokens may see.
 
-Shapes: B rows, K places of a row, H key-value heads, D head size.
+The keys and values of all layers lie in one tensor, so that a pass copies rows in a few calls and not in a few for
+each layer: on a GPU every call is a kernel that the host has to start.
+
+Shapes: S keys or values of layers, B rows, K places of a row, H key-value heads, D head size.
 """
 
 from __future__ import annotations
@@ -12,11 +15,31 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-KeyValues = list[tuple[torch.Tensor, torch.Tensor]]
-"""A layer each: keys and values, [rows, H, K, D]."""
+KeyValues = list[torch.Tensor]
+"""[S, rows, H, K, D] of all layers, the values behind the keys; more than one tensor where layers differ in H or D."""
 
 _SPARE = 24
 """Places added beyond need when rows grow, since answers grow by few tokens at a time."""
+
+
+def alike(shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:
+    """Layers that share a tensor, by the shapes of their keys."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for layer, shape in enumerate(shapes):
+        groups.setdefault(shape, []).append(layer)
+    return list(groups.values())
+
+
+def stacked(cache: DynamicCache, start: int = 0) -> KeyValues:
+    """What stands in a cache of transformers from the place `start` on."""
+    shapes = [(layer.keys.shape[1], layer.keys.shape[3]) for layer in cache.layers]
+    return [
+        torch.stack(
+            [cache.layers[i].keys[:, :, start:] for i in layers]
+            + [cache.layers[i].values[:, :, start:] for i in layers]
+        )
+        for layers in alike(shapes)
+    ]
 
 
 class TreeCache:
@@ -33,24 +56,27 @@ class TreeCache:
         for row, prefix in enumerate(prefixes):
             of_prefix.setdefault(prefix, []).append(row)
         rows = {prefix: torch.tensor(mine) for prefix, mine in of_prefix.items()}
-        self._layers: KeyValues = [
-            (_started([(rows[p], layers[i][0]) for p, layers in computed.items()], len(prefixes), length),
-             _started([(rows[p], layers[i][1]) for p, layers in computed.items()], len(prefixes), length))
+        self._states: KeyValues = [
+            _started([(rows[p], states[i]) for p, states in computed.items()], len(prefixes), length)
             for i in range(len(computed[prefixes[0]]))
-        ]  # fmt: skip
+        ]
         self.depth_BK = np.tile(np.arange(length, dtype=np.int64), (len(prefixes), 1))
         self.seen_BKK = np.tile(np.tri(length, dtype=bool), (len(prefixes), 1, 1))
 
-    def past(self, rows: Sequence[int]) -> DynamicCache:
-        """A cache of transformers with these rows, as long as the longest of them."""
+    def past(self, rows: Sequence[int], layers: Sequence[Sequence[int]]) -> DynamicCache:
+        """A cache of transformers with these rows, as long as the longest of them. `layers` are those of `alike`."""
         length = max(self.used[row] for row in rows)
-        index = torch.tensor(rows, device=self._layers[0][0].device)
+        index = torch.tensor(rows, device=self._states[0].device)
+        found: dict[int, DynamicLayer] = {}
+        for states, mine in zip(self._states, layers, strict=True):
+            taken = states[:, :, :, :length].index_select(1, index)
+            for place, number in enumerate(mine):
+                layer = found[number] = DynamicLayer()
+                # Its own initialization would make two tensors.
+                layer.dtype, layer.device, layer.is_initialized = taken.dtype, taken.device, True
+                layer.keys, layer.values = taken[place], taken[len(mine) + place]
         cache = DynamicCache()
-        for keys, values in self._layers:
-            layer = DynamicLayer()
-            layer.lazy_initialization(keys, values)
-            layer.keys, layer.values = keys[:, :, :length][index], values[:, :, :length][index]
-            cache.layers.append(layer)
+        cache.layers = [found[number] for number in range(len(found))]
         return cache
 
     def store(
@@ -60,6 +86,8 @@ class TreeCache:
         """Keep the first `counts[i]` of the new tokens of rows[i] in a cache that `past(rows)` began."""
         past = max(self.used[row] for row in rows)
         used, count = np.array([self.used[row] for row in rows]), np.array(counts)
+        if not count.any():
+            return
         self._reserve(int((used + count).max()))
         # One entry per kept token: the row it is in, here and in the cache, and its place in both.
         here_N = np.repeat(np.arange(len(rows)), count)
@@ -71,32 +99,26 @@ class TreeCache:
             start, end = used[i], used[i] + count[i]
             self.seen_BKK[row, start:end, start:end] = seen_BTK[i, : count[i], past : past + count[i]]
             self.used[row] = int(end)
-        device = self._layers[0][0].device
-        to = tuple(torch.from_numpy(index).to(device) for index in (row_N, place_N))
-        of = tuple(torch.from_numpy(index).to(device) for index in (here_N, past + new_N))
-        for (keys, values), layer in zip(self._layers, cache.layers, strict=True):
-            keys[to[0], :, to[1]] = layer.keys[of[0], :, of[1]]
-            values[to[0], :, to[1]] = layer.values[of[0], :, of[1]]
+        device = self._states[0].device
+        to_row, to_place, of_row, of_place = torch.from_numpy(np.stack([row_N, place_N, here_N, new_N])).to(device)
+        for states, new in zip(self._states, stacked(cache, past), strict=True):
+            states[:, to_row, :, to_place] = new[:, of_row, :, of_place]
 
     def _reserve(self, length: int) -> None:
         more = length - self.depth_BK.shape[1]
         if more <= 0:
             return
         more += _SPARE
-        self._layers = [(_longer(keys, more), _longer(values, more)) for keys, values in self._layers]
+        # Zeros, not whatever was in memory: a masked place weighs nothing, but nothing times NaN is NaN.
+        self._states = [torch.nn.functional.pad(states, (0, 0, 0, more)) for states in self._states]
         self.depth_BK = np.pad(self.depth_BK, ((0, 0), (0, more)))
         self.seen_BKK = np.pad(self.seen_BKK, ((0, 0), (0, more), (0, more)))
 
 
-def _longer(states: torch.Tensor, more: int) -> torch.Tensor:
-    # Zeros, not whatever was in memory: a masked place weighs nothing, but nothing times NaN is NaN.
-    return torch.cat([states, states.new_zeros((*states.shape[:2], more, states.shape[3]))], dim=2)
-
-
-def _started(states: Sequence[tuple[torch.Tensor, torch.Tensor]], count: int, length: int) -> torch.Tensor:
-    """[count, H, length, D] that begin with these: rows, and the [1, H, k, D] that they begin with."""
-    first = states[0][1]
-    started = first.new_zeros((count, first.shape[1], length, first.shape[3]))
-    for rows, state in states:
-        started[rows.to(state.device), :, : state.shape[2]] = state
+def _started(prefixes: Sequence[tuple[torch.Tensor, torch.Tensor]], count: int, length: int) -> torch.Tensor:
+    """[S, count, H, length, D] that begin with these: rows, and the [S, 1, H, k, D] that they begin with."""
+    first = prefixes[0][1]
+    started = first.new_zeros((first.shape[0], count, first.shape[2], length, first.shape[4]))
+    for rows, states in prefixes:
+        started[:, rows.to(first.device), :, : states.shape[3]] = states
     return started

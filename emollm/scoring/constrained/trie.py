@@ -22,7 +22,20 @@ A = TypeVar("A")
 class Node(Generic[A]):
     """A token of an answer, and what may follow it."""
 
-    __slots__ = ("answer", "chain", "children", "common", "count", "depth", "high", "low", "pending", "places", "token")
+    __slots__ = (
+        "answer",
+        "answers",
+        "chain",
+        "children",
+        "common",
+        "count",
+        "depth",
+        "high",
+        "low",
+        "pending",
+        "places",
+        "token",
+    )
 
     def __init__(self, token: int, depth: int) -> None:
         self.token = token
@@ -33,6 +46,8 @@ class Node(Generic[A]):
         """What is read together with this token; made when it is first read."""
         self.answer: A | None = None
         """The answer that ends here: only a leaf, whose token is the end token, has one."""
+        self.answers: dict[bool, list[tuple[Node[A], A | None]]] = {}
+        """What each child stands for, as searches keep it, by whether a number is known before its end token."""
         self.count = 0
         """Answers at or below."""
         self.low, self.high = 1.0, 0.0

@@ -93,7 +93,7 @@ class Backbone:
 
     def __init__(self, model: Any, architecture: str, *, depth: int | None = None) -> None:
         """`depth` is the deepest layer that will be read; None: all. The blocks behind it are dropped from `model`."""
-        lm = base_of(model)
+        self.lm = lm = base_of(model)
         self.module: nn.Module = {
             "decoder": lambda: lm.get_decoder(), "encoder-decoder": lambda: lm.get_encoder(), "encoder": lambda: lm,
         }[architecture]()  # fmt: skip

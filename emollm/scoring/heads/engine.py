@@ -82,6 +82,11 @@ class HeadsScorer:
     def card(self) -> AffectCard:
         return self._card
 
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens that go through the model at once, as things stand: less where they did not fit."""
+        return self._limit.tokens
+
     def score(self, questions: Sequence[Question]) -> list[Answer]:
         # A post is read once for all its questions; posts that are asked the same go through each head together.
         about: dict[str, list[int]] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -42,11 +42,12 @@ class ReadPosts:
     def __init__(
         self, *, base: str, prompt: Prompt, feature_specs: Sequence[FeatureSpec], max_post_tokens: int, device: str,
         num_threads: int, reports: Any = None, batch_tokens: int | None = None,
+        precision: Literal["float32", "bf16"] = "float32",
     ) -> None:  # fmt: skip
         self._base, self._prompt, self._feature_specs = base, prompt, tuple(feature_specs)
         self._max_post_tokens = max_post_tokens
         self._device, self._num_threads, self._reports = device, num_threads, reports
-        self._batch_tokens = batch_tokens
+        self._batch_tokens, self._precision = batch_tokens, precision
 
     @functools.cached_property
     def _parts(self) -> tuple[Any, Any, int]:
@@ -55,14 +56,15 @@ class ReadPosts:
 
         from emollm.models.device import activation_bytes, default_batch_tokens, resolve_device
         from emollm.models.load import LoadedModel, load_base
+        from emollm.models.precision import DTYPES
         from emollm.scoring.heads.backbone import Backbone, PostEncoder
 
         self._device = resolve_device(self._device)
         if self._device == "cpu":
             torch.set_num_threads(self._num_threads)
-        base = load_base(self._base, device=self._device)
-        card = base.card.model_copy(update={"max_post_tokens": self._max_post_tokens})
         depth = max(feature_spec.layer for feature_spec in self._feature_specs)
+        base = load_base(self._base, dtype=DTYPES[self._precision], device=self._device, depth=depth)
+        card = base.card.model_copy(update={"max_post_tokens": self._max_post_tokens})
         backbone = Backbone(base.model, card.base.architecture, depth=depth)
         size = self._batch_tokens or default_batch_tokens(self._device, bytes_per_token=activation_bytes(base.model))
         return PostEncoder(LoadedModel(base.model, base.tokenizer, card), self._prompt), backbone, size

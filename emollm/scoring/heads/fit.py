@@ -24,6 +24,7 @@ from emollm.scoring.heads.ridge import (
     Linear,
     Scale,
     SufficientStats,
+    computing_on,
     explained_variance,
     fold_moments,
     held_out_scores,
@@ -65,8 +66,6 @@ class _Group:
     columns: dict[QuestionKey, slice]
 
 
-# One thread: on busy cores BLAS's threads spin while they wait for each other (LOG.md).
-@threadpool_limits.wrap(limits=1, user_api="blas")  # type: ignore[untyped-decorator]
 def fit_heads(
     features: Features,
     labelled: LabelledText,
@@ -74,12 +73,24 @@ def fit_heads(
     *,
     feature_specs: Sequence[FeatureSpec] | None = None,
     on_try: Callable[[str, float], None] = lambda _feature_specs, _explained: None,
+    device: str | None = None,
+    num_threads: int = 1,
 ) -> FittedHeads:
     """Fit a head for every question of `tasks` that has labels.
 
     `features` holds [N, D] for each feature that may be chosen, or at least for `feature_specs`, which are then
-    taken as they are. Raises DataError where a question has too few labelled texts to hold some out.
+    taken as they are. `device` is where moments and Cholesky factors are computed, in float64; None: by NumPy on
+    `num_threads` threads, of cores that nobody else uses: on busy ones BLAS's threads spin while they wait for each
+    other (LOG.md). Raises DataError where a question has too few labelled texts to hold some out.
     """
+    with threadpool_limits(num_threads, user_api="blas"), computing_on(device):
+        return _fit_heads(features, labelled, tasks, feature_specs, on_try)
+
+
+def _fit_heads(
+    features: Features, labelled: LabelledText, tasks: Sequence[Task], feature_specs: Sequence[FeatureSpec] | None,
+    on_try: Callable[[str, float], None],
+) -> FittedHeads:  # fmt: skip
     by_name = {task.name: task for task in tasks}
     groups = _groups(labelled, by_name)
     tried: dict[str, float] = {}

@@ -6,21 +6,35 @@ Shapes: N texts, F features, K outputs.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from emollm.scoring.heads.labels import FOLDS, Floats
 
 _ROWS_AT_ONCE = 4096
+_DEVICE: ContextVar[str | None] = ContextVar("device", default=None)
 STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Regularisation tried, in units of a feature's variance."""
 
 Features = Mapping[Any, NDArray[np.float32]]
 """[N, D] of each thing that can be read, in memory or mapped from a file."""
+
+
+@contextmanager
+def computing_on(device: str | None) -> Iterator[None]:
+    """What grows with the squared and cubed number of features goes to a device of PyTorch; None: NumPy and SciPy."""
+    before = _DEVICE.set(device)
+    try:
+        yield
+    finally:
+        _DEVICE.reset(before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,22 +110,40 @@ def fold_moments(
 ) -> list[SufficientStats]:  # fmt: skip
     """The moments of each fold's rows. `y_NK` and `fold_N` belong to the rows of `index_N`."""
     size, outputs = len(scale.mean_F), y_NK.shape[1]
-    sums = [
-        SufficientStats(0.0, np.zeros(size), np.zeros(outputs), np.zeros((size, size)), np.zeros((size, outputs)),
-                np.zeros(outputs))
-        for _ in range(FOLDS)
-    ]  # fmt: skip
+    shapes = (size,), (outputs,), (size, size), (size, outputs), (outputs,)
+    sums = [SufficientStats(0.0, *(_there(np.zeros(shape)) for shape in shapes)) for _ in range(FOLDS)]
     start = 0
     for x_NF in scaled_parts(features, feature_specs, scale, index_N):
         y, fold = y_NK[start : start + len(x_NF)], fold_N[start : start + len(x_NF)]
         start += len(x_NF)
         for f in range(FOLDS):
-            mine, gold = x_NF[fold == f], y[fold == f]
+            mine, gold = _there(x_NF[fold == f]), _there(y[fold == f])
             if len(mine):
                 sums[f] += SufficientStats(
                     len(mine), mine.sum(axis=0), gold.sum(axis=0), mine.T @ mine, mine.T @ gold, (gold**2).sum(axis=0)
                 )
-    return sums
+    return [SufficientStats(part.n, *map(_back, part._parts()[1:])) for part in sums]
+
+
+def _there(array: Floats) -> Any:
+    device = _DEVICE.get()
+    return array if device is None else torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+
+def _back(array: Any) -> Floats:
+    found: Floats = array.cpu().numpy() if isinstance(array, torch.Tensor) else array
+    return found
+
+
+def _positive_solve(matrix_FF: Floats, right_FK: Floats) -> Floats:
+    """Raises LinAlgError where the matrix is not positive definite."""
+    if _DEVICE.get() is None:
+        found: Floats = cho_solve(cho_factor(matrix_FF, lower=True, overwrite_a=True), right_FK)
+        return found
+    try:
+        return _back(torch.cholesky_solve(_there(right_FK), torch.linalg.cholesky(_there(matrix_FF))))
+    except torch.linalg.LinAlgError as error:
+        raise LinAlgError(str(error)) from None
 
 
 def solve(moments: SufficientStats, strength: float) -> Linear:
@@ -121,7 +153,7 @@ def solve(moments: SufficientStats, strength: float) -> Linear:
     covariance[np.diag_indices_from(covariance)] += strength
     right = moments.xy_FK / moments.n - np.outer(mean_x, mean_y)
     try:
-        weight = cho_solve(cho_factor(covariance, lower=True, overwrite_a=True), right)
+        weight = _positive_solve(covariance, right)
     except LinAlgError:  # rounding made it indefinite: few rows and a weak regularisation
         weight = np.linalg.lstsq(covariance, right, rcond=None)[0]
     return Linear(weight, mean_y - mean_x @ weight)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from emollm.core.errors import ModelError
 from emollm.core.heads_card import FeatureSpec, Prompt
-from emollm.models.load import LoadedModel
+from emollm.models.load import LoadedModel, load_base
 from emollm.scoring.heads.backbone import Backbone, PostEncoder, named_emoji
 from tests.scoring.heads.conftest import BACKBONES, Load
+from tests.tiny import Encoder, Family, tiny_model
 
 POSTS = ("Glad.", "the train is late AGAIN and nobody says a word, I could scream", "so so", "what a day :)")
 PROMPT = Prompt(prefix="Tweet:", suffix="\nThe writer feels")
@@ -77,3 +80,18 @@ def test_an_emoji_is_read_as_its_name_and_letters_stay() -> None:
         "so", "face", "with", "tears", "of", "joy", "thumbs", "up", "sign", "caf\u00e9", "\u2014", "\u4f60\u597d",
         "heavy", "black", "heart",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("family", BACKBONES)
+def test_only_the_layers_that_are_read_are_loaded(tmp_path: Path, family: Family | Encoder) -> None:
+    folder = str(tiny_model(family, tmp_path))
+    whole, cut = load_base(folder), load_base(folder, depth=1, dtype=torch.bfloat16)
+    assert cut.card.base == whole.card.base  # the fingerprint is that of the whole model
+    architecture, specs = whole.card.base.architecture, [FeatureSpec(layer=1, pooling="mean")]
+    one, other = (Backbone(loaded.model, architecture) for loaded in (whole, cut))
+    assert (len(one.blocks), len(other.blocks)) == (2, 2 if architecture == "encoder-decoder" else 1)
+    encode = PostEncoder(whole, Prompt())
+    batch = encode.batch(encode.many(["what a quiet day", "so it goes"]), "cpu")
+    with torch.no_grad():
+        expected, found = (backbone.features(batch, specs) for backbone in (one, other))
+    torch.testing.assert_close(found, expected, rtol=0.1, atol=0.1 * float(expected.abs().max()))

@@ -55,6 +55,13 @@ def planted(count: int = 400, size: int = 12) -> tuple[dict[FeatureSpec, np.ndar
 TASKS_HERE = select_tasks(["EI-reg", "EI-oc", "V-oc", "E-c"])
 
 
+def test_heads_fitted_on_a_device_of_pytorch_are_those_of_numpy() -> None:
+    features, labelled = planted()
+    ours, theirs = (fit_heads(features, labelled, TASKS_HERE, device=device) for device in (None, "cpu"))
+    assert (theirs.feature_specs, theirs.borrows) == (ours.feature_specs, ours.borrows)
+    np.testing.assert_allclose(theirs.head_weights.weight_OF, ours.head_weights.weight_OF, rtol=1e-5, atol=1e-8)
+
+
 def test_what_is_planted_is_found_and_the_reading_that_knows_it_is_chosen() -> None:
     features, labelled = planted()
     fitted = fit_heads(features, labelled, TASKS_HERE)
