@@ -28,6 +28,9 @@ COMMANDS = {
     "compare": Command("commands.compare", "evaluation.options:CompareConfig", "is one evaluated run better?"),
     "calibrate": Command("commands.calibrate", "evaluation.options:CalibrateConfig", "fit a model's probabilities"),
     "audit": Command("commands.audit", "evaluation.options:AuditConfig", "test a model for unfair differences"),
+    "report": Command(
+        "commands.report", "study.options:ReportConfig", "what an annotated corpus says, by group and time"
+    ),
     "build-data": Command("commands.build_data", None, "make training or benchmark data from corpora or own labels"),
     "serve": Command("serve.__main__", "serve.config:ServeConfig", "the HTTP endpoint and its page"),
     "doctor": Command("doctor", "doctor:DoctorConfig", "check a Ray cluster before a long run"),
