@@ -27,7 +27,8 @@ _GROUP_ROWS = 20_000
 
 def declared_schema(identity: Identity, tasks: Sequence[Task], corpus: Corpus) -> pa.Schema:
     """The columns of every file, and in the metadata, as JSON under `emollm`, what they were made with."""
-    schema = output_schema(tuple(tasks), corpus.fields())
+    windows = identity.get("long", ("cut",))[0] == "windows"
+    schema = output_schema(tuple(tasks), corpus.fields(), windows=windows)
     about = {
         **identity,
         "fingerprint": fingerprint(identity),

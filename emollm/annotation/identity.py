@@ -36,6 +36,7 @@ def identify(
         "columns": [config.id_column, config.text_column, *config.carry],
         "reading": [config.encoding, config.delimiter, *config.column_names],
         "max_posts": config.max_posts,
+        **({"long": [config.long, config.max_windows]} if config.long != "cut" else {}),
     }
 
 
@@ -53,7 +54,7 @@ def differences(before: Identity, now: Identity) -> str:
     parts = []
     for name in now:
         if before.get(name) != now[name]:
-            told = name in ("tasks", "engine", "precision", "exact", "code", "columns", "reading", "max_posts")
+            told = name in ("tasks", "engine", "precision", "exact", "code", "columns", "reading", "max_posts", "long")
             parts.append(f"{name} ({_shown(before.get(name))} then, {_shown(now[name])} now)" if told else name)
     return ", ".join(parts)
 

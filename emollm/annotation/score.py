@@ -91,6 +91,7 @@ def _score_blocks(job: Job, blocks: Sequence[Block], ledger: Any) -> None:
         "engine": job.engine,
         "precision": job.identity["precision"],
         "tasks": tuple(task.name for task in job.tasks),
+        **config.row_options(),
         **({"opener": job.opener} if job.opener else {}),
     }
     with _checkpointing(job.output):

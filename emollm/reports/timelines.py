@@ -50,9 +50,7 @@ def dots(points: Sequence[Point], *, low: float, high: float, as_share: bool, wi
                 f'</circle><text x="{width - right + 6}" y="{y + 3:.1f}">{_figure(one.value, as_share)}</text>'
             )
     for value, anchor in ((low, "start"), (high, "end")):
-        parts.append(
-            f'<text x="{x_of(value):.1f}" y="{bottom + 10}" style="text-anchor:{anchor}">{_figure(value, as_share)}</text>'
-        )
+        parts.append(_label(x_of(value), bottom + 10, anchor, _figure(value, as_share)))
     return _svg(width, bottom + 13, parts, f"{len(points)} values with their 95% intervals")
 
 
@@ -94,9 +92,7 @@ def line(
             )
     ends = [(0, "start"), (len(points) - 1, "end")] if len(points) > 1 else [(0, "start")]
     for i, anchor in ends:
-        parts.append(
-            f'<text x="{x_of(i):.1f}" y="{above + height + 12}" style="text-anchor:{anchor}">{_text(points[i].name)}</text>'
-        )
+        parts.append(_label(x_of(i), above + height + 12, anchor, points[i].name))
     return _svg(width, above + height + 16, parts, f"{len(points)} periods")
 
 
@@ -159,6 +155,10 @@ def _figure(value: float, as_share: bool) -> str:
 
 def _short(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def _label(x: float, y: float, anchor: str, text: str) -> str:
+    return f'<text x="{x:.1f}" y="{y}" style="text-anchor:{anchor}">{_text(text)}</text>'
 
 
 def _svg(width: float, height: float, parts: Sequence[str], label: str) -> Markup:

@@ -15,7 +15,7 @@ from emollm.core.card import AffectCard
 from emollm.core.prompts import Question
 from emollm.core.tasks import Kind
 from emollm.scoring.arrays import AnswerArrays
-from emollm.scoring.scorer import Scorer
+from emollm.scoring.scorer import Scorer, count_tokens
 
 
 class CalibratedScorer:
@@ -28,6 +28,9 @@ class CalibratedScorer:
     @property
     def card(self) -> AffectCard:
         return self._scorer.card
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return count_tokens(self._scorer, texts)
 
     def score(self, questions: Sequence[Question]) -> list[Answer]:
         answers = self._scorer.score(questions)

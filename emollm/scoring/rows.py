@@ -15,9 +15,11 @@ from emollm.core.answers import Answer
 from emollm.core.prompts import Question, column_name, questions_for
 from emollm.core.tasks import TASKS, Kind, Task, as_labels, as_number, select_tasks
 from emollm.scoring.arrays import AnswerArrays, ArrayScorer, Floats
+from emollm.scoring.long import long_columns, long_fields
 from emollm.scoring.open import open_scorer
 from emollm.scoring.safely import Rows, run_safely
-from emollm.scoring.scorer import Scorer
+from emollm.scoring.scorer import Scorer, count_tokens
+from emollm.scoring.windows import cut_windows
 
 _VALUE_TYPES = {
     Kind.REGRESSION: pa.float64(),
@@ -90,35 +92,62 @@ class AnnotatePosts(_ScorerHolder):
     scorer that raises costs the rows that make it raise and no other.
     """
 
-    def __init__(self, *, tasks: tuple[str, ...], **options: Any) -> None:
+    def __init__(
+        self, *, tasks: tuple[str, ...], windows: bool = False, max_windows: int | None = None, **options: Any
+    ) -> None:
+        """`windows`: read texts beyond the model's limit whole, at most `max_windows` windows of each."""
         super().__init__(**options)
         self._task_names = tasks
+        self._windows, self._max_windows = windows, max_windows
 
     def __call__(self, table: pa.Table) -> pa.Table:
         tasks = select_tasks(self._task_names, self.scorer.card.tasks)
         given = table.drop_columns(["problem"]) if "problem" in table.column_names else table
         columns = self._columns(table, questions_for("", tasks))
         self._report(table.num_rows)
-        return pa.table([*given.columns, *columns], schema=pa.schema([*given.schema, *answer_fields(tasks)]))
+        fields = answer_fields(tasks, windows=self._windows)
+        return pa.table([*given.columns, *columns], schema=pa.schema([*given.schema, *fields]))
 
     def _columns(self, table: pa.Table, questions: list[Question]) -> list[pa.Array]:
         """The answer columns of a table's rows."""
         texts = [text or "" for text in table["text"].to_pylist()]
         problems = table["problem"].to_pylist() if "problem" in table.column_names else [None] * len(texts)
-        good = [n for n, problem in enumerate(problems) if not problem]
-        columns = _scored(self.scorer, [texts[n] for n in good], questions)
-        if len(good) == len(texts):
-            return columns
-        # The others stand between them: null, with their problem as the error of each question and of the row.
-        places: list[int | None] = [None] * len(texts)
-        for i, n in enumerate(good):
-            places[n] = i
-        columns = [column.take(pa.array(places, pa.int64())) for column in columns]
-        why = pa.array(problems, pa.string())
-        for i in (*range(3, len(columns) - 2, 4), len(columns) - 1):
-            columns[i] = pc.coalesce(columns[i], why)
-        columns[-2] = pc.fill_null(columns[-2], False)
+        return answer_columns(
+            self.scorer, texts, problems, questions, windows=self._windows, max_windows=self._max_windows
+        )
+
+
+def answer_columns(
+    scorer: Scorer,
+    texts: Sequence[str],
+    problems: Sequence[str | None],
+    questions: Sequence[Question],
+    *,
+    windows: bool = False,
+    max_windows: int | None = None,
+) -> list[pa.Array]:
+    """The columns of `answer_fields`; a text with a problem gets nulls, and the problem as its error."""
+    good = [n for n, problem in enumerate(problems) if not problem]
+    mine = [texts[n] for n in good]
+    if windows:
+        count, limit = functools.partial(count_tokens, scorer), scorer.card.max_post_tokens
+        cut = cut_windows(mine, count, limit=limit, most=max_windows)
+        columns = long_columns(mine, cut, questions, lambda pieces: _scored(scorer, pieces, questions))
+    else:
+        columns = _scored(scorer, mine, questions)
+    if len(good) == len(texts):
         return columns
+    # The others stand between them: null, with their problem as the error of each question and of the row.
+    places: list[int | None] = [None] * len(texts)
+    for i, n in enumerate(good):
+        places[n] = i
+    columns = [column.take(pa.array(places, pa.int64())) for column in columns]
+    why = pa.array(problems, pa.string())
+    last = 4 * len(questions)
+    for i in (*range(3, last, 4), last + 1):
+        columns[i] = pc.coalesce(columns[i], why)
+    columns[last] = pc.fill_null(columns[last], False)
+    return columns
 
 
 def _scored(scorer: Scorer, texts: Sequence[str], questions: Sequence[Question]) -> list[pa.Array]:
@@ -210,20 +239,21 @@ def _struct(kind: pa.DataType, values_NK: Floats, failed_N: NDArray[np.bool_] | 
     return pa.StructArray.from_arrays(arrays, fields=list(kind), mask=nulls)
 
 
-def output_schema(tasks: tuple[Task, ...], carried: Sequence[pa.Field] = ()) -> pa.Schema:
+def output_schema(tasks: tuple[Task, ...], carried: Sequence[pa.Field] = (), *, windows: bool = False) -> pa.Schema:
     """The columns of an annotated corpus: `id`, `text`, the carried ones, four a question, `truncated`, `error`.
 
     A question's column is its task and emotion in snake case, `ei_reg_joy`. Beside it stand, of a regression, `_std`
     (standard deviation, in the task's range), of others `_probabilities` (a struct with a field a class or label; of
     a label set each label's own), and of all `_confidence` (the probability of the answer, 0..1) and `_error` (null
     where there is a value). The generate engine knows neither `_std` nor `_probabilities`: they are null. `truncated`
-    says that the post was cut at the model's limit, `error` is the first error of its questions.
+    says that the post was cut at the model's limit, `error` is the first error of its questions. With `windows` the
+    columns of `long.long_fields` follow.
     """
     own = [pa.field("id", pa.string(), nullable=False), pa.field("text", pa.string())]
-    return pa.schema([*own, *carried, *answer_fields(tasks)])
+    return pa.schema([*own, *carried, *answer_fields(tasks, windows=windows)])
 
 
-def answer_fields(tasks: tuple[Task, ...]) -> list[pa.Field]:
+def answer_fields(tasks: tuple[Task, ...], *, windows: bool = False) -> list[pa.Field]:
     """What annotation adds to a row."""
     fields = []
     for question in questions_for("", tasks):
@@ -239,7 +269,8 @@ def answer_fields(tasks: tuple[Task, ...]) -> list[pa.Field]:
             pa.field(f"{name}_confidence", pa.float32()),
             pa.field(f"{name}_error", pa.string()),
         ]
-    return [*fields, pa.field("truncated", pa.bool_(), nullable=False), pa.field("error", pa.string())]
+    fields += [pa.field("truncated", pa.bool_(), nullable=False), pa.field("error", pa.string())]
+    return [*fields, *long_fields(questions_for("", tasks))] if windows else fields
 
 
 def _probabilities_type(task: Task) -> pa.DataType:

@@ -26,7 +26,7 @@ from emollm.study.notes import notes
 from emollm.study.options import ReportConfig
 from emollm.study.sample import Sample, SampledPosts
 from emollm.study.source import Source, find_questions, read_values
-from emollm.study.taxonomy import map_labels, read_maps
+from emollm.study.taxonomy import choose_maps, with_maps
 from emollm.study.words import Word, WordCounts
 
 Polarity = Callable[[str], float]
@@ -46,12 +46,12 @@ class _Study:
     def __init__(self, config: ReportConfig, lexicons: dict[str, Polarity]) -> None:
         self.config = config
         self.source = Source(config.output)
-        self.maps = read_maps(config.taxonomy) if config.taxonomy else []
+        self.maps = choose_maps(config.taxonomy)
         for column, option in ((config.author, "--author"), ("text" if lexicons else None, "--beside")):
             if column:
                 self.source.check_column(column, option)
         self.bias = read_bias(config)
-        schema = map_labels(self.source.schema.empty_table(), self.maps).schema
+        schema = with_maps(self.source.schema.empty_table(), self.maps).schema
         self.questions = find_questions(schema, self.source.about)
         self.beside = Beside(lexicons, self.questions)
         self.questions += self.beside.columns
@@ -70,13 +70,15 @@ class _Study:
             on_posts(batch.num_rows, total)
         if self.labelled and not self.labelled.found:
             raise DataError(
-                f"--labelled {self.config.labelled}: none of its {self.labelled.count:,} ids is in {self.config.output}; "
-                "annotate it as well, with its gold columns carried along, or label rows of this corpus"
+                f"--labelled {self.config.labelled}: none of its {self.labelled.count:,} ids is in "
+                f"{self.config.output}; label rows of this corpus, or "
+                "annotate these as well, with their gold columns carried along"
             )
         return self._findings()
 
     def _columns(self) -> list[str]:
-        names = ["id", "text", *self.config.by, self.config.over, self.config.author]
+        more = [name for name in (self.config.over, self.config.author) if name]
+        names = ["id", "text", *self.config.by, *more]
         for question in self.questions:
             names += [question.name, f"{question.name}_probabilities"]
         names += [f"{fold_name(one.source)}_probabilities" for one in self.maps]
@@ -89,7 +91,7 @@ class _Study:
             group_N, period_N = group_N[counts], period_N[counts]
         if not batch.num_rows:
             return
-        batch = self.beside.add(map_labels(batch, self.maps))
+        batch = self.beside.add(with_maps(batch, self.maps))
         values = read_values(batch, self.questions)
         cells = group_N * self.layout.slots + period_N
         authors = batch.column(self.config.author) if self.config.author else None

@@ -165,7 +165,7 @@ class _Times:
 
     def refuse_unreadable(self, config: ReportConfig) -> None:
         if self.read == 0 or self.unread > self.read:
-            shown = f"such as {self.example} " if self.example else "all missing "
+            shown = f"such as {self.example}" if self.example else "all missing"
             raise DataError(
                 f"--over {config.over}: {self.unread:,} of {self.read + self.unread:,} values are no times that can be "
                 f"read, {shown}; give --time-format as strptime has it (%d/%m/%Y %H:%M), or name another column"

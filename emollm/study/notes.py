@@ -42,8 +42,8 @@ def _of_groups(found: Findings, without_author: int) -> Iterator[str]:
     layout = found.layout
     if len(layout.sizes) > len(layout.groups):
         yield (
-            f"{len(layout.sizes):,} groups: the largest {len(layout.groups) - 1:,} are shown, the others are one group, "
-            "(other)."
+            f"{len(layout.sizes):,} groups: the largest {len(layout.groups) - 1:,} are shown, the others are one "
+            "group, (other)."
         )
     if singles := sum(n == 1 for n in layout.sizes.values()):
         yield f"{singles:,} groups have a single post: such a group has a value and no interval, and says nothing."
@@ -65,8 +65,9 @@ def _of_correction(found: Findings, labelled_given: int, refusals: Mapping[str, 
             )
         case "ppi":
             yield (
-                f"Corrected by prediction-powered inference with {found.labelled} labelled rows: this holds if they were "
-                "drawn from these posts at random. A group with fewer than 30 of its own is corrected by all of them."
+                f"Corrected by prediction-powered inference with {found.labelled} labelled rows: this holds if they "
+                "were drawn from these posts at random. A group with fewer than 30 of its own is corrected by all of "
+                "them."
             )
         case method:
             yield (

@@ -56,8 +56,8 @@ class ReportConfig(Config):
     """Folder that `emollm audit` wrote of the same model: differences within the model's own bias are marked."""
     beside: tuple[str, ...] = ()
     """Lexicons to show beside the model: vader, textblob."""
-    taxonomy: Path | None = None
-    """Task file with [[map]] sections: label sets to add, summed up from others' probabilities."""
+    taxonomy: tuple[str, ...] = ()
+    """Label sets to add, made of others' probabilities: ekman, sentiment, plutchik, or task files with [[map]]."""
     max_groups: int = Field(30, ge=1)
     """Largest groups to show by name; the posts of all others are one group, `(other)`."""
     resamples: int = Field(500, ge=100)

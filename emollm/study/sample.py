@@ -58,7 +58,7 @@ class Sample:
         order = np.argsort(keys, kind="stable")[: self._size]
         texts = [text for part in self._parts for text in part[1]]
         ids = [one for part in self._parts for one in part[2]]
-        places, values = (np.concatenate([part[i] for part in self._parts])[order] for i in (3, 4))  # type: ignore[misc]
+        places, values = (np.concatenate([part[i] for part in self._parts])[order] for i in (3, 4))
         self._parts = [(keys[order], [texts[i] for i in order], [ids[i] for i in order], places, values)]
         self._held = len(order)
         if len(order) == self._size:

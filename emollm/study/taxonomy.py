@@ -19,14 +19,17 @@ Shapes: N rows, K labels of the source.
 
 from __future__ import annotations
 
+import functools
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
 from emollm.core.errors import ConfigError, DataError
@@ -91,15 +94,40 @@ class LabelMap(Frozen):
         found = np.stack([rest if column is None else column for column in columns], axis=1)
         if self.kind == "single-label":
             total = found.sum(axis=1, keepdims=True)
-            return np.divide(found, total, out=np.full_like(found, 1 / found.shape[1]), where=total > 0)
+            spread = np.full_like(found, 1 / found.shape[1])
+            return np.asarray(np.divide(found, total, out=spread, where=total > 0), np.float64)
         return found
 
-    def given(self, probabilities_NK: Floats) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    def given(self, probabilities_NK: Floats) -> NDArray[np.bool_]:
         """[N, labels] whether each is given."""
         if self.kind == "single-label":
-            return np.eye(probabilities_NK.shape[1], dtype=bool)[probabilities_NK.argmax(axis=1)]
+            likeliest = np.eye(probabilities_NK.shape[1], dtype=bool)[probabilities_NK.argmax(axis=1)]
+            return np.asarray(likeliest, np.bool_)
         each = self.threshold if isinstance(self.threshold, dict) else dict.fromkeys(self.labels, self.threshold)
         return np.asarray(probabilities_NK >= np.array([each[label] for label in self.labels]))
+
+
+@functools.cache
+def bundled_maps() -> dict[str, LabelMap]:
+    """The maps that come with emollm, by name in lower case."""
+    path = Path(str(resources.files("emollm") / "study" / "taxonomies.toml"))
+    return {one.name.lower(): one for one in read_maps(path)}
+
+
+def choose_maps(taxonomies: Sequence[str]) -> list[LabelMap]:
+    """The maps of these names and task files; raises ConfigError for a name that is neither."""
+    found: list[LabelMap] = []
+    for one in taxonomies:
+        if one.lower() in bundled_maps():
+            found.append(bundled_maps()[one.lower()])
+        elif one.endswith(".toml"):
+            found += read_maps(Path(one))
+        else:
+            raise ConfigError(f"unknown taxonomy {one!r}; choose from: {', '.join(bundled_maps())}, or a .toml file")
+    columns = [one.column for one in found]
+    if twice := next((name for name in columns if columns.count(name) > 1), None):
+        raise ConfigError(f"two maps write the column {twice!r}; rename one")
+    return found
 
 
 def read_maps(path: Path) -> list[LabelMap]:
@@ -122,13 +150,10 @@ def read_maps(path: Path) -> list[LabelMap]:
             raise ConfigError(f"{path}, map {number}: {told}") from None
     if not maps:
         raise ConfigError(f"{path} holds no [[map]]; docs/study.md#taxonomies shows one")
-    columns = [one.column for one in maps]
-    if twice := next((name for name in columns if columns.count(name) > 1), None):
-        raise ConfigError(f"{path}: two maps write the column {twice!r}; rename one")
     return maps
 
 
-def map_labels(table: Any, maps: Sequence[LabelMap]) -> Any:
+def with_maps(table: Any, maps: Sequence[LabelMap]) -> Any:
     """An Arrow table or batch with the columns of each map behind its own, as annotation writes a label set.
 
     Raises DataError where a source's column or its probabilities are missing, or a column has a map's name.

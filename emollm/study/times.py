@@ -48,7 +48,7 @@ def read_times(column: Any, *, zone: str, form: str | None = None) -> Times:
     words = pd.Series(coded.dictionary.to_pandas(), dtype=object)
     each = _of_strings(words, zone, form)
     codes = np.asarray(pc.fill_null(coded.indices, -1))
-    return np.append(each, np.datetime64("NaT", "s"))[codes]
+    return np.asarray(np.append(each, np.datetime64("NaT", "s"))[codes], "datetime64[s]")
 
 
 def _wall(found: pd.Series[Any], zone: str) -> Times:
@@ -96,7 +96,7 @@ def _of_strings(words: pd.Series[Any], zone: str, form: str | None) -> Times:
 def _of_one(word: str, zone: str) -> np.datetime64:
     moment = None
     try:
-        moment = dt.datetime.strptime(word, _TWITTER)
+        moment = dt.datetime.strptime(word, _TWITTER)  # noqa: DTZ007 (%z is in it)
     except ValueError:
         if re.match(r"[A-Za-z]{3},? \d|\d{1,2} [A-Za-z]{3} \d{4}", word):
             try:
@@ -138,8 +138,8 @@ def choose_periods(low: np.datetime64, high: np.datetime64, unit: str) -> Period
     count = last - first + 1
     if count > MOST_PERIODS:
         raise DataError(
-            f"--period {unit} makes {count:,} periods from {low} to {high}, more than {MOST_PERIODS:,}; choose a longer "
-            "one, or leave out times with --since and --until"
+            f"--period {unit} makes {count:,} periods from {low} to {high}, more than {MOST_PERIODS:,}; choose a "
+            "longer one, or leave out times with --since and --until"
         )
     return Periods(unit, first, count)
 
@@ -162,4 +162,4 @@ def _name(unit: str, number: int) -> str:
         case "hour":
             return str(np.datetime64(number, "h")).replace("T", " ") + ":00"
         case _:
-            return str(np.datetime64(number, _UNITS[unit]))
+            return str(np.array(number).astype(f"datetime64[{_UNITS[unit]}]"))

@@ -9,6 +9,7 @@ Shapes: N posts, V words and word pairs.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -44,7 +45,7 @@ def words_of(text: str) -> set[str]:
     """The words, word pairs and emoji of a text in lower case; addresses and names of users stand for themselves."""
     text = text[:_MOST_CHARACTERS]
     words = ["@user" if w[0] == "@" else "http" if "://" in w else w.lower() for w in _WORD.findall(text)]
-    pairs = (f"{a} {b}" for a, b in zip(words, words[1:], strict=False))
+    pairs = (f"{a} {b}" for a, b in itertools.pairwise(words))
     return {*words, *pairs, *_EMOJI.findall(text)}
 
 
