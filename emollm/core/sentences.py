@@ -17,7 +17,7 @@ Span = tuple[int, int]
 _END = re.compile(r"[.!?…؟۔]+[\"'”’»)\]]*(?=\s)|[。！？।]+[”’」』）]*|\n\s*\n|\n(?=\s*[-*•–—]\s)")
 _ABBREVIATION = re.compile(
     r"(?:\b(?:mr|mrs|ms|dr|prof|st|jr|sr|vs|etc|e\.g|i\.e|no|vol|fig|approx|dept|inc|ltd|co|gen|sen|rep|gov|capt|col|lt"
-    r"|jan|feb|mar|apr|jun|jul|aug|sep|sept|oct|nov|dec|u\.s|u\.k|a\.m|p\.m)|\b[A-Z])\.$",
+    r"|jan|feb|mar|apr|jun|jul|aug|sep|sept|oct|nov|dec|u\.s|u\.k|a\.m|p\.m)|\b(?-i:[A-HJ-Z]))\.$",
     re.IGNORECASE,
 )
 _LONGEST_ABBREVIATION = 8
@@ -41,14 +41,12 @@ def _spans(text: str) -> Iterator[Span]:
 
 
 def _goes_on(text: str, end: re.Match[str]) -> bool:
-    """Whether a full stop ends an abbreviation, or a small letter follows it."""
-    if end.group()[:1] != ".":
-        return False
-    after = text[end.end() : end.end() + 20].lstrip()
-    if after[:1].islower() and end.group() == ".":
-        return True
+    """Whether a full stop ends an abbreviation, or a small letter follows an ellipsis."""
+    if end.group() != ".":
+        after = text[end.end() : end.end() + _LONGEST_ABBREVIATION].lstrip()
+        return end.group() in ("...", "…") and after[:1].islower()
     before = text[max(0, end.start() - _LONGEST_ABBREVIATION) : end.start() + 1]
-    return end.group() == "." and _ABBREVIATION.search(before) is not None
+    return _ABBREVIATION.search(before) is not None
 
 
 def _trimmed(text: str, start: int, stop: int) -> Span | None:

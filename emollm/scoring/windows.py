@@ -74,7 +74,7 @@ def _short(text: str, span: Span, size: int, count: Count, limit: int) -> Iterat
     middle = (start + stop) // 2
     cut = text.rfind(" ", start + 1, middle)
     cut = cut if cut > start + (stop - start) // 4 else middle
-    halves = (start, cut), (cut, stop)
+    halves = (start, cut), (cut + (text[cut] == " "), stop)
     for half, tokens in zip(halves, count([text[a:b] for a, b in halves]), strict=True):
         yield from _short(text, half, tokens, count, limit)
 

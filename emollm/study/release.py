@@ -20,6 +20,7 @@ from typing import Any, Literal, Self
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from markupsafe import Markup
 from pydantic import model_validator
 
 from emollm.core.errors import DataError
@@ -193,7 +194,7 @@ def _card(
         "title": config.title or Path(config.output).name.removesuffix(".parquet"),
         "config": config, "counts": counts, "columns": columns, "tasks": tasks, "model": model,
         "digest": about.get("model"), "engine": about.get("engine"), "version": about.get("code"),
-        "fingerprint": about.get("fingerprint"), "size": size_category(counts["posts"]),
+        "fingerprint": about.get("fingerprint"), "size": Markup(size_category(counts["posts"])),
     }  # fmt: skip
 
 

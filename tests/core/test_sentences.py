@@ -15,7 +15,7 @@ from emollm.core.sentences import sentences
          ["Dr. Low met Mr. J. Hart at 3 p.m. on Main St. yesterday.", "Fine."]),
         ('"Stop!" she said. (Really.) He did.', ['"Stop!"', "she said.", "(Really.)", "He did."]),
         ("Pi is 3.14 or so. Yes.", ["Pi is 3.14 or so.", "Yes."]),
-        ("Well... maybe. e.g. this one.", ["Well...", "maybe.", "e.g. this one."]),
+        ("Well... maybe. e.g. this one.", ["Well... maybe.", "e.g. this one."]),
         ("今日は良い。明日は？たぶん", ["今日は良い。", "明日は？", "たぶん"]),
         ("A title\n\nA wrapped\nline of text.", ["A title", "A wrapped\nline of text."]),
         ("Buy:\n- milk\n- bread", ["Buy:", "- milk", "- bread"]),

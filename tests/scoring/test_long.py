@@ -118,7 +118,7 @@ def test_short_texts_are_what_they_are_without_windows() -> None:
 def test_windows_of_all_texts_and_short_ones_are_scored_together_and_sentences_once() -> None:
     scorer = Words()
     scored([LONG, "bad", LONG.replace("bad", "dull")], scorer=scorer)
-    assert len(scorer.asked) == len(set(scorer.asked)) == 5 + 4
+    assert len(scorer.asked) == len(set(scorer.asked)) == 5 + 3  # one sentence is in both texts
     assert scorer.asked[:5] == [
         "good good good good good. bad bad bad bad bad.", "good bad bad bad bad. bad bad bad bad bad.", "bad",
         "good good good good good. dull dull dull dull dull.", "good dull dull dull dull. dull dull dull dull dull.",
@@ -162,7 +162,11 @@ def test_real_engines_count_tokens_and_read_whole_texts(model_directory: Path) -
     assert frame["windows"].tolist()[0] > 1 and frame["windows"].tolist()[1] == 1
     assert frame["v_reg"].between(0, 1).all() and isinstance(frame["e_c"][0], tuple)
     plain = emollm.annotate(["Glad."], ["V-reg", "E-c"], model=scorer, progress=False)
-    assert plain["v_reg"][0] == frame["v_reg"][1] and plain["e_c"][0] == frame["e_c"][1]
+    # In another batch, so up to what a float32 matrix product leaves open.
+    assert plain["v_reg"][0] == pytest.approx(frame["v_reg"][1], abs=1e-5) and plain["e_c"][0] == frame["e_c"][1]
+    short = ["Glad.", "What a day.", "Oh no"]
+    alike = [emollm.annotate(short, model=scorer, long=long, progress=False) for long in ("cut", "windows")]
+    pd.testing.assert_frame_equal(alike[0], alike[1][list(alike[0])], check_exact=True)
 
 
 @pytest.mark.parametrize("make", [pd.DataFrame, polars.DataFrame, pa.table])
