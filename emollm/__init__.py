@@ -8,11 +8,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from emollm.api import annotate
     from emollm.notebook import explain_card, plot
+    from emollm.study.mapping import map_labels
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "annotate", "explain_card", "plot"]
+__all__ = ["__version__", "annotate", "explain_card", "map_labels", "plot"]
 
-_PLACES = {"annotate": "emollm.api", "explain_card": "emollm.notebook", "plot": "emollm.notebook"}
+_PLACES = {
+    "annotate": "emollm.api",
+    "explain_card": "emollm.notebook",
+    "map_labels": "emollm.study.mapping",
+    "plot": "emollm.notebook",
+}
 
 
 def __getattr__(name: str) -> Any:

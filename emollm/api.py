@@ -8,14 +8,15 @@ import importlib.util
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from emollm.core.bases import DEFAULT_MODEL
 from emollm.core.errors import ConfigError, DataError
 from emollm.core.prompts import Question, column_name, questions_for
+from emollm.core.sentences import LongTexts
 from emollm.core.tasks import Kind, select_tasks
 from emollm.data.files.columns import reading
-from emollm.data.given import Given, given
+from emollm.data.given import Given, by_sentence, given
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,6 +39,8 @@ def annotate(
     encoding: str | None = None,
     delimiter: str | None = None,
     column_names: Sequence[str] = (),
+    long: LongTexts = "cut",
+    max_windows: int | None = None,
     progress: bool = True,
     **options: Any,
 ) -> Any:
@@ -55,12 +58,24 @@ def annotate(
     ranges. `details` adds to each its `_confidence`, `_error`, `_probabilities` and, of a regression, `_std`,
     `_unit` and `_mode`. `truncated` and `error` say whether the text was cut and what went wrong with it. `prefix`
     goes before the names of all of these, where a frame has columns called so. A text that is missing or empty gets
-    nulls and an error, never a guess. Raises ConfigError, ModelError or DataError.
+    nulls and an error, never a guess.
+
+    `long` says what becomes of texts that the model cannot read at once: "cut" reads their beginning, "windows" reads
+    them whole, at most `max_windows` windows of each, and adds the columns of `emollm.scoring.long`, "sentences" gives
+    a row per sentence, with its number and its place in the text. Raises ConfigError, ModelError or DataError.
     """
     _require_pandas()
     import pandas as pd
 
+    if long not in get_args(LongTexts) or (max_windows is not None and long != "windows"):
+        choices = ", ".join(get_args(LongTexts))
+        raise ConfigError(
+            f"long is {long!r} and max_windows {max_windows!r}; choose long from {choices}, and max_windows "
+            "with windows alone"
+        )
     had = given(texts, text_column, reading(encoding, delimiter, column_names))
+    if long == "sentences":
+        had = by_sentence(had, text_column)
     scorer: Scorer
     if model is None or isinstance(model, str | Path):
         scorer = _open(_model(model), tuple(sorted(options.items())))
@@ -69,6 +84,10 @@ def annotate(
     chosen = select_tasks([tasks] if isinstance(tasks, str) else list(tasks), scorer.card.tasks)
     questions = questions_for("", chosen)
     taken = [name for q in questions for name in _columns(q, [], details=details)] + ["truncated", "error"]
+    if long == "windows":
+        from emollm.scoring.long import long_fields
+
+        taken += [field.name for field in long_fields(questions)]
     if clash := [name for name in taken if prefix + name in had.names]:
         raise DataError(
             f"the column {prefix + clash[0]!r} exists already, as an answer's would; rename it, or give a prefix"
@@ -76,6 +95,8 @@ def annotate(
     if check_cost := getattr(scorer, "check_cost", None):
         good = [text for text, problem in zip(had.texts, had.problems, strict=True) if problem is None]
         check_cost([Question(q.task, text, q.emotion) for text in good for q in questions])
+    if long == "windows":
+        return had.give_back(_in_windows(scorer, had, questions, details, max_windows).add_prefix(prefix))
     answers = _score(scorer, had, questions, progress=progress)
     columns: dict[str, pd.Series[Any]] = {}
     for question, mine in zip(questions, answers, strict=True):
@@ -108,6 +129,35 @@ def _score(scorer: Scorer, had: Given, questions: Sequence[Question], *, progres
             if advance:
                 advance(len(part))
     return answers
+
+
+def _in_windows(
+    scorer: Scorer, had: Given, questions: Sequence[Question], details: bool, max_windows: int | None
+) -> pd.DataFrame:
+    """The columns of an annotated corpus, in the types of a frame."""
+    import pandas as pd
+
+    from emollm.scoring.long import long_fields
+    from emollm.scoring.rows import answer_columns, answer_fields
+
+    tasks = tuple({question.task.name: question.task for question in questions}.values())
+    found = answer_columns(scorer, had.texts, had.problems, questions, windows=True, max_windows=max_windows)
+    fields = answer_fields(tasks, windows=True)
+    kinds = {column_name(question): question.task.kind for question in questions}
+    kept = {*kinds, "truncated", "error", *(field.name for field in long_fields(questions))}
+    columns: dict[str, pd.Series[Any]] = {}
+    for field, column in zip(fields, found, strict=True):
+        if not details and field.name not in kept:
+            continue
+        values, kind = column.to_pylist(), kinds.get(field.name)
+        if kind is Kind.LABEL_SET:
+            values = [None if value is None else tuple(value) for value in values]
+        dtype = "Int64" if kind is Kind.ORDINAL else _FRAME_TYPES.get(str(field.type), "object")
+        columns[field.name] = pd.Series(values, dtype=dtype)
+    return pd.DataFrame(columns)
+
+
+_FRAME_TYPES = {"double": "float64", "float": "float64", "int32": "Int64", "bool": "bool"}
 
 
 def _columns(question: Question, answers: Sequence[Answer], *, details: bool) -> dict[str, pd.Series[Any]]:

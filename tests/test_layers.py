@@ -27,13 +27,14 @@ ALLOWED: dict[str, set[str]] = {
     "evaluation": _TOP,
     "annotation": _TOP,
     "training": _TOP,
+    "study": {"core", "reports", "data", "metrics"},
     "api": {"core", "data", "scoring"},
     "client": set(),
     "notebook": {"core"},
     "serve": {"core", "models", "runtime", "scoring"},
     "doctor": {"core", "runtime"},
     "__main__": {"commands"},
-    "commands": {*_TOP, "evaluation", "annotation", "training", "api", "serve", "doctor"},
+    "commands": {*_TOP, "evaluation", "annotation", "training", "study", "api", "serve", "doctor"},
 }
 # Rooms that carry Ray. `scoring/rows.py` and `training/loop.py` do not: they run alone on any machine.
 MAY_IMPORT_RAY = {
@@ -47,7 +48,7 @@ MAY_IMPORT_RAY = {
     "emollm/training/rendezvous.py",
 }
 # Rooms without torch: a command that names a wrong option answers before it is imported.
-LIGHT = ("core", "data", "reports", "runtime", "metrics")
+LIGHT = ("core", "data", "reports", "runtime", "metrics", "study")
 
 
 def modules() -> dict[str, Path]:

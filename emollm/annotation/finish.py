@@ -27,7 +27,9 @@ _GROUP_ROWS = 20_000
 
 def declared_schema(identity: Identity, tasks: Sequence[Task], corpus: Corpus) -> pa.Schema:
     """The columns of every file, and in the metadata, as JSON under `emollm`, what they were made with."""
-    schema = output_schema(tuple(tasks), corpus.fields(), marked=identity["engine"] == "server")
+    windows = identity.get("long", ("cut",))[0] == "windows"
+    marked = identity["engine"] == "server" and not windows
+    schema = output_schema(tuple(tasks), corpus.fields(), marked=marked, windows=windows)
     about = {
         **identity,
         "fingerprint": fingerprint(identity),

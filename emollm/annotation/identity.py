@@ -37,6 +37,7 @@ def identify(
         "reading": [config.encoding, config.delimiter, *config.column_names],
         "max_posts": config.max_posts,
         **({"asked": [config.requests.api, *(["one prompt"] if config.one_prompt else [])]} if config.server else {}),
+        **({"long": [config.long, config.max_windows]} if config.long != "cut" else {}),
     }
 
 
@@ -49,12 +50,18 @@ def fingerprint(identity: Identity) -> str:
     return _digest(identity)
 
 
+_TOLD = (
+    "tasks", "engine", "precision", "exact", "code", "columns", "reading", "max_posts", "asked", "long",
+)  # fmt: skip
+"""Parts of the identity whose values are shown where they differ; the others are digests."""
+
+
 def differences(before: Identity, now: Identity) -> str:
     """The parts that differ, in words; values are told where they are short."""
     parts = []
     for name in now:
         if before.get(name) != now[name]:
-            told = name in ("tasks", "engine", "precision", "exact", "code", "columns", "reading", "max_posts", "asked")
+            told = name in _TOLD
             parts.append(f"{name} ({_shown(before.get(name))} then, {_shown(now[name])} now)" if told else name)
     return ", ".join(parts)
 

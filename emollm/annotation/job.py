@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from emollm.annotation.identity import Identity, identify
@@ -18,6 +18,7 @@ from emollm.data.files.columns import Columns, Notes
 from emollm.data.files.delimited import no_column, refuse_twice
 from emollm.data.files.inputs import InputFile, find_files
 from emollm.data.files.readers import first_with_columns
+from emollm.data.files.split import MADE
 from emollm.scoring.open import fitted_precision, known_tasks, resolve_engine
 from emollm.scoring.rows import answer_fields
 from emollm.scoring.scorer import UNDECIDED, Scorer
@@ -98,7 +99,7 @@ def choose_columns(config: AnnotateConfig, tasks: Sequence[Task], source: Any, f
             raise DataError(f"{plain.path} is plain text and has no column {config.carry[0]!r} to carry")
         if not plain:
             raise DataError(f"{config.input} holds no posts")
-        return Columns(id=None, text=config.text_column, reading=config.reading)
+        return _by_sentence(Columns(id=None, text=config.text_column, reading=config.reading), config)
     refuse_twice(first.path, names)
     id_column = config.id_column or None
     if config.id_column is None and "id" in names:
@@ -113,8 +114,17 @@ def choose_columns(config: AnnotateConfig, tasks: Sequence[Task], source: Any, f
         raise DataError(f"{first.path} has no column {unknown[0]!r} to carry; choose from: {', '.join(names)}")
     own = {("id", id_column), ("text", config.text_column)}
     carry = [name for name in dict.fromkeys(carry) if (name, name) not in own]  # those are in the output anyway
-    marked = config.engine == "server"
-    taken = {"id", "text", *(field.name for field in answer_fields(tuple(tasks), marked=marked))}
+    windows = config.long == "windows"
+    marked = config.engine == "server" and not windows
+    taken = {"id", "text", *(field.name for field in answer_fields(tuple(tasks), marked=marked, windows=windows))}
+    taken |= set(MADE) if config.long == "sentences" else set()
     if clash := [name for name in carry if name in taken]:
         raise DataError(f"column {clash[0]!r} cannot be carried: the output has one of that name; rename it")
-    return Columns(id=id_column, text=config.text_column, carry=tuple(carry), reading=config.reading)
+    found = Columns(id=id_column, text=config.text_column, carry=tuple(carry), reading=config.reading)
+    return _by_sentence(found, config)
+
+
+def _by_sentence(columns: Columns, config: AnnotateConfig) -> Columns:
+    if config.long != "sentences":
+        return columns
+    return replace(columns, carry=(*columns.carry, *MADE), by_sentence=True)

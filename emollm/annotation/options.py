@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
 from emollm.core.options import ClusterConfig, Location
+from emollm.core.sentences import LongTexts
 from emollm.data.files.columns import Reading, reading
 from emollm.scoring.options import ScorerConfig
 
@@ -55,12 +56,21 @@ class AnnotateConfig(ScorerConfig):
     """Stop if more than this share of posts has an error, checked after 200 posts."""
     retry_errors: bool = False
     """Score only the posts that have an error in an earlier run's output."""
+    long: LongTexts = "cut"
+    """Texts longer than the model reads. cut: read up to the limit, and say so. windows: read whole, in windows of
+    sentences that overlap. sentences: one row per sentence, with ids such as ID#3."""
+    max_windows: int | None = Field(None, ge=1)
+    """With --long windows: read at most this many windows of a text; tokens_cut says what is left. None: all."""
     dry_run: int | None = Field(None, ge=1)
     """Score this many posts, write nothing, and estimate time, GPU-hours and size of the whole job."""
     overwrite: bool = False
     """Replace the output of another annotation job, or of this one if it has finished."""
     cluster: ClusterConfig = ClusterConfig()
     """Scoring actors, their CPUs and GPUs."""
+
+    def row_options(self) -> dict[str, Any]:
+        """Keyword arguments of `AnnotatePosts` about long texts."""
+        return {"windows": self.long == "windows", "max_windows": self.max_windows}
 
     @property
     def reading(self) -> Reading:
@@ -71,6 +81,8 @@ class AnnotateConfig(ScorerConfig):
         _ = self.reading
         if self.overwrite and self.retry_errors:
             raise ValueError("--overwrite starts over and --retry-errors continues; give one of them")
+        if self.max_windows is not None and self.long != "windows":
+            raise ValueError(f"--max-windows {self.max_windows} needs --long windows")
         if self.max_workers is not None and self.max_workers < self.cluster.num_workers:
             raise ValueError(
                 f"--max-workers {self.max_workers} is less than --cluster.num-workers {self.cluster.num_workers}"

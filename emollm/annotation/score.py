@@ -105,6 +105,7 @@ def _score_blocks(job: Job, blocks: Sequence[Block], ledger: Any) -> None:
         **asked,
         "engine": job.engine,
         "tasks": tuple(task.name for task in job.tasks),
+        **config.row_options(),
         **({"opener": job.opener} if job.opener else {}),
     }
     with _checkpointing(job.output):

@@ -211,7 +211,8 @@ def _input_rows(run: dict[str, Any], found: Findings) -> _InOrder | None:
     except DataError as error:
         found.say(f"{error}; --no-input leaves the input out")
         return None
-    wanted = Columns(id=id_column or None, text=text_column, reading=how)
+    by_sentence = config.get("long") == "sentences"
+    wanted = Columns(id=id_column or None, text=text_column, reading=how, by_sentence=by_sentence)
 
     def rows() -> Iterator[pa.Table]:
         for file in files:

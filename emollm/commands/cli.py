@@ -28,6 +28,13 @@ COMMANDS = {
     "compare": Command("commands.compare", "evaluation.options:CompareConfig", "is one evaluated run better?"),
     "calibrate": Command("commands.calibrate", "evaluation.options:CalibrateConfig", "fit a model's probabilities"),
     "audit": Command("commands.audit", "evaluation.options:AuditConfig", "test a model for unfair differences"),
+    "report": Command(
+        "commands.report", "study.options:ReportConfig", "what an annotated corpus says, by group and time"
+    ),
+    "map": Command("commands.map_labels", "study.mapping:MapConfig", "add label sets to an annotated corpus"),
+    "release": Command(
+        "commands.release", "study.release:ReleaseConfig", "data, dataset card and checksums to give away"
+    ),
     "build-data": Command("commands.build_data", None, "make training or benchmark data from corpora or own labels"),
     "serve": Command("serve.__main__", "serve.config:ServeConfig", "the HTTP endpoint and its page"),
     "serve-llm": Command(

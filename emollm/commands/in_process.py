@@ -80,7 +80,12 @@ def annotate_table(
     on_posts: Callable[[int], None] = lambda _: None,
 ) -> pa.Table:
     """The posts with affect columns, as the job on Ray writes them. `processes` None: by posts, cores and device."""
-    options = {"model": config.model, "tasks": tuple(task.name for task in tasks), **config.scorer_options()}
+    options = {
+        "model": config.model,
+        "tasks": tuple(task.name for task in tasks),
+        **config.scorer_options(),
+        **config.row_options(),
+    }
     chunks = [posts.slice(start, _CHUNK_POSTS) for start in range(0, posts.num_rows, _CHUNK_POSTS)]
     count = processes or _num_processes(posts.num_rows, engine=options["engine"], device=options.get("device", "cpu"))
     found = []

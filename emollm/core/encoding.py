@@ -70,6 +70,10 @@ class PromptEncoder:
             found.append(EncodedPrompt(before, ids[:most], after, truncated=len(ids) > most))
         return found
 
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """The tokens of each text as a post; not cut at the limit."""
+        return [len(ids) for ids in self._encode([f" {text}" for text in texts])]
+
     def _around(self, prefix: str, suffix: str) -> tuple[list[int], list[int]]:
         """The same lists each time: a reader may tell equal prefixes by identity."""
         if (prefix, suffix) not in self._surroundings:

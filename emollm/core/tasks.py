@@ -203,7 +203,10 @@ def fold_name(name: str) -> str:
     return "".join(c if c.isalnum() else "_" for c in name).lower()
 
 
-_DETAILS = ("", "_std", "_confidence", "_probabilities", "_error", "_unit", "_mode", "_distribution")
+_DETAILS = (
+    "", "_std", "_confidence", "_probabilities", "_error", "_unit", "_mode", "_distribution", "_peak", "_peak_sentence",
+    "_trajectory", "_window_shares",
+)  # fmt: skip
 
 
 def clashing_columns(tasks: Iterable[Task]) -> str | None:

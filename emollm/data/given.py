@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from emollm.core.errors import DataError
+from emollm.core.sentences import sentences
 from emollm.data.files.columns import NOT_TEXT, Notes, Reading
+from emollm.data.files.split import MADE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,6 +60,55 @@ def given(texts: Any, text_column: str, reading: Reading) -> Given:
             return _of_list(list(texts), text_column)
         case _:
             raise DataError(f"texts must be a string, a list, a frame or a Path, not {type(texts).__name__}")
+
+
+def by_sentence(had: Given, text_column: str) -> Given:
+    """One row per sentence: the row's other columns again, `sentence` from 1 and `sentence_start` in characters.
+
+    A row without text, or with a problem, stays one row. Raises DataError where there are columns called so.
+    """
+    import pandas as pd
+
+    if clash := [name for name in MADE if name in had.names]:
+        raise DataError(f"there is a column {clash[0]!r} already, and the sentences' own is called so; rename it")
+    column = text_column if text_column in had.names else "text"
+    rows: list[int] = []
+    texts: list[str] = []
+    places: list[tuple[int, int]] = []
+    for n, (text, problem) in enumerate(zip(had.texts, had.problems, strict=True)):
+        spans = [] if problem else sentences(text)
+        for number, (start, stop) in enumerate(spans or [(0, len(text))], start=1):
+            rows.append(n)
+            texts.append(text[start:stop])
+            places.append((number, start))
+    base = had.give_back(pd.DataFrame(index=range(len(had.texts))))
+    made = {name: [place[i] for place in places] for i, name in enumerate(MADE)}
+    frame = _repeated(base, rows, column, texts, made)
+    problems = [had.problems[n] for n in rows]
+    kind = type(frame).__module__.partition(".")[0]
+    if kind == "polars":
+        return replace(_of_polars(frame, column), problems=problems, texts=texts)
+    if kind == "pyarrow":
+        return replace(_of_arrow(frame, column), problems=problems, texts=texts)
+    return Given(texts, problems, list(frame.columns), _beside(frame))
+
+
+def _repeated(base: Any, rows: Sequence[int], column: str, texts: Sequence[str], made: Mapping[str, Any]) -> Any:
+    """Rows of a frame or table again, in its own type, with other texts and with further columns."""
+    kind = type(base).__module__.partition(".")[0]
+    if kind == "polars":
+        import polars as pl
+
+        return base[list(rows)].with_columns(pl.Series(column, texts), *(pl.Series(n, v) for n, v in made.items()))
+    if kind == "pyarrow":
+        import pyarrow as pa
+
+        table = base.take(pa.array(rows, pa.int64()))
+        table = table.set_column(table.schema.get_field_index(column), column, pa.array(texts, pa.string()))
+        for name, values in made.items():
+            table = table.append_column(name, pa.array(values, pa.int64()))
+        return table
+    return base.iloc[list(rows)].assign(**{column: list(texts), **made})
 
 
 def _of_files(location: str, text_column: str, reading: Reading) -> Given:

@@ -15,7 +15,7 @@ from emollm.core.card import AffectCard
 from emollm.core.prompts import Question
 from emollm.core.tasks import Kind
 from emollm.scoring.arrays import AnswerArrays
-from emollm.scoring.scorer import Scorer
+from emollm.scoring.scorer import Scorer, count_tokens
 
 
 class CalibratedScorer:
@@ -33,6 +33,9 @@ class CalibratedScorer:
     def batch_tokens(self) -> int:
         """Those of the engine; a stand-in for one has none."""
         return getattr(self._scorer, "batch_tokens", 0)
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return count_tokens(self._scorer, texts)
 
     def score(self, questions: Sequence[Question]) -> list[Answer]:
         answers = self._scorer.score(questions)

@@ -45,6 +45,9 @@ class GenerateScorer:
             questions, encode=self._encode, batches=self._batches, score=self._score_batch, lower=self._limit.lower
         )
 
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return self._encoder.count(texts)
+
     def _encode(self, questions: Sequence[Question]) -> list[EncodedPrompt]:
         return self._encoder.prompts([render(question) for question in questions])
 

@@ -15,9 +15,11 @@ from emollm.core.answers import Answer
 from emollm.core.prompts import Question, column_name, questions_for
 from emollm.core.tasks import TASKS, Kind, Task, as_labels, as_number, select_tasks
 from emollm.scoring.arrays import AnswerArrays, ArrayScorer, Floats
+from emollm.scoring.long import long_columns, long_fields
 from emollm.scoring.open import open_scorer
 from emollm.scoring.safely import Rows, run_safely
-from emollm.scoring.scorer import Scorer
+from emollm.scoring.scorer import Scorer, count_tokens
+from emollm.scoring.windows import cut_windows
 
 _VALUE_TYPES = {
     Kind.REGRESSION: pa.float64(),
@@ -91,37 +93,65 @@ class AnnotatePosts(_ScorerHolder):
     scorer that raises costs the rows that make it raise and no other.
     """
 
-    def __init__(self, *, tasks: tuple[str, ...], **options: Any) -> None:
+    def __init__(
+        self, *, tasks: tuple[str, ...], windows: bool = False, max_windows: int | None = None, **options: Any
+    ) -> None:
+        """`windows`: read texts beyond the model's limit whole, at most `max_windows` windows of each."""
         super().__init__(**options)
         self._task_names = tasks
+        self._windows, self._max_windows = windows, max_windows
 
     def __call__(self, table: pa.Table) -> pa.Table:
         tasks = select_tasks(self._task_names, self.scorer.card.tasks)
-        marked = self._engine == "server"
+        marked = self._engine == "server" and not self._windows
         given = table.drop_columns(["problem"]) if "problem" in table.column_names else table
         columns = self._columns(table, questions_for("", tasks), marked=marked)
         self._report(table.num_rows)
-        fields = answer_fields(tasks, marked=marked)
+        fields = answer_fields(tasks, marked=marked, windows=self._windows)
         return pa.table([*given.columns, *columns], schema=pa.schema([*given.schema, *fields]))
 
     def _columns(self, table: pa.Table, questions: list[Question], *, marked: bool) -> list[pa.Array]:
         """The answer columns of a table's rows."""
         texts = [text or "" for text in table["text"].to_pylist()]
         problems = table["problem"].to_pylist() if "problem" in table.column_names else [None] * len(texts)
-        good = [n for n, problem in enumerate(problems) if not problem]
-        columns = _scored(self.scorer, [texts[n] for n in good], questions, marked=marked)
-        if len(good) == len(texts):
-            return columns
-        # The others stand between them: null, with their problem as the error of each question and of the row.
-        places: list[int | None] = [None] * len(texts)
-        for i, n in enumerate(good):
-            places[n] = i
-        columns = [column.take(pa.array(places, pa.int64())) for column in columns]
-        why = pa.array(problems, pa.string())
-        for i in (*range(3, len(columns) - 2, 5 if marked else 4), len(columns) - 1):
-            columns[i] = pc.coalesce(columns[i], why)
-        columns[-2] = pc.fill_null(columns[-2], False)
+        return answer_columns(
+            self.scorer, texts, problems, questions, marked=marked, windows=self._windows, max_windows=self._max_windows
+        )
+
+
+def answer_columns(
+    scorer: Scorer,
+    texts: Sequence[str],
+    problems: Sequence[str | None],
+    questions: Sequence[Question],
+    *,
+    marked: bool = False,
+    windows: bool = False,
+    max_windows: int | None = None,
+) -> list[pa.Array]:
+    """The columns of `answer_fields`; a text with a problem gets nulls, and the problem as its error."""
+    good = [n for n, problem in enumerate(problems) if not problem]
+    mine = [texts[n] for n in good]
+    if windows:
+        count, limit = functools.partial(count_tokens, scorer), scorer.card.max_post_tokens
+        cut = cut_windows(mine, count, limit=limit, most=max_windows)
+        columns = long_columns(mine, cut, questions, lambda pieces: _scored(scorer, pieces, questions, marked=False))
+    else:
+        columns = _scored(scorer, mine, questions, marked=marked)
+    if len(good) == len(texts):
         return columns
+    # The others stand between them: null, with their problem as the error of each question and of the row.
+    places: list[int | None] = [None] * len(texts)
+    for i, n in enumerate(good):
+        places[n] = i
+    columns = [column.take(pa.array(places, pa.int64())) for column in columns]
+    why = pa.array(problems, pa.string())
+    each = 5 if marked else 4
+    last = each * len(questions)
+    for i in (*range(3, last, each), last + 1):
+        columns[i] = pc.coalesce(columns[i], why)
+    columns[last] = pc.fill_null(columns[last], False)
+    return columns
 
 
 def _scored(scorer: Scorer, texts: Sequence[str], questions: Sequence[Question], *, marked: bool) -> list[pa.Array]:
@@ -215,7 +245,9 @@ def _struct(kind: pa.DataType, values_NK: Floats, failed_N: NDArray[np.bool_] | 
     return pa.StructArray.from_arrays(arrays, fields=list(kind), mask=nulls)
 
 
-def output_schema(tasks: tuple[Task, ...], carried: Sequence[pa.Field] = (), *, marked: bool = False) -> pa.Schema:
+def output_schema(
+    tasks: tuple[Task, ...], carried: Sequence[pa.Field] = (), *, marked: bool = False, windows: bool = False
+) -> pa.Schema:
     """The columns of an annotated corpus: `id`, `text`, the carried ones, four a question, `truncated`, `error`.
 
     A question's column is its task and emotion in snake case, `ei_reg_joy`. Beside it stand, of a regression, `_std`
@@ -223,13 +255,14 @@ def output_schema(tasks: tuple[Task, ...], carried: Sequence[pa.Field] = (), *, 
     a label set each label's own), and of all `_confidence` (the probability of the answer, 0..1) and `_error` (null
     where there is a value), and if they are `marked`, as those of the server engine are, `_distribution`: `exact`,
     `truncated` or `unknown`. The generate engine knows neither `_std` nor `_probabilities`: they are null. `truncated`
-    says that the post was cut at the model's limit, `error` is the first error of its questions.
+    says that the post was cut at the model's limit, `error` is the first error of its questions. With `windows` the
+    columns of `long.long_fields` follow.
     """
     own = [pa.field("id", pa.string(), nullable=False), pa.field("text", pa.string())]
-    return pa.schema([*own, *carried, *answer_fields(tasks, marked=marked)])
+    return pa.schema([*own, *carried, *answer_fields(tasks, marked=marked, windows=windows)])
 
 
-def answer_fields(tasks: tuple[Task, ...], *, marked: bool = False) -> list[pa.Field]:
+def answer_fields(tasks: tuple[Task, ...], *, marked: bool = False, windows: bool = False) -> list[pa.Field]:
     """What annotation adds to a row."""
     fields = []
     for question in questions_for("", tasks):
@@ -246,7 +279,8 @@ def answer_fields(tasks: tuple[Task, ...], *, marked: bool = False) -> list[pa.F
             pa.field(f"{name}_error", pa.string()),
             *([pa.field(f"{name}_distribution", pa.string())] if marked else []),
         ]
-    return [*fields, pa.field("truncated", pa.bool_(), nullable=False), pa.field("error", pa.string())]
+    fields += [pa.field("truncated", pa.bool_(), nullable=False), pa.field("error", pa.string())]
+    return [*fields, *long_fields(questions_for("", tasks))] if windows else fields
 
 
 def _probabilities_type(task: Task) -> pa.DataType:

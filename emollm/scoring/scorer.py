@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 from emollm.core.answers import Answer
 from emollm.core.card import AffectCard
@@ -29,3 +29,21 @@ class Scorer(Protocol):
 
         A question that cannot be answered gets an `Answer` with `error` set; the others are unharmed.
         """
+
+
+@runtime_checkable
+class TokenCounter(Protocol):
+    """An engine that tells how many tokens of its model's limit a text takes."""
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """The tokens of each text, not cut at the limit."""
+
+
+_BYTES_PER_TOKEN = 3
+
+
+def count_tokens(scorer: Scorer, texts: Sequence[str]) -> list[int]:
+    """The tokens of each text; of a scorer that cannot tell, a guess that is rather too high."""
+    if isinstance(scorer, TokenCounter):
+        return scorer.count_tokens(texts)
+    return [-(-len(text.encode()) // _BYTES_PER_TOKEN) for text in texts]

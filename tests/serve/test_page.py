@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +14,7 @@ import httpx
 import pytest
 
 from emollm.serve.auth import add_key
+from tests.browser import chromium
 from tests.serve.conftest import Deploy
 
 pytestmark = pytest.mark.ray
@@ -24,27 +23,9 @@ HOSTILE = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>
 Open = Callable[..., Any]
 
 
-def find_chromium() -> str | None:
-    names = (os.environ.get("EMOLLM_CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome")
-    return next((found for name in names if name and (found := shutil.which(name))), None)
-
-
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    if os.environ.get("EMOLLM_SKIP_BROWSER"):
-        pytest.skip("the page is not tested: EMOLLM_SKIP_BROWSER is set")
-    from playwright.sync_api import sync_playwright
-
-    chromium = find_chromium()
-    assert chromium, (
-        "the tests of the page need Chromium: apt-get install chromium, or name one in EMOLLM_CHROMIUM, or leave them "
-        "out with EMOLLM_SKIP_BROWSER=1"
-    )
-    with sync_playwright() as playwright:
-        # No sandbox: tests run as root in containers, and the browser sees this machine's own pages alone.
-        launched = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield launched
-        launched.close()
+    yield from chromium()
 
 
 @pytest.fixture(scope="module")

@@ -67,6 +67,8 @@ class Columns:
     text: str
     carry: tuple[str, ...] = ()
     reading: Reading = AS_FOUND
+    by_sentence: bool = False
+    """Whether each sentence becomes a row: see split.py."""
 
     @property
     def named(self) -> list[str]:

@@ -10,6 +10,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from emollm.core.errors import DataError
+from emollm.data.files.columns import CARRIED
+from emollm.data.files.split import SENTENCE
 
 Hashes = NDArray[np.uint64]
 
@@ -17,15 +19,18 @@ _PARTS = 64
 
 
 def derive_ids(file_name: str, table: pa.Table) -> pa.Array:
-    """`posts.txt:17:3f2a9c1b`: file, place in it, and 32 bits of the text's BLAKE2b.
+    """`posts.txt:17:3f2a9c1b`: file, place in it, and 32 bits of the text's BLAKE2b; of a sentence with `#3` behind.
 
     The same for the same file wherever the corpus lies; another where a line was put in above.
     """
     texts = table["text"].to_pylist()
     places = table["place"].to_pylist()
     digests = (hashlib.blake2b((text or "").encode(), digest_size=4).hexdigest() for text in texts)
+    numbers = table[CARRIED + SENTENCE].to_pylist() if CARRIED + SENTENCE in table.column_names else None
+    ends = [f"#{number}" for number in numbers] if numbers else [""] * table.num_rows
     return pa.array(
-        [f"{file_name}:{place}:{digest}" for place, digest in zip(places, digests, strict=True)], pa.string()
+        [f"{file_name}:{place}:{digest}{end}" for place, digest, end in zip(places, digests, ends, strict=True)],
+        pa.string(),
     )
 
 

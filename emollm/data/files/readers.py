@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -24,6 +25,7 @@ from emollm.data.files.delimited import Record, Table, no_column, read_delimited
 from emollm.data.files.formats import begins_as_named, compression_of
 from emollm.data.files.inputs import InputFile
 from emollm.data.files.lines import from_rows, json_items, json_rows, text_rows
+from emollm.data.files.split import MADE, by_sentence
 from emollm.data.files.streams import MARK, Text, open_text, unmarked
 
 _PEEK_ROWS = 100
@@ -72,6 +74,14 @@ def first_with_columns(
 def read_rows(filesystem: Any, file: InputFile, columns: Columns, notes: Notes | None = None) -> Iterator[pa.Table]:
     """The rows of a file in order; what people should know goes into `notes`. Raises DataError for a broken file."""
     notes = Notes() if notes is None else notes
+    if not columns.by_sentence:
+        yield from _whole_rows(filesystem, file, columns, notes)
+        return
+    in_file = replace(columns, carry=tuple(name for name in columns.carry if name not in MADE))
+    yield from map(by_sentence, _whole_rows(filesystem, file, in_file, notes))
+
+
+def _whole_rows(filesystem: Any, file: InputFile, columns: Columns, notes: Notes) -> Iterator[pa.Table]:
     with _readable(file):
         if _holds_nothing(filesystem, file, notes):
             return
@@ -96,7 +106,7 @@ def read_rows(filesystem: Any, file: InputFile, columns: Columns, notes: Notes |
 
 def count_rows(filesystem: Any, file: InputFile, columns: Columns) -> int:
     """The number of rows that `read_rows` gives. Raises DataError where the file is broken."""
-    if file.format == "parquet" and file.size:
+    if file.format == "parquet" and file.size and not columns.by_sentence:
         with _readable(file), filesystem.open_input_file(file.path) as source:
             return int(pq.read_metadata(source).num_rows)
     return sum(table.num_rows for table in read_rows(filesystem, file, columns))

@@ -93,6 +93,9 @@ class ConstrainedScorer:
         self._held.lower(tried)
         self._limit.lower(self._limit.tokens)
 
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return self._encoder.count(texts)
+
     def _encode(self, questions: Sequence[Question]) -> list[EncodedPrompt]:
         return self._encoder.prompts([render(question) for question in questions])
 

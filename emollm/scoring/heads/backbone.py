@@ -54,11 +54,16 @@ class PostEncoder:
     def __call__(self, text: str) -> EncodedPrompt:
         return self.many([text])[0]
 
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """The tokens of each post, not cut at the limit."""
+        return self._encoder.count(self._named(texts))
+
     def many(self, texts: Sequence[str]) -> list[EncodedPrompt]:
         prefix, suffix = self._prompt.prefix, self._prompt.suffix
-        if self._prompt.emoji == "named":
-            texts = [named_emoji(text) for text in texts]
-        return self._encoder.prompts([Pieces(prefix, f" {text}", suffix) for text in texts])
+        return self._encoder.prompts([Pieces(prefix, f" {text}", suffix) for text in self._named(texts)])
+
+    def _named(self, texts: Sequence[str]) -> Sequence[str]:
+        return [named_emoji(text) for text in texts] if self._prompt.emoji == "named" else texts
 
     def batch(self, prompts: Sequence[EncodedPrompt], device: str) -> Batch:
         lengths = np.array([len(prompt) for prompt in prompts])

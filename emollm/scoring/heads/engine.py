@@ -108,6 +108,9 @@ class HeadsScorer:
         """The answers of every text to every question; the questions' own texts are not looked at."""
         return self._answers(self._read(texts), slice(None), questions)
 
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return self._encode.count(texts)
+
     def encode(self, text: str) -> EncodedPrompt:
         return self._encode(text)
 

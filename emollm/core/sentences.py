@@ -1,0 +1,57 @@
+"""Where the sentences of a text begin and end: by punctuation, line ends and abbreviations, in any script."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Literal
+
+LongTexts = Literal["cut", "windows", "sentences"]
+"""What is done with texts: cut: read up to the model's limit. windows: read whole, in windows of sentences that
+overlap. sentences: one row per sentence."""
+
+Span = tuple[int, int]
+"""Begin and end in characters, blanks at the ends left out."""
+
+# What ends a sentence, with closing quotes and brackets, before a blank; CJK and Devanagari full stops need none.
+_END = re.compile(r"[.!?…؟۔]+[\"'”’»)\]]*(?=\s)|[。！？।]+[”’」』）]*|\n\s*\n|\n(?=\s*[-*•–—]\s)")
+_ABBREVIATION = re.compile(
+    r"(?:\b(?:mr|mrs|ms|dr|prof|st|jr|sr|vs|etc|e\.g|i\.e|no|vol|fig|approx|dept|inc|ltd|co|gen|sen|rep|gov|capt|col|lt"
+    r"|jan|feb|mar|apr|jun|jul|aug|sep|sept|oct|nov|dec|u\.s|u\.k|a\.m|p\.m)|\b(?-i:[A-HJ-Z]))\.$",
+    re.IGNORECASE,
+)
+_LONGEST_ABBREVIATION = 8
+
+
+def sentences(text: str) -> list[Span]:
+    """The sentences of a text in order. Line ends alone end none: texts are wrapped; blank lines do."""
+    return list(_spans(text))
+
+
+def _spans(text: str) -> Iterator[Span]:
+    start = 0
+    for end in _END.finditer(text):
+        if _goes_on(text, end):
+            continue
+        if span := _trimmed(text, start, end.end()):
+            yield span
+        start = end.end()
+    if span := _trimmed(text, start, len(text)):
+        yield span
+
+
+def _goes_on(text: str, end: re.Match[str]) -> bool:
+    """Whether a full stop ends an abbreviation, or a small letter follows an ellipsis."""
+    if end.group() != ".":
+        after = text[end.end() : end.end() + _LONGEST_ABBREVIATION].lstrip()
+        return end.group() in ("...", "…") and after[:1].islower()
+    before = text[max(0, end.start() - _LONGEST_ABBREVIATION) : end.start() + 1]
+    return _ABBREVIATION.search(before) is not None
+
+
+def _trimmed(text: str, start: int, stop: int) -> Span | None:
+    piece = text[start:stop]
+    if not piece.strip():
+        return None
+    begin = start + len(piece) - len(piece.lstrip())
+    return begin, start + len(piece.rstrip())

@@ -1,0 +1,1 @@
+"""Findings from an annotated corpus: groups, time, words, corrected and compared. What `emollm report` runs."""
