@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
+import logging
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -22,8 +24,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from emollm.core.answers import Answer
+    from emollm.core.tasks import Task
+    from emollm.scoring.extras import Extras
     from emollm.scoring.scorer import Scorer
 
+_LOG = logging.getLogger("emollm")
 _TOKENS_PER_POST = 32
 """Tokens of a batch of the engine for each post that is given to it at once: 32 posts on a CPU, thousands on a GPU."""
 
@@ -35,6 +40,10 @@ def annotate(
     model: str | Path | Scorer | None = None,
     text_column: str = "text",
     details: bool = False,
+    abstain: str | float | None = None,
+    second: bool = False,
+    sets: float | None = None,
+    explain: bool = False,
     prefix: str = "",
     encoding: str | None = None,
     delimiter: str | None = None,
@@ -56,9 +65,14 @@ def annotate(
 
     Columns: `text`, then `ei_reg_joy`, `v_reg`, `e_c`, ..., named as in an annotated corpus, in the tasks' own
     ranges. `details` adds to each its `_confidence`, `_error`, `_probabilities` and, of a regression, `_std`,
-    `_unit` and `_mode`. `truncated` and `error` say whether the text was cut and what went wrong with it. `prefix`
-    goes before the names of all of these, where a frame has columns called so. A text that is missing or empty gets
-    nulls and an error, never a guess.
+    `_unit` and `_mode`. `abstain` ("precision=0.8", or a confidence) leaves unsure answers empty and adds `_abstained`
+    and `_best`, the guess; `second` adds `_second`, the next likely reading; `sets` (0.9) adds `_set`, or `_low` and
+    `_high` of a number, which hold the truth for that share of posts like those the model was calibrated on; `explain`
+    adds `_words`, a list of dicts: the words whose removal moves the answer most (docs/trust.md).
+
+    `truncated` and `error` say whether the text was cut and what went wrong with it. `prefix` goes before the names of
+    all of these, where a frame has columns called so. A text that is missing or empty gets nulls and an error, never a
+    guess.
 
     `long` says what becomes of texts that the model cannot read at once: "cut" reads their beginning, "windows" reads
     them whole, at most `max_windows` windows of each, and adds the columns of `emollm.scoring.long`, "sentences" gives
@@ -83,8 +97,11 @@ def annotate(
         scorer = model
     chosen = select_tasks([tasks] if isinstance(tasks, str) else list(tasks), scorer.card.tasks)
     questions = questions_for("", chosen)
-    taken = [name for q in questions for name in _columns(q, [], details=details)] + ["truncated", "error"]
+    extras = _extras(scorer, chosen, abstain=abstain, second=second, sets=sets, explain=explain)
+    taken = [name for q in questions for name in _columns(q, [], extras, details=details)] + ["truncated", "error"]
     if long == "windows":
+        if extras is not None:
+            extras.refuse_windows()
         from emollm.scoring.long import long_fields
 
         taken += [field.name for field in long_fields(questions)]
@@ -97,17 +114,31 @@ def annotate(
         check_cost([Question(q.task, text, q.emotion) for text in good for q in questions])
     if long == "windows":
         return had.give_back(_in_windows(scorer, had, questions, details, max_windows).add_prefix(prefix))
-    answers = _score(scorer, had, questions, progress=progress)
+    answers = _score(scorer, had, questions, progress=progress, explained=explain)
     columns: dict[str, pd.Series[Any]] = {}
     for question, mine in zip(questions, answers, strict=True):
-        columns.update(_columns(question, mine, details=details))
+        columns.update(_columns(question, mine, extras, details=details))
     per_text = list(zip(*answers, strict=True))
     columns["truncated"] = pd.Series([any(a.truncated for a in row) for row in per_text], dtype=bool)
     columns["error"] = pd.Series([next((a.error for a in row if a.error), None) for row in per_text], dtype=object)
     return had.give_back(pd.DataFrame({prefix + name: column for name, column in columns.items()}))
 
 
-def _score(scorer: Scorer, had: Given, questions: Sequence[Question], *, progress: bool) -> list[list[Answer]]:
+def _extras(scorer: Scorer, tasks: Sequence[Task], **asked: Any) -> Extras | None:
+    """What is asked for beside the answers, if anything."""
+    if not any(asked.values()):
+        return None
+    from emollm.scoring.extras import Extras
+
+    extras = Extras.of(scorer.card, getattr(scorer, "engine", "auto"), tasks, **asked)
+    if extras.never:
+        _LOG.warning(extras.never_line(asked["abstain"]))
+    return extras
+
+
+def _score(
+    scorer: Scorer, had: Given, questions: Sequence[Question], *, progress: bool, explained: bool
+) -> list[list[Answer]]:
     """One list per question, of the answers in the order of the texts; a text with a problem gets that as its error."""
     from emollm.core.answers import Answer
     from emollm.core.progress import progress_bar
@@ -123,6 +154,8 @@ def _score(scorer: Scorer, had: Given, questions: Sequence[Question], *, progres
         for start in range(0, len(good), at_once):
             part = good[start : start + at_once]
             scored = scorer.score([Question(q.task, had.texts[n], q.emotion) for n in part for q in questions])
+            if explained:
+                scored = _explained(scorer, [had.texts[n] for n in part], questions, scored)
             for i in range(len(questions)):
                 for n, answer in zip(part, scored[i :: len(questions)], strict=True):
                     answers[i][n] = answer
@@ -160,13 +193,30 @@ def _in_windows(
 _FRAME_TYPES = {"double": "float64", "float": "float64", "int32": "Int64", "bool": "bool"}
 
 
-def _columns(question: Question, answers: Sequence[Answer], *, details: bool) -> dict[str, pd.Series[Any]]:
+def _explained(
+    scorer: Scorer, texts: Sequence[str], questions: Sequence[Question], answers: Sequence[Answer]
+) -> list[Answer]:
+    from emollm.scoring.explain import explain
+
+    words = [each for post in explain(scorer, texts, questions) for each in post]
+    return [replace(answer, words=mine) for answer, mine in zip(answers, words, strict=True)]
+
+
+def _columns(
+    question: Question, answers: Sequence[Answer], extras: Extras | None, *, details: bool
+) -> dict[str, pd.Series[Any]]:
     import pandas as pd
 
     name, is_number = column_name(question), question.task.kind is Kind.REGRESSION
     # Int64 keeps classes whole beside a null, which would make them floats.
     dtype = {Kind.REGRESSION: "float64", Kind.ORDINAL: "Int64"}.get(question.task.kind, "object")
     columns = {name: pd.Series([a.value for a in answers], dtype=dtype)}
+    if extras is not None:
+        values, beside = extras.beside(question, answers)
+        columns[name] = pd.Series(values, dtype=dtype)
+        for field, found in beside.items():
+            of = dtype if field.endswith(("_best", "_second", "_low", "_high")) else "object"
+            columns[field] = pd.Series(found, dtype="bool" if field.endswith("_abstained") else of)
     if details:
         for detail in ("unit", "mode", "std", "confidence") if is_number else ("confidence",):
             columns[f"{name}_{detail}"] = pd.Series([getattr(a, detail) for a in answers], dtype="float64")

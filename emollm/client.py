@@ -16,7 +16,7 @@ import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from email.utils import mktime_tz, parsedate_tz
 from http.client import HTTPException
 from typing import Any
@@ -55,21 +55,24 @@ class Client:
         self._timeout_s = timeout_s
         self._tries = tries
 
-    def annotate(self, texts: Sequence[str], tasks: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    def annotate(self, texts: Sequence[str], tasks: Sequence[str] | None = None, **extras: Any) -> list[dict[str, Any]]:
         """The results of at most 256 texts, in order: `truncated`, and `answers`, one per question.
 
-        `tasks` None: every task of the model. Raises ValueError where `texts` is not a list, and EndpointError where
-        the endpoint refuses the request (`status` says why), has no room or cannot be reached.
+        `tasks` None: every task of the model. `extras` are abstain, second, sets and explain, as in the request's
+        schema; what they ask for stands in each answer's `beside`. Raises ValueError where `texts` is not a list, and
+        EndpointError where the endpoint refuses the request (`status` says why), has no room or cannot be reached.
         """
         _check_list(texts)
-        return list(self._fetch("/v1/annotate", _body(texts, tasks))["results"])
+        return list(self._fetch("/v1/annotate", _body(texts, tasks, extras))["results"])
 
-    def stream(self, texts: Iterable[str], tasks: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    def stream(
+        self, texts: Iterable[str], tasks: Sequence[str] | None = None, **extras: Any
+    ) -> Iterator[dict[str, Any]]:
         """The results of any number of texts, in order, as they arrive; `index` counts from 0. Raises as `annotate`."""
         done = 0
         _check_list(texts)
         for part in _batched(texts):
-            for result in self._stream(_body(part, tasks), done):
+            for result in self._stream(_body(part, tasks, extras), done):
                 yield {**result, "index": done}
                 done += 1
 
@@ -138,8 +141,8 @@ def _check_list(texts: Iterable[str]) -> None:
         raise ValueError("texts must be a list of strings; for one text: [text]")
 
 
-def _body(texts: Sequence[str], tasks: Sequence[str] | None) -> bytes:
-    return _json({"texts": list(texts), "tasks": None if tasks is None else list(tasks)})
+def _body(texts: Sequence[str], tasks: Sequence[str] | None, extras: Mapping[str, Any]) -> bytes:
+    return _json({"texts": list(texts), "tasks": None if tasks is None else list(tasks), **extras})
 
 
 def _json(value: Any) -> bytes:

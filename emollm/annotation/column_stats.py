@@ -37,6 +37,7 @@ class Column:
     name: str
     task: Task
     answered: int = 0
+    abstained: int = 0
     total: float = 0.0
     counts: Counter[str] = field(default_factory=Counter)
     """Answers by class or label; of a label set, each label and "" for none; of a regression, its bins."""
@@ -50,6 +51,8 @@ class Column:
         return self.task.kind in (Kind.REGRESSION, Kind.ORDINAL)
 
     def add(self, table: pa.Table) -> None:
+        if (left_out := f"{self.name}_abstained") in table.column_names:
+            self.abstained += int(pc.sum(table[left_out]).as_py() or 0)
         failed = table[f"{self.name}_error"].drop_null()
         self.errors.update(error.partition(":")[0] for error in failed.to_pylist())
         table = table.filter(pc.is_valid(table[self.name]))

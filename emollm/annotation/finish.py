@@ -19,17 +19,18 @@ from emollm.annotation.stage import Corpus, read_staged
 from emollm.core.errors import DataError
 from emollm.core.folders import run_facts
 from emollm.core.tasks import Task
+from emollm.scoring.extras import Extras
 from emollm.scoring.rows import output_schema
 
 SCHEMA_KEY = b"emollm"
 _GROUP_ROWS = 20_000
 
 
-def declared_schema(identity: Identity, tasks: Sequence[Task], corpus: Corpus) -> pa.Schema:
+def declared_schema(identity: Identity, tasks: Sequence[Task], corpus: Corpus, extras: Extras) -> pa.Schema:
     """The columns of every file, and in the metadata, as JSON under `emollm`, what they were made with."""
     windows = identity.get("long", ("cut",))[0] == "windows"
     marked = identity["engine"] == "server" and not windows
-    schema = output_schema(tuple(tasks), corpus.fields(), marked=marked, windows=windows)
+    schema = output_schema(tuple(tasks), corpus.fields(), marked=marked, windows=windows, extras=extras)
     about = {
         **identity,
         "fingerprint": fingerprint(identity),
@@ -99,6 +100,7 @@ def finish(
     *,
     identity: Identity,
     tasks: Sequence[Task],
+    extras: Extras,
     file_posts: int,
     check: Callable[[], None],
     summary: dict[str, Any],
@@ -107,7 +109,7 @@ def finish(
     """Make the output whole; `check` raises if the output does not belong to this run any more. Returns the summary."""
     check()
     output.clear_finished()
-    schema = declared_schema(identity, tasks, corpus)
+    schema = declared_schema(identity, tasks, corpus, extras)
     stats = ColumnStats(tasks)
     files = write_parts(output, corpus, committed, schema, file_posts=file_posts, see=stats.add)
     summary = {**stats.summary(), **summary, "files": len(files), "bytes": sum(file["bytes"] for file in files)}

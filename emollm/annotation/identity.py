@@ -31,6 +31,7 @@ def identify(
         "engine": scorer or engine,
         "precision": config.known_precision(engine),
         "exact": config.exact,
+        "extras": {name: value for name, value in config.asked_extras().items() if value},
         "code": emollm.__version__,
         "input": input_digest(files),
         "columns": [config.id_column, config.text_column, *config.carry],
@@ -51,7 +52,7 @@ def fingerprint(identity: Identity) -> str:
 
 
 _TOLD = (
-    "tasks", "engine", "precision", "exact", "code", "columns", "reading", "max_posts", "asked", "long",
+    "tasks", "engine", "precision", "exact", "extras", "code", "columns", "reading", "max_posts", "asked", "long",
 )  # fmt: skip
 """Parts of the identity whose values are shown where they differ; the others are digests."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,10 +20,13 @@ from emollm.data.files.delimited import no_column, refuse_twice
 from emollm.data.files.inputs import InputFile, find_files
 from emollm.data.files.readers import first_with_columns
 from emollm.data.files.split import MADE
-from emollm.scoring.open import fitted_precision, known_tasks, resolve_engine
+from emollm.scoring.extras import NO_EXTRAS, Extras
+from emollm.scoring.open import fitted_precision, known_card, known_tasks, resolve_engine
 from emollm.scoring.rows import answer_fields
 from emollm.scoring.scorer import UNDECIDED, Scorer
 from emollm.scoring.server.detect import Detected
+
+_LOG = logging.getLogger("emollm")
 
 
 @dataclass(slots=True)
@@ -42,6 +46,8 @@ class Job:
     on_progress: Callable[[Progress], None]
     notes: Notes
     """What people should know of how the input is read."""
+    extras: Extras = NO_EXTRAS
+    """What is asked for beside the answers."""
     totals: Totals = field(default_factory=Totals)
     detected: Detected | None = None
     """Of a job that asks servers: what they can do."""
@@ -74,7 +80,8 @@ def open_job(
     engine = config.engine if opener else resolve_engine(config.model, config.engine)
     notes = Notes()
     source, files = find_files(config.input, config.reading, notes)
-    columns = choose_columns(config, tasks, source, files)
+    extras = choose_extras(config, tasks, engine)
+    columns = choose_columns(config, tasks, source, files, extras)
     name = f"{opener.__module__}.{getattr(opener, '__qualname__', type(opener).__qualname__)}" if opener else None
     identity = identify(config, files, tasks, engine=engine, scorer=name)
     output = OutputFolder(config.out)
@@ -85,10 +92,22 @@ def open_job(
         begun = output.identity() or {}
         if {**begun, "precision": UNDECIDED} == identity and not config.overwrite:
             identity = begun
-    return Job(config, tasks, engine, source, files, columns, output, identity, opener, on_progress, notes)
+    return Job(config, tasks, engine, source, files, columns, output, identity, opener, on_progress, notes, extras)
 
 
-def choose_columns(config: AnnotateConfig, tasks: Sequence[Task], source: Any, files: Sequence[InputFile]) -> Columns:
+def choose_extras(config: AnnotateConfig, tasks: Sequence[Task], engine: str) -> Extras:
+    """What is asked for beside the answers; raises ConfigError for what the model was not fitted for."""
+    extras = Extras.of(known_card(config.model, config.engine), engine, tasks, **config.asked_extras())
+    if config.long == "windows":
+        extras.refuse_windows()
+    if extras.never:
+        _LOG.warning(extras.never_line(config.abstain))
+    return extras
+
+
+def choose_columns(
+    config: AnnotateConfig, tasks: Sequence[Task], source: Any, files: Sequence[InputFile], extras: Extras = NO_EXTRAS
+) -> Columns:
     """The columns to read, by the first file that has some. Raises DataError listing those it has."""
     plain = next((file for file in files if file.format == "txt"), None)
     if plain and config.id_column:
@@ -116,7 +135,11 @@ def choose_columns(config: AnnotateConfig, tasks: Sequence[Task], source: Any, f
     carry = [name for name in dict.fromkeys(carry) if (name, name) not in own]  # those are in the output anyway
     windows = config.long == "windows"
     marked = config.engine == "server" and not windows
-    taken = {"id", "text", *(field.name for field in answer_fields(tuple(tasks), marked=marked, windows=windows))}
+    taken = {
+        "id",
+        "text",
+        *(field.name for field in answer_fields(tuple(tasks), marked=marked, windows=windows, extras=extras)),
+    }
     taken |= set(MADE) if config.long == "sentences" else set()
     if clash := [name for name in carry if name in taken]:
         raise DataError(f"column {clash[0]!r} cannot be carried: the output has one of that name; rename it")

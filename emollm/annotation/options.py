@@ -9,10 +9,10 @@ from pydantic import Field, model_validator
 from emollm.core.options import ClusterConfig, Location
 from emollm.core.sentences import LongTexts
 from emollm.data.files.columns import Reading, reading
-from emollm.scoring.options import ScorerConfig
+from emollm.scoring.options import ExtrasConfig
 
 
-class AnnotateConfig(ScorerConfig):
+class AnnotateConfig(ExtrasConfig):
     """Annotate a corpus of posts with affect columns, into Parquet.
 
     Run the same command again to continue an interrupted job; a finished one is left as it is.

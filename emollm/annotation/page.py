@@ -50,7 +50,8 @@ def _panel(column: Column) -> tuple[str, str, Markup, Markup]:
     mean = f", mean {column.total / column.answered:.3f}" if column.answered and column.task.low is not None else ""
     edges = [f"{i / CONFIDENCE_BINS:.1f}" for i in range(CONFIDENCE_BINS)]
     sure = columns(edges, [Series.of("confidence", column.confidence.tolist(), column.answered)], height=44)
-    return column.name, f"{column.answered:,}{mean}", answers, sure
+    left_out = f", {column.abstained:,} abstained" if column.abstained else ""
+    return column.name, f"{column.answered:,}{mean}{left_out}", answers, sure
 
 
 def _answers(column: Column) -> tuple[list[str], list[int]]:

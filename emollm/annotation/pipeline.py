@@ -97,6 +97,7 @@ def run(job: Job, lock: Lock) -> dict[str, Any]:
             committed,
             identity=job.identity,
             tasks=job.tasks,
+            extras=job.extras,
             file_posts=config.file_posts,
             check=lock.check,
             summary=_run_summary(job.totals, seconds, continued=continued, lost_before=lost_before),

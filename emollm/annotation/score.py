@@ -106,6 +106,7 @@ def _score_blocks(job: Job, blocks: Sequence[Block], ledger: Any) -> None:
         "engine": job.engine,
         "tasks": tuple(task.name for task in job.tasks),
         **config.row_options(),
+        "extras": job.extras,
         **({"opener": job.opener} if job.opener else {}),
     }
     with _checkpointing(job.output):

@@ -127,15 +127,19 @@ def _rows(output: OutputFolder, manifest: dict[str, Any]) -> Iterator[pa.Table]:
 
 
 def _check_rows(table: pa.Table, tasks: tuple[Task, ...], found: Findings, errors: Counter[str]) -> None:
-    first = None
+    first, names = None, set(table.column_names)
     for question in questions_for("", tasks):
         name = column_name(question)
         value, error = table[name], table[f"{name}_error"]
         errors[f"{name}_error"] += len(error) - error.null_count
         first = error if first is None else pc.coalesce(first, error)
-        _none(
-            table, pc.equal(pc.is_valid(value), pc.is_valid(error)), f"{name}: a value and an error, or neither", found
+        left_out = f"{name}_abstained"
+        given = (
+            pc.or_(pc.is_valid(value), pc.fill_null(table[left_out], False))
+            if left_out in names
+            else pc.is_valid(value)
         )
+        _none(table, pc.equal(given, pc.is_valid(error)), f"{name}: a value and an error, or neither", found)
         _none(table, _out_of_range(value, question.task), f"{name}: a value that is none of the task's", found)
         _none(table, _outside(table[f"{name}_confidence"]), f"{name}_confidence: outside 0..1", found)
         if question.task.kind is not Kind.REGRESSION:

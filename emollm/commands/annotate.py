@@ -81,7 +81,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _annotate_file(config: FileConfig, out: Path) -> None:
-    from emollm.annotation.job import choose_columns
+    from emollm.annotation.job import choose_columns, choose_extras
     from emollm.commands.in_process import read_posts, write_table
     from emollm.core.options import with_values
     from emollm.core.tasks import select_tasks
@@ -95,9 +95,9 @@ def _annotate_file(config: FileConfig, out: Path) -> None:
     if config.carry == ():
         config = with_values(config, carry=("*",))
     tasks = select_tasks(config.tasks, known_tasks(config.model, config.engine))
-    resolve_engine(config.model, config.engine)
+    extras = choose_extras(config, tasks, resolve_engine(config.model, config.engine))
     source, files = find_files(config.input)
-    columns = choose_columns(config, tasks, source, files)
+    columns = choose_columns(config, tasks, source, files, extras)
     posts = min(count_rows(source, files[0], columns), config.max_posts or sys.maxsize)
     if _with_ray(config, posts):
         if config.ray is None:
@@ -109,7 +109,7 @@ def _annotate_file(config: FileConfig, out: Path) -> None:
         shutil.rmtree(folder)
     else:
         table = read_posts(source, files[0], columns, max_posts=config.max_posts)
-        write_table(iter([_annotated(table, config, tasks)]), out, file_format)
+        write_table(iter([_annotated(table, config, tasks, extras)]), out, file_format)
     print(f"{out}: {posts:,} posts")
 
 
@@ -119,12 +119,12 @@ def _with_ray(config: FileConfig, posts: int) -> bool:
     return config.ray
 
 
-def _annotated(table: pa.Table, config: FileConfig, tasks: Any) -> pa.Table:
+def _annotated(table: pa.Table, config: FileConfig, tasks: Any, extras: Any) -> pa.Table:
     from emollm.commands.in_process import annotate_table
     from emollm.core.progress import progress_bar
 
     with progress_bar("annotating", table.num_rows, "posts") as advance:
-        return annotate_table(table, config, tasks, processes=config.processes, on_posts=advance)
+        return annotate_table(table, config, tasks, extras=extras, processes=config.processes, on_posts=advance)
 
 
 def _tables(folder: Path) -> Any:

@@ -15,11 +15,14 @@ def main(argv: Sequence[str]) -> None:
     from emollm.core.progress import progress_bar, table_console
     from emollm.evaluation.calibrate import calibrate_model
     from emollm.evaluation.fit_calibration import LEAST_ROWS
-    from emollm.evaluation.report.terminal import gains_table
+    from emollm.evaluation.report.terminal import gains_table, sets_table
 
     with progress_bar("calibrating", None, "questions") as advance:
         done = calibrate_model(config, on_rows=lambda new, total: advance(new, total=total))
-    table_console().print(gains_table(done.gains, right_share=config.right_share))
+    if done.gains:
+        table_console().print(gains_table(done.gains, right_share=config.right_share))
+    if done.sets:
+        table_console().print(sets_table(done.sets))
     if done.left:
         print(
             f"left as they are, with fewer than {LEAST_ROWS} answers in each half of the texts: {', '.join(done.left)}"

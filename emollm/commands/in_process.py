@@ -27,6 +27,7 @@ from emollm.data.files.ids import derive_ids, refuse_missing, refuse_repeated
 from emollm.data.files.inputs import InputFile
 from emollm.data.files.readers import read_rows
 from emollm.scoring.calibrated import inner
+from emollm.scoring.extras import NO_EXTRAS, Extras
 from emollm.scoring.rows import AnnotatePosts
 from emollm.scoring.server.usage import told
 
@@ -76,6 +77,7 @@ def annotate_table(
     config: AnnotateConfig,
     tasks: Sequence[Task],
     *,
+    extras: Extras = NO_EXTRAS,
     processes: int | None = None,
     on_posts: Callable[[int], None] = lambda _: None,
 ) -> pa.Table:
@@ -83,6 +85,7 @@ def annotate_table(
     options = {
         "model": config.model,
         "tasks": tuple(task.name for task in tasks),
+        "extras": extras,
         **config.scorer_options(),
         **config.row_options(),
     }

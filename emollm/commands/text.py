@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from emollm.core.errors import DataError
 from emollm.core.options import read_config
-from emollm.scoring.options import ScorerConfig
+from emollm.scoring.options import ExtrasConfig
 
 if TYPE_CHECKING:
     from emollm.core.answers import Answer
@@ -21,7 +22,7 @@ _LIKELY = 0.15
 """Emotions that were not chosen are shown, dimmed, from this probability on."""
 
 
-class TextConfig(ScorerConfig):
+class TextConfig(ExtrasConfig):
     """Show the affect of one text; without a text, of every line of the standard input."""
 
     text: str | None = None
@@ -39,20 +40,34 @@ def main(argv: Sequence[str]) -> None:
 
     from emollm.core.prompts import Question, questions_for
     from emollm.core.tasks import ANY_POST, select_tasks
+    from emollm.scoring.explain import explain
+    from emollm.scoring.extras import Extras
     from emollm.scoring.open import open_scorer
 
     scorer = open_scorer(config.model, **config.scorer_options())
     known = [task.name for task in scorer.card.tasks]
     intensity = ANY_POST if ANY_POST in known else "EI-reg"
     tasks = config.tasks or [name for name in (intensity, *_TASKS) if name in known] or known
-    asked = questions_for("", select_tasks(tasks, scorer.card.tasks))
+    chosen = select_tasks(tasks, scorer.card.tasks)
+    asked = questions_for("", chosen)
+    extras = Extras.of(scorer.card, getattr(scorer, "engine", "auto"), chosen, **config.asked_extras())
+    if extras.never:
+        print(extras.never_line(config.abstain), file=sys.stderr)
     for text in texts:
         questions = [Question(q.task, text, q.emotion) for q in asked]
         answers = scorer.score(questions)
+        if config.explain:
+            effects = explain(scorer, [text], asked)[0]
+            answers = [replace(answer, words=mine) for answer, mine in zip(answers, effects, strict=True)]
+        beside: dict[str, Any] = {}
+        for i, question in enumerate(asked):
+            (value,), found = extras.beside(question, answers[i : i + 1])
+            answers[i] = replace(answers[i], value=value)
+            beside |= {name: each[0] for name, each in found.items()}
         if config.format == "json":
-            print(json.dumps({"text": text, **_values(questions, answers)}, ensure_ascii=False))
+            print(json.dumps({"text": text, **_values(questions, answers), **beside}, ensure_ascii=False))
         else:
-            _print(text, questions, answers)
+            _print(text, questions, answers, beside)
 
 
 def _lines() -> Iterable[str]:
@@ -77,16 +92,22 @@ def _values(questions: Sequence[Question], answers: Sequence[Answer]) -> dict[st
     return found | {"truncated": any(answer.truncated for answer in answers)}
 
 
-def _print(text: str, questions: Sequence[Question], answers: Sequence[Answer]) -> None:
+def _print(text: str, questions: Sequence[Question], answers: Sequence[Answer], beside: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from emollm.core.prompts import column_name
 
     table = Table.grid(padding=(0, 2))
     for question, answer in zip(questions, answers, strict=True):
         task, name = question.task, question.emotion or _title(question.task.name)
         if answer.error:
             table.add_row(name, Text(answer.error, style="red"))
+        elif answer.value is None:
+            table.add_row(
+                name, Text(f"not sure enough; best guess {_told(beside[f'{column_name(question)}_best'])}", "dim")
+            )
         elif task.low is not None and task.high is not None:
             assert isinstance(answer.value, float | int)
             share = (answer.value - task.low) / (task.high - task.low)
@@ -94,10 +115,33 @@ def _print(text: str, questions: Sequence[Question], answers: Sequence[Answer]) 
             table.add_row(name, _bar(share, _colour(name, share)), f"{answer.value:.2f}", Text(spread, style="dim"))
         else:
             table.add_row(name, _labels(answer))
+        for line in _beside_lines(column_name(question), beside):
+            table.add_row("", Text(line, style="dim"))
     console = Console(highlight=False)
     console.print(Text(text, style="bold"))
     console.print(table)
     console.print()
+
+
+def _beside_lines(name: str, beside: Mapping[str, Any]) -> Iterable[str]:
+    """What was asked for beside an answer, in words."""
+    if f"{name}_second" in beside:
+        yield f"second reading: {_told(beside[f'{name}_second'])}"
+    if f"{name}_set" in beside:
+        yield f"may be: {_told(beside[f'{name}_set'])}"
+    if beside.get(f"{name}_low") is not None:
+        yield f"between {beside[f'{name}_low']:.2f} and {beside[f'{name}_high']:.2f}"
+    by_label: dict[str | None, list[str]] = {}
+    for word in beside.get(f"{name}_words") or ():
+        by_label.setdefault(word["about"], []).append(f"{word['word']} {word['effect']:+.2f}")
+    for about, words in by_label.items():
+        yield f"{f'{about}: ' if about else ''}{', '.join(words)}"
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "none"
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
 def _title(task: str) -> str:

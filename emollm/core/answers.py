@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from emollm.core.tasks import Kind, Task, Value
 
 Distribution = Literal["exact", "truncated", "unknown"]
 """exact: all of it but .05%. truncated: some of it lies in answers that were not followed, or beyond the alternatives
 that the server tells. unknown: the server tells no log-probabilities."""
+
+
+class WordEffect(NamedTuple):
+    """How much one word of a post moves an answer."""
+
+    about: str | None
+    """The label whose probability it is; None of a number or a class."""
+    base: float
+    """The answer to the whole post: the value, the expected class, or the label's probability."""
+    word: str
+    start: int
+    end: int
+    """Where it stands in the post, in characters."""
+    effect: float
+    """`base` minus the answer without the word: positive where the word raises it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +61,8 @@ class Answer:
     """Why there is no value: `EMPTY_TEXT`, `INVALID_ANSWER`, or `SCORING_FAILED` with the reason behind a colon."""
     text: str | None = None
     """What the model wrote, kept where it was not a valid answer."""
+    words: tuple[WordEffect, ...] = ()
+    """The words that move it most, where they were asked for."""
 
 
 EMPTY_TEXT = "empty_text"

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from emollm.core.answers import Answer, from_unit
+from emollm.core.conformal import Conformal
 from emollm.core.frozen import Frozen
 from emollm.core.tasks import Kind, QuestionKey, Task
 
@@ -107,12 +108,12 @@ class QuestionCalibration(Frozen):
 
 
 class Abstention(Frozen):
-    """Where to abstain on a task: below `confidence`. It changes no answer; whoever uses the answers applies it."""
+    """Where to abstain on a task: below `confidence`. Applied by `--abstain precision=...` and by nothing else."""
 
     confidence: float = Field(ge=0, le=1)
     """Of a calibrated answer."""
     right_share: float = Field(gt=0, le=1)
-    """Share of the answers above it that was to be right."""
+    """Share of the answers above it that was to be right; of a label set, of the labels given."""
     kept: float = Field(ge=0, le=1)
     """Share of the validation rows that are answered then."""
 
@@ -121,14 +122,20 @@ class Calibration(Frozen):
     """All maps of one engine."""
 
     questions: tuple[QuestionCalibration, ...]
-    abstain: dict[str, Abstention] = Field(default_factory=dict)
-    """By task, where some confidence gives the share of right answers that was asked for; taken on texts that the maps
-    were not fitted on."""
+    """None where only thresholds and sets were fitted (`--no-maps`): the answers stay as the engine gives them."""
+    abstain: dict[str, tuple[Abstention, ...]] = Field(default_factory=dict)
+    """By task, for each share of right answers that some confidence gives, ascending; empty where none does. Taken on
+    texts that the maps were not fitted on."""
+    sets: tuple[Conformal, ...] = ()
+    """Of each question: how far from the answer the truth may lie. Taken on texts that the maps were not fitted on."""
     fitted_on: dict[str, Any] = Field(default_factory=dict)
     """Where the validation rows came from."""
 
     def of(self, key: QuestionKey) -> QuestionCalibration | None:
         return next((maps for maps in self.questions if maps.key == key), None)
+
+    def set_of(self, key: QuestionKey) -> Conformal | None:
+        return next((one for one in self.sets if one.key == key), None)
 
 
 def tempered(probabilities: Mapping[str, float], temperature: float) -> dict[str, float]:

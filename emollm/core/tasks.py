@@ -204,9 +204,10 @@ def fold_name(name: str) -> str:
 
 
 _DETAILS = (
-    "", "_std", "_confidence", "_probabilities", "_error", "_unit", "_mode", "_distribution", "_peak", "_peak_sentence",
-    "_trajectory", "_window_shares",
-)  # fmt: skip
+    *("", "_std", "_confidence", "_probabilities", "_error", "_unit", "_mode", "_distribution"),
+    *("_peak", "_peak_sentence", "_trajectory", "_window_shares"),
+    *("_abstained", "_best", "_second", "_set", "_low", "_high", "_words"),
+)
 
 
 def clashing_columns(tasks: Iterable[Task]) -> str | None:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from emollm.core.bases import bundled, model_folder
-from emollm.core.calibration import Abstention
+from emollm.core.calibration import Abstention, Calibration
 from emollm.core.card import CARD_FILE, card_of, card_tasks, write_card
 from emollm.core.errors import ModelError
 from emollm.core.tasks import select_tasks
 from emollm.evaluation.fit_calibration import cross_fitted, fit_calibration
 from emollm.evaluation.options import CalibrateConfig
 from emollm.evaluation.predict import predict
+from emollm.metrics.conformal import SetCoverage, expected_coverage, fit_sets
+from emollm.metrics.predictions import Prediction
 from emollm.metrics.questions import load_questions
-from emollm.metrics.reliability import Reliability
+from emollm.metrics.reliability import RIGHT_SHARES, Reliability, abstain_thresholds
 from emollm.metrics.reliability import measure as measure_reliability
 from emollm.metrics.scores import score_task, split_tasks
 from emollm.scoring.open import resolve_engine
@@ -40,6 +42,8 @@ class Calibrated:
     """Of each task with a question that has maps."""
     left: tuple[str, ...]
     """Names of the questions that have none, for want of rows."""
+    sets: list[SetCoverage]
+    """What 90% sets hold, and how large they are, on texts that they were not fitted on."""
 
 
 def calibrate_model(
@@ -68,17 +72,15 @@ def calibrate_model(
         on_rows=lambda n: on_rows(n, len(questions)),
     )
     about = {"data": config.data.name, "split": "validation", "rows": len(questions)}
-    calibration = fit_calibration(scored.predictions, fitted_on=about)
-    before, after = split_tasks(scored.predictions), split_tasks(cross_fitted(scored.predictions))
-    gains = []
-    for task in dict.fromkeys(found.task for found in calibration.questions):
-        measured = [measure_reliability(side[task], right_share=config.right_share) for side in (before, after)]
-        errors = [score_task(side[task]).scores.get("MAE") for side in (before, after)]
-        if measured[0] and measured[1]:
-            gains.append(
-                Gain(task=task, before=measured[0], after=measured[1], mae_before=errors[0], mae_after=errors[1])
-            )
-    calibration = calibration.model_copy(update={"abstain": abstentions(gains)})
+    # Thresholds and sets are taken on texts that the maps have not seen.
+    unseen = cross_fitted(scored.predictions) if config.maps else scored.predictions
+    calibration = (
+        fit_calibration(scored.predictions, fitted_on=about)
+        if config.maps
+        else Calibration(questions=(), fitted_on=about)
+    )
+    gains = list(_gains(calibration, scored.predictions, unseen, config.right_share))
+    calibration = calibration.model_copy(update={"abstain": abstentions(unseen), "sets": fit_sets(unseen)})
     engine = resolve_engine(config.model, config.engine)
     partial = folder / f".{CARD_FILE}.partial"
     partial.mkdir(exist_ok=True)
@@ -87,13 +89,26 @@ def calibrate_model(
     (partial / CARD_FILE).replace(folder / CARD_FILE)
     partial.rmdir()
     left = {question.key for question in questions} - {maps.key for maps in calibration.questions}
-    return Calibrated(gains, tuple(sorted(map(str, left))))
+    return Calibrated(gains, tuple(sorted(map(str, left))) if config.maps else (), expected_coverage(unseen, 0.9))
 
 
-def abstentions(gains: Sequence[Gain]) -> dict[str, Abstention]:
-    found = {gain.task: gain.after.abstain for gain in gains}
+def _gains(
+    calibration: Calibration, predictions: Sequence[Prediction], unseen: Sequence[Prediction], right_share: float
+) -> Iterator[Gain]:
+    before, after = split_tasks(predictions), split_tasks(unseen)
+    for task in dict.fromkeys(found.task for found in calibration.questions):
+        measured = [measure_reliability(side[task], right_share=right_share) for side in (before, after)]
+        errors = [score_task(side[task]).scores.get("MAE") for side in (before, after)]
+        if measured[0] and measured[1]:
+            yield Gain(task=task, before=measured[0], after=measured[1], mae_before=errors[0], mae_after=errors[1])
+
+
+def abstentions(unseen: Sequence[Prediction]) -> dict[str, tuple[Abstention, ...]]:
+    """Of each task, the confidence that gives each share of right answers, on rows that no map was fitted on."""
     return {
-        task: Abstention(confidence=one.threshold, right_share=one.right_share, kept=one.coverage)
-        for task, one in found.items()
-        if one
+        task: tuple(
+            Abstention(confidence=one.threshold, right_share=one.right_share, kept=one.coverage)
+            for one in abstain_thresholds(mine, RIGHT_SHARES)
+        )
+        for task, mine in split_tasks(unseen).items()
     }

@@ -115,8 +115,11 @@ class CalibrateConfig(ScorerConfig):
     """Questions per task and emotion, at most. None: all."""
     engine: Engine = "auto"
     """Inference engine to calibrate; each has its own maps."""
+    maps: bool = True
+    """Fit maps of the probabilities. --no-maps: fit only where to abstain and the sets with a promise; the answers
+    stay as the engine gives them."""
     right_share: float = Field(0.9, gt=0, le=1)
-    """Accuracy for which the card stores the confidence threshold for abstaining."""
+    """Accuracy for which the table printed names the confidence threshold for abstaining; the card keeps many."""
     cluster: ClusterConfig = ClusterConfig()
     """Scoring actors, their CPUs and GPUs."""
 

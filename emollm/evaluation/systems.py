@@ -155,7 +155,9 @@ def _scored(
         "actors": None if used == "server" else config.cluster.num_workers,
         "parameters": base.parameters if base else None,
         "bytes": model_size(model),
-        "calibrated": bool(config.calibrated and card and used in card.calibration),
+        "calibrated": bool(
+            config.calibrated and card and used in card.calibration and card.calibration[used].questions
+        ),
         "learnt": how_learnt(card, used, names) if card else dict.fromkeys(names, "not trained"),
         **scored.facts,
     }

@@ -100,6 +100,16 @@ def events(predictions: Sequence[Prediction]) -> tuple[Floats, Floats]:
     return confidences(predictions)
 
 
+def right_part(prediction: Prediction) -> float:
+    """How much of an answer is right, 0..1: of a label set the share of its labels, where an empty set is right or
+    wrong; of the other kinds 1 or 0, as `right` has it.
+    """
+    value, gold = prediction.value, prediction.question.gold
+    if isinstance(value, tuple) and isinstance(gold, tuple) and value:
+        return len(set(value) & set(gold)) / len(value)
+    return float(right(prediction))
+
+
 def right(prediction: Prediction) -> bool:
     task, value, gold = prediction.question.task, prediction.value, prediction.question.gold
     if task.kind is Kind.REGRESSION:
@@ -146,6 +156,25 @@ def abstain_threshold(sure_N: Floats, right_N: Floats, right_share: float) -> Ab
     if not len(enough):
         return None
     return Abstain(right_share, float(sure_N[order][enough[-1]]), float((enough[-1] + 1) / len(order)))
+
+
+RIGHT_SHARES = (0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.98)
+"""Shares of right answers that a card keeps thresholds for."""
+LEAST_KEPT = 30
+"""Rows above a threshold: a share of fewer is a matter of luck."""
+
+
+def abstain_thresholds(predictions: Sequence[Prediction], right_shares: Sequence[float]) -> list[Abstain]:
+    """For each share that some confidence gives, the lowest such confidence; `right_part` says what is right.
+
+    Thresholds with fewer than `LEAST_KEPT` rows above them are left out.
+    """
+    known = [(p.confidence, right_part(p)) for p in predictions if p.confidence is not None and p.value is not None]
+    if not known:
+        return []
+    sure_N, right_N = np.array(known, dtype=float).T
+    found = (abstain_threshold(sure_N, right_N, share) for share in right_shares)
+    return [one for one in found if one and round(one.coverage * len(known)) >= LEAST_KEPT]
 
 
 def interval_coverage(predictions: Sequence[Prediction]) -> dict[str, float]:

@@ -37,6 +37,11 @@ class CalibratedScorer:
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return count_tokens(self._scorer, texts)
 
+    @property
+    def engine(self) -> str:
+        """The name under which the card keeps what was fitted for it."""
+        return getattr(self._scorer, "engine", "auto")
+
     def score(self, questions: Sequence[Question]) -> list[Answer]:
         answers = self._scorer.score(questions)
         return [

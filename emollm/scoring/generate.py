@@ -24,6 +24,8 @@ from emollm.scoring.safely import TokenLimit, score_safely
 class GenerateScorer:
     """Greedy decoding in batches of one task."""
 
+    engine = "generate"
+
     def __init__(self, loaded: LoadedModel, *, device: str = "cpu", batch_tokens: int = 4096) -> None:
         self._loaded = loaded
         self._device = device

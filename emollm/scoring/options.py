@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from emollm.core.bases import DEFAULT_MODEL
+from emollm.core.conformal import LEVELS
 from emollm.core.options import Config, ModelRef
 from emollm.scoring.constrained.search import SearchOptions
 from emollm.scoring.scorer import UNDECIDED, Device, Engine, Precision
 from emollm.scoring.server.client import check_urls
 from emollm.scoring.server.options import RequestOptions
+
+_ABSTAIN = re.compile(r"(precision=)?(0?\.\d+|1(?:\.0*)?|0)")
 
 
 class ScorerConfig(Config):
@@ -82,3 +86,36 @@ class ScorerConfig(Config):
             "precision": self.precision,
             "search": None if self.exact else SearchOptions(exact=False),
         }
+
+
+class ExtrasConfig(ScorerConfig):
+    """A model, its engine, and what is asked for beside its answers."""
+
+    abstain: str | None = None
+    """Leave unsure answers empty. precision=0.8: so that 80% of those given are right, per task, by the thresholds of
+    the model's card; 0.6: those below that confidence. The best guess stays beside. None: all answers are given."""
+    second: bool = False
+    """Add the next likely reading: the second class or label, the set with one label more or less."""
+    sets: float | None = None
+    """Add the set of classes or labels, or the interval, that holds the truth for this share of posts like those that
+    the model was calibrated on: 0.5, 0.8, 0.9 or 0.95. None: none."""
+    explain: bool = False
+    """Add the words whose removal moves each answer most. A forward pass per word: some 25 times the work."""
+
+    @field_validator("abstain")
+    @classmethod
+    def _abstain_is_understood(cls, text: str | None) -> str | None:
+        if text is not None and not _ABSTAIN.fullmatch(text):
+            raise ValueError("give precision=0.8, or a confidence such as 0.6")
+        return text
+
+    @field_validator("sets")
+    @classmethod
+    def _level_is_kept(cls, level: float | None) -> float | None:
+        if level is not None and f"{level:g}" not in LEVELS:
+            raise ValueError(f"choose from: {', '.join(LEVELS)}")
+        return level
+
+    def asked_extras(self) -> dict[str, Any]:
+        """The options as `Extras.of` takes them."""
+        return {"abstain": self.abstain, "second": self.second, "sets": self.sets, "explain": self.explain}

@@ -11,22 +11,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from emollm.core.answers import Answer
+from emollm.core.answers import Answer, WordEffect
 from emollm.core.prompts import Question, column_name, questions_for
 from emollm.core.tasks import TASKS, Kind, Task, as_labels, as_number, select_tasks
 from emollm.scoring.arrays import AnswerArrays, ArrayScorer, Floats
+from emollm.scoring.explain import explain
+from emollm.scoring.extras import (
+    NO_EXTRAS,
+    VALUE_TYPES,
+    Extras,
+    columns_of_answers,
+    list_column,
+    probabilities_type,
+)
 from emollm.scoring.long import long_columns, long_fields
 from emollm.scoring.open import open_scorer
 from emollm.scoring.safely import Rows, run_safely
 from emollm.scoring.scorer import Scorer, count_tokens
 from emollm.scoring.windows import cut_windows
-
-_VALUE_TYPES = {
-    Kind.REGRESSION: pa.float64(),
-    Kind.ORDINAL: pa.int32(),
-    Kind.SINGLE_LABEL: pa.string(),
-    Kind.LABEL_SET: pa.list_(pa.string()),
-}
 
 
 class _ScorerHolder:
@@ -94,10 +96,17 @@ class AnnotatePosts(_ScorerHolder):
     """
 
     def __init__(
-        self, *, tasks: tuple[str, ...], windows: bool = False, max_windows: int | None = None, **options: Any
+        self,
+        *,
+        tasks: tuple[str, ...],
+        windows: bool = False,
+        max_windows: int | None = None,
+        extras: Extras = NO_EXTRAS,
+        **options: Any,
     ) -> None:
         """`windows`: read texts beyond the model's limit whole, at most `max_windows` windows of each."""
         super().__init__(**options)
+        self._extras = extras
         self._task_names = tasks
         self._windows, self._max_windows = windows, max_windows
 
@@ -106,9 +115,35 @@ class AnnotatePosts(_ScorerHolder):
         marked = self._engine == "server" and not self._windows
         given = table.drop_columns(["problem"]) if "problem" in table.column_names else table
         columns = self._columns(table, questions_for("", tasks), marked=marked)
+        if self._extras != NO_EXTRAS:
+            columns = self._with_extras(table, questions_for("", tasks), columns, each=5 if marked else 4)
         self._report(table.num_rows)
-        fields = answer_fields(tasks, marked=marked, windows=self._windows)
+        fields = answer_fields(tasks, marked=marked, windows=self._windows, extras=self._extras)
         return pa.table([*given.columns, *columns], schema=pa.schema([*given.schema, *fields]))
+
+    def _with_extras(
+        self, table: pa.Table, questions: list[Question], columns: list[pa.Array], *, each: int
+    ) -> list[pa.Array]:
+        """The columns with what is asked for beside the answers behind them; `each` of them belong to a question."""
+        words: list[Sequence[Sequence[WordEffect] | None]] = [()] * len(questions)
+        if self._extras.explain:
+            words = self._words(table["text"].to_pylist(), questions, columns[each * len(questions) + 1])
+        behind = []
+        for i, question in enumerate(questions):
+            value, more, confidence = columns[each * i : each * i + 3]
+            columns[each * i], extra = self._extras.columns(question, value, more, confidence, words[i])
+            behind += extra
+        return [*columns, *behind]
+
+    def _words(
+        self, texts: Sequence[str | None], questions: list[Question], errors: pa.Array
+    ) -> list[Sequence[Sequence[WordEffect] | None]]:
+        """Of each question, the words of every post; None of one with an error."""
+        good = [n for n, error in enumerate(errors.to_pylist()) if error is None]
+        explained: list[list[tuple[WordEffect, ...]] | None] = [None] * len(texts)
+        for n, each in zip(good, explain(self.scorer, [texts[n] or "" for n in good], questions), strict=True):
+            explained[n] = each
+        return [[None if each is None else each[i] for each in explained] for i in range(len(questions))]
 
     def _columns(self, table: pa.Table, questions: list[Question], *, marked: bool) -> list[pa.Array]:
         """The answer columns of a table's rows."""
@@ -162,7 +197,7 @@ def _scored(scorer: Scorer, texts: Sequence[str], questions: Sequence[Question],
         columns = []
         for question, arrays in zip(questions, found.each, strict=True):
             if isinstance(arrays, str):
-                columns += _answer_arrays(question.task, [Answer(value=None, error=arrays)] * count)
+                columns += columns_of_answers(question.task, [Answer(value=None, error=arrays)] * count)
             else:
                 columns += columns_of(arrays, found.errors)
         all_fail = next((each for each in found.each if isinstance(each, str)), None)
@@ -170,7 +205,7 @@ def _scored(scorer: Scorer, texts: Sequence[str], questions: Sequence[Question],
     rows = _score_posts(scorer, texts, questions)
     columns = []
     for i, question in enumerate(questions):
-        columns += _answer_arrays(question.task, [row[i] for row in rows])
+        columns += columns_of_answers(question.task, [row[i] for row in rows])
         if marked:
             columns.append(pa.array([row[i].distribution for row in rows], pa.string()))
     return [
@@ -195,18 +230,6 @@ def _score_posts(scorer: Scorer, texts: Sequence[str], columns: Sequence[Questio
     return [found[n] for n in range(len(texts))]
 
 
-def _answer_arrays(task: Task, answers: Sequence[Answer]) -> list[pa.Array]:
-    values = [list(a.value) if isinstance(a.value, tuple) else a.value for a in answers]
-    return [
-        pa.array(values, _VALUE_TYPES[task.kind]),
-        pa.array([a.std for a in answers], pa.float32())
-        if task.kind is Kind.REGRESSION
-        else pa.array([a.probabilities or None for a in answers], _probabilities_type(task)),
-        pa.array([a.confidence for a in answers], pa.float32()),
-        pa.array([a.error for a in answers], pa.string()),
-    ]
-
-
 def columns_of(found: AnswerArrays, errors: Sequence[str | None]) -> list[pa.Array]:
     """The same four columns out of arrays; `errors` are the posts'."""
     task, count = found.task, len(errors)
@@ -215,7 +238,7 @@ def columns_of(found: AnswerArrays, errors: Sequence[str | None]) -> list[pa.Arr
         _value_column(found, failed_N),
         pa.array(found.std_N, pa.float32(), mask=failed_N)
         if task.kind is Kind.REGRESSION
-        else _struct(_probabilities_type(task), found.probabilities_NK, failed_N),
+        else _struct(probabilities_type(task), found.probabilities_NK, failed_N),
         pa.array(found.confidence_N.astype(np.float32), mask=failed_N),
         pa.nulls(count, pa.string()) if failed_N is None else pa.array(errors, pa.string()),
     ]
@@ -231,11 +254,7 @@ def _value_column(found: AnswerArrays, failed_N: NDArray[np.bool_] | None) -> pa
         case Kind.SINGLE_LABEL:
             return pa.array(task.labels, pa.string()).take(pa.array(found.value, pa.int32(), mask=failed_N))
         case Kind.LABEL_SET:
-            held_NK = found.value if failed_N is None else found.value & ~failed_N[:, None]
-            ends = np.concatenate([[0], held_NK.sum(axis=1).cumsum()]).astype(np.int32)
-            labels = pa.array(task.labels, pa.string()).take(pa.array(np.nonzero(held_NK)[1]))
-            nulls = None if failed_N is None else pa.array(failed_N)
-            return pa.ListArray.from_arrays(pa.array(ends), labels, mask=nulls)
+            return list_column(pa.array(task.labels, pa.string()), found.value, failed_N)
 
 
 def _struct(kind: pa.DataType, values_NK: Floats, failed_N: NDArray[np.bool_] | None) -> pa.Array:
@@ -246,7 +265,12 @@ def _struct(kind: pa.DataType, values_NK: Floats, failed_N: NDArray[np.bool_] | 
 
 
 def output_schema(
-    tasks: tuple[Task, ...], carried: Sequence[pa.Field] = (), *, marked: bool = False, windows: bool = False
+    tasks: tuple[Task, ...],
+    carried: Sequence[pa.Field] = (),
+    *,
+    marked: bool = False,
+    windows: bool = False,
+    extras: Extras = NO_EXTRAS,
 ) -> pa.Schema:
     """The columns of an annotated corpus: `id`, `text`, the carried ones, four a question, `truncated`, `error`.
 
@@ -256,13 +280,15 @@ def output_schema(
     where there is a value), and if they are `marked`, as those of the server engine are, `_distribution`: `exact`,
     `truncated` or `unknown`. The generate engine knows neither `_std` nor `_probabilities`: they are null. `truncated`
     says that the post was cut at the model's limit, `error` is the first error of its questions. With `windows` the
-    columns of `long.long_fields` follow.
+    columns of `long.long_fields` follow, and last what `extras` asks for beside the answers.
     """
     own = [pa.field("id", pa.string(), nullable=False), pa.field("text", pa.string())]
-    return pa.schema([*own, *carried, *answer_fields(tasks, marked=marked, windows=windows)])
+    return pa.schema([*own, *carried, *answer_fields(tasks, marked=marked, windows=windows, extras=extras)])
 
 
-def answer_fields(tasks: tuple[Task, ...], *, marked: bool = False, windows: bool = False) -> list[pa.Field]:
+def answer_fields(
+    tasks: tuple[Task, ...], *, marked: bool = False, windows: bool = False, extras: Extras = NO_EXTRAS
+) -> list[pa.Field]:
     """What annotation adds to a row."""
     fields = []
     for question in questions_for("", tasks):
@@ -270,21 +296,19 @@ def answer_fields(tasks: tuple[Task, ...], *, marked: bool = False, windows: boo
         more = (
             pa.field(f"{name}_std", pa.float32())
             if question.task.kind is Kind.REGRESSION
-            else pa.field(f"{name}_probabilities", _probabilities_type(question.task))
+            else pa.field(f"{name}_probabilities", probabilities_type(question.task))
         )
         fields += [
-            pa.field(name, _VALUE_TYPES[question.task.kind], metadata=_about(question.task)),
+            pa.field(name, VALUE_TYPES[question.task.kind], metadata=_about(question.task)),
             more,
             pa.field(f"{name}_confidence", pa.float32()),
             pa.field(f"{name}_error", pa.string()),
             *([pa.field(f"{name}_distribution", pa.string())] if marked else []),
         ]
     fields += [pa.field("truncated", pa.bool_(), nullable=False), pa.field("error", pa.string())]
-    return [*fields, *long_fields(questions_for("", tasks))] if windows else fields
-
-
-def _probabilities_type(task: Task) -> pa.DataType:
-    return pa.struct([pa.field(name, pa.float32()) for name in task.answer_names])
+    questions = questions_for("", tasks)
+    fields += long_fields(questions) if windows else []
+    return [*fields, *(field for question in questions for field in extras.fields(question))]
 
 
 def _about(task: Task) -> dict[str, str]:

@@ -24,6 +24,7 @@ from emollm.core.tasks import select_tasks
 from emollm.models.device import resolve_device
 from emollm.models.precision import resolve_precision
 from emollm.runtime.session import serve_on_loopback
+from emollm.scoring.explain import explain
 from emollm.scoring.open import fitted_precision, open_scorer, resolve_engine
 from emollm.serve.batching import FairGate, Piece
 from emollm.serve.config import ServeConfig
@@ -145,11 +146,26 @@ class Annotator:
             widths.append((len(questions) - before) // len(piece.texts))
         started = time.perf_counter()
         scored = self._scorer.score(questions)
+        if any(piece.explain for piece in pieces):
+            scored = self._explained(pieces, widths, scored)
         seconds = time.perf_counter() - started
         self._metrics.answers(questions, scored)
         answers = iter(scored)
         by_piece = zip(pieces, widths, strict=True)
         return [[list(islice(answers, width)) for _ in piece.texts] for piece, width in by_piece], seconds
+
+    def _explained(self, pieces: list[Piece], widths: list[int], scored: list[Answer]) -> list[Answer]:
+        """The answers of pieces that ask for it with the words that move them most."""
+        found, answers = [], iter(scored)
+        for piece, width in zip(pieces, widths, strict=True):
+            asked = questions_for("", select_tasks(piece.tasks, self._scorer.card.tasks))
+            for text in piece.texts:
+                mine = list(islice(answers, width))
+                if piece.explain:
+                    words = explain(self._scorer, [text], asked)[0]
+                    mine = [replace(answer, words=each) for answer, each in zip(mine, words, strict=True)]
+                found += mine
+        return found
 
 
 def _training_summary(folder: Path) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 
+from emollm.scoring.explain import words_of
+
 BYTES_PER_TOKEN = 4
 """The sample posts have 4.03 bytes per token for SmolLM2 (2.8 to 5.7). An estimate is enough: it decides which pieces
 wait, and the engine batches by exact token counts."""
@@ -29,6 +31,8 @@ class Piece:
     """Estimated work."""
     model: str
     """Identity of the model it was cut for: a replica with another model does not answer."""
+    explain: bool = False
+    """Whether each word is left out in turn: as many passes as a text has words, and one."""
 
 
 def text_tokens(text: str, *, num_questions: int, max_post_tokens: int) -> int:
@@ -49,6 +53,7 @@ def cut(
     max_post_tokens: int,
     batch_tokens: int,
     model: str,
+    explain: bool = False,
 ) -> Iterator[Piece]:
     """The texts in order, in pieces of at most a quarter of a batch; a longer text is a piece of its own."""
     part: list[str] = []
@@ -56,13 +61,14 @@ def cut(
     piece_tokens = batch_tokens // PIECES_PER_BATCH
     for text in texts:
         cost = text_tokens(text, num_questions=num_questions, max_post_tokens=max_post_tokens)
+        cost *= 1 + len(words_of(text)) if explain else 1
         if part and tokens + cost > piece_tokens:
-            yield Piece(request, tuple(part), tuple(tasks), tokens, model)
+            yield Piece(request, tuple(part), tuple(tasks), tokens, model, explain)
             part, tokens = [], 0
         part.append(text)
         tokens += cost
     if part:
-        yield Piece(request, tuple(part), tuple(tasks), tokens, model)
+        yield Piece(request, tuple(part), tuple(tasks), tokens, model, explain)
 
 
 class FairGate:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -15,6 +15,7 @@ from emollm.core.answers import Answer
 from emollm.core.errors import ConfigError
 from emollm.core.prompts import Question, questions_for
 from emollm.core.tasks import Task, select_tasks
+from emollm.scoring.extras import Extras
 from emollm.serve.annotator import Description, batch_budget
 from emollm.serve.batching import Piece, cut
 from emollm.serve.config import ServeConfig
@@ -71,27 +72,38 @@ class Gateway:
         """The tasks of these names; raises Problem naming the known ones."""
         return _select(names, await self.describe())
 
+    async def extras(self, names: Sequence[str] | None, asked: Mapping[str, Any]) -> Extras | None:
+        """What a request asks for beside the answers; raises Problem for what the model was not fitted for."""
+        if not any(asked.values()):
+            return None
+        described = await self.describe()
+        tasks = _select(names, described)
+        try:
+            return Extras.of(described.card, described.engine, tasks, **asked)
+        except ConfigError as error:
+            raise Problem(422, "not_fitted", str(error)[:500]) from None
+
     async def annotate(
-        self, notes: dict[str, Any], texts: Sequence[str], names: Sequence[str] | None
+        self, notes: dict[str, Any], texts: Sequence[str], names: Sequence[str] | None, *, explain: bool = False
     ) -> list[tuple[list[Question], list[Answer]]]:
         """Questions and answers of each text, all of one model and within the deadline, or Problem 504."""
         try:
             async with asyncio.timeout(self.config.deadline_s):
                 try:
-                    return await self._gathered(notes, texts, names)
+                    return await self._gathered(notes, texts, names, explain=explain)
                 except ModelChanged:  # some texts were answered by the one before: all of them once more
-                    return await self._gathered(notes, texts, names)
+                    return await self._gathered(notes, texts, names, explain=explain)
         except TimeoutError:
             raise self._too_late() from None
 
     async def _gathered(
-        self, notes: dict[str, Any], texts: Sequence[str], names: Sequence[str] | None
+        self, notes: dict[str, Any], texts: Sequence[str], names: Sequence[str] | None, *, explain: bool = False
     ) -> list[tuple[list[Question], list[Answer]]]:
-        async with aclosing(self.stream(notes, texts, names)) as results:
+        async with aclosing(self.stream(notes, texts, names, explain=explain)) as results:
             return [result async for result in results]
 
     async def stream(
-        self, notes: dict[str, Any], texts: Sequence[str], names: Sequence[str] | None
+        self, notes: dict[str, Any], texts: Sequence[str], names: Sequence[str] | None, *, explain: bool = False
     ) -> AsyncGenerator[tuple[list[Question], list[Answer]]]:
         """The same, text by text in their order, each within the deadline after the one before.
 
@@ -100,7 +112,7 @@ class Gateway:
         for attempt in itertools.count(1):
             begun = False
             try:
-                async with aclosing(self._answered(notes, texts, names)) as results:
+                async with aclosing(self._answered(notes, texts, names, explain=explain)) as results:
                     async for result in results:
                         begun = True
                         yield result
@@ -113,13 +125,13 @@ class Gateway:
                 await asyncio.sleep(RESTART_PAUSE_S)
 
     async def _answered(
-        self, notes: dict[str, Any], texts: Sequence[str], names: Sequence[str] | None
+        self, notes: dict[str, Any], texts: Sequence[str], names: Sequence[str] | None, *, explain: bool = False
     ) -> AsyncGenerator[tuple[list[Question], list[Answer]]]:
         described = await self.describe()
         tasks = _select(names, described)
         # One list for all texts: the response needs the task and emotion of each answer, not the text.
         questions = questions_for("", tasks)
-        remaining = iter(self._cut(notes, texts, tasks, described, num_questions=len(questions)))
+        remaining = iter(self._cut(notes, texts, tasks, described, num_questions=len(questions), explain=explain))
         under_way: deque[asyncio.Task[list[list[Answer]]]] = deque()
         try:
             while True:
@@ -150,6 +162,7 @@ class Gateway:
         described: Description,
         *,
         num_questions: int,
+        explain: bool,
     ) -> list[Piece]:
         pieces = list(
             cut(
@@ -160,6 +173,7 @@ class Gateway:
                 max_post_tokens=described.card.max_post_tokens,
                 batch_tokens=batch_budget(self.config),
                 model=described.identity,
+                explain=explain,
             )
         )
         notes["texts"], notes["tokens"] = len(texts), sum(piece.tokens for piece in pieces)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from emollm.core.answers import Answer
 from emollm.core.card import AffectCard
-from emollm.core.prompts import Question
+from emollm.core.prompts import Question, column_name
 from emollm.core.tasks import Task, Value
+from emollm.scoring.extras import Extras
 
 MAX_TEXTS = 256
 MAX_STREAM_TEXTS = 20_000
@@ -26,16 +28,70 @@ class _Message(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
-class AnnotateRequest(_Message):
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+class _Asked(_Message):
+    """What may be asked for beside the answers; docs/trust.md says what each is worth."""
+
+    abstain: str | float | None = Field(None, examples=["precision=0.8"])
+    """`precision=0.8`: leave answers empty so that 80% of those given are right, by the model's card; a number: those
+    below this confidence."""
+    second: bool = False
+    """Add the next likely reading."""
+    sets: float | None = Field(None, examples=[0.9])
+    """Add the set or interval that holds the truth for this share of posts like those the model was calibrated on:
+    0.5, 0.8, 0.9 or 0.95."""
+    explain: bool = False
+    """Add the words whose removal moves each answer most: a forward pass per word."""
+
+    def extras(self) -> dict[str, Any]:
+        return {"abstain": self.abstain, "second": self.second, "sets": self.sets, "explain": self.explain}
+
+
+class AnnotateRequest(_Asked):
     texts: Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS, examples=[["what a day :)"]])]
     """The posts, one to 256, each of at most 20,000 characters."""
     tasks: list[str] | None = Field(None, description=_TASKS, examples=[["profile"]])
 
 
-class StreamRequest(_Message):
+class StreamRequest(_Asked):
     texts: Annotated[list[Text], Field(min_length=1, max_length=MAX_STREAM_TEXTS, examples=[["what a day :)"]])]
     """The posts, one to 20,000, each of at most 20,000 characters."""
     tasks: list[str] | None = Field(None, description=_TASKS, examples=[["profile"]])
+
+
+class WordMessage(_Message):
+    """A word whose removal moves an answer."""
+
+    about: str | None
+    """The label whose probability it is; null for a number or a class."""
+    base: float
+    """The answer to the whole text: value, expected class, or the label's probability."""
+    word: str
+    start: int
+    end: int
+    """Where it stands in the text, in Unicode characters."""
+    effect: float
+    """`base` minus the answer without the word."""
+
+
+class BesideMessage(_Message):
+    """What was asked for beside an answer; only that is there."""
+
+    abstained: bool | None = Field(None, exclude_if=_is_none)
+    """Whether `value` is empty because the model is not sure enough."""
+    best: Value | None = Field(None, exclude_if=_is_none)
+    """The best guess, also where it is not given as the value."""
+    second: Value | None = Field(None, exclude_if=_is_none)
+    """The next likely reading."""
+    set: list[int] | list[str] | None = Field(None, exclude_if=_is_none)
+    """The classes or labels that hold the truth for the share of posts asked for."""
+    low: float | None = Field(None, exclude_if=_is_none)
+    high: float | None = Field(None, exclude_if=_is_none)
+    """The ends of the interval that does so for a number."""
+    words: list[WordMessage] | None = Field(None, exclude_if=_is_none)
 
 
 class AnswerMessage(_Message):
@@ -54,9 +110,18 @@ class AnswerMessage(_Message):
     """Probability that unconstrained generation gives a valid answer; near 0, do not trust the other numbers."""
     error: str | None
     """`empty_text`, `invalid_answer` or `scoring_failed`."""
+    beside: BesideMessage | None = Field(None, exclude_if=_is_none)
+    """What the request asked for beside the answer."""
 
     @classmethod
-    def of(cls, question: Question, answer: Answer) -> AnswerMessage:
+    def of(cls, question: Question, answer: Answer, extras: Extras | None = None) -> AnswerMessage:
+        beside = None
+        if extras is not None:
+            (value,), found = extras.beside(question, [answer])
+            answer = replace(answer, value=value)
+            # By their endings: the columns are named for the question.
+            start = len(column_name(question)) + 1
+            beside = BesideMessage.model_validate({name[start:]: each[0] for name, each in found.items()})
         # Not validated: the values are the scorer's own, and validation took four times as long as the rest.
         return cls.model_construct(
             task=question.task.name,
@@ -68,6 +133,7 @@ class AnswerMessage(_Message):
             valid_mass=answer.valid_mass,
             # The part after the colon is an exception's message: for the log, not for clients.
             error=answer.error.split(":")[0] if answer.error else None,
+            beside=beside,
         )
 
 
@@ -78,10 +144,10 @@ class TextResult(_Message):
     """One per question: one per task, or one per emotion for tasks that have emotions."""
 
     @classmethod
-    def of(cls, questions: Sequence[Question], answers: Sequence[Answer]) -> TextResult:
+    def of(cls, questions: Sequence[Question], answers: Sequence[Answer], extras: Extras | None = None) -> TextResult:
         return cls.model_construct(
             truncated=any(answer.truncated for answer in answers),
-            answers=[AnswerMessage.of(q, a) for q, a in zip(questions, answers, strict=True)],
+            answers=[AnswerMessage.of(q, a, extras) for q, a in zip(questions, answers, strict=True)],
         )
 
 

@@ -17,12 +17,12 @@ from emollm.core.errors import ConfigError, DataError, ModelError
 from emollm.core.options import ClusterConfig
 from emollm.core.tasks import TASKS
 from emollm.data.aeb import AEB, AebConfig, build_aeb
-from emollm.evaluation.calibrate import abstentions, calibrate_model
+from emollm.evaluation.calibrate import calibrate_model
 from emollm.evaluation.compare import compare_runs
 from emollm.evaluation.options import CalibrateConfig, CompareConfig, EvaluateConfig
 from emollm.evaluation.published import PUBLISHED_ROWS
 from emollm.evaluation.report.evaluation_page import evaluation_page
-from emollm.evaluation.report.terminal import comparison_table, gains_table
+from emollm.evaluation.report.terminal import comparison_table, gains_table, sets_table
 from emollm.evaluation.run import evaluate
 from emollm.evaluation.systems import how_learnt
 from emollm.metrics.predictions import read_predictions
@@ -334,7 +334,9 @@ def test_calibration_is_fitted_stored_and_applied(
     calibration = read_card(model).calibration["constrained"]
     (maps,) = calibration.questions
     assert (maps.task, maps.rows) == ("V-reg", 215)
-    assert calibration.abstain == abstentions(done.gains)
+    assert set(calibration.abstain) == {"V-reg", "EI-reg"}
+    assert [(one.task, one.rows) for one in calibration.sets] == [("V-reg", 215)]
+    assert [one.task for one in done.sets] == ["V-reg"] and sets_table(done.sets).row_count == 1
     options |= {"tasks": ("V-reg",), "max_rows": 12}
     assert not list(model.glob(".affect*"))
 

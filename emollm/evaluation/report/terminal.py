@@ -9,6 +9,7 @@ from rich.table import Table
 
 from emollm.evaluation.calibrate import Gain
 from emollm.evaluation.compare import Comparison
+from emollm.metrics.conformal import SetCoverage
 from emollm.metrics.scores import TaskResult
 
 _SHOWN = 3
@@ -97,4 +98,16 @@ def gains_table(gains: Sequence[Gain], *, right_share: float) -> Table:
             f"{abstain.threshold:.2f}" if abstain else "not reached",
             f"{abstain.coverage:.0%}" if abstain else "",
         )
+    return table
+
+
+def sets_table(sets: Sequence[SetCoverage]) -> Table:
+    """One row a task: what its sets or intervals hold on rows that they were not fitted on, and how large they are."""
+    title = f"Sets that hold the truth for {sets[0].level:.0%} of posts, on texts that they were not fitted on"
+    table = Table(title=title, title_justify="left")
+    for name in ("task", "rows", "hold", "95% of halves", "size"):
+        table.add_column(name, justify="left" if name == "task" else "right")
+    for one in sets:
+        size = f"{one.size:.1f} of {one.out_of}" if one.out_of > 1 else f"{one.size:.0%} of the range"
+        table.add_row(one.task, f"{one.rows:,}", f"{one.coverage:.1%}", f"{one.low:.1%} to {one.high:.1%}", size)
     return table

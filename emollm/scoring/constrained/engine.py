@@ -53,6 +53,8 @@ class _Space:
 
 
 class ConstrainedScorer:
+    engine = "constrained"
+
     def __init__(
         self,
         loaded: LoadedModel,

@@ -44,6 +44,8 @@ class _Scores:
 class HeadsScorer:
     """Drops the layers it does not need from the loaded model, which is then good for nothing else."""
 
+    engine = "heads"
+
     def __init__(
         self,
         loaded: LoadedModel,

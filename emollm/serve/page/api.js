@@ -21,9 +21,9 @@ export async function get(path) {
 }
 
 /** Results of texts in order, as they come; throws ApiError. */
-export async function* annotate(texts, tasks, signal) {
+export async function* annotate(texts, tasks, extras, signal) {
   for (const part of parts(texts)) {
-    const body = JSON.stringify({ texts: part.map(whole), tasks });
+    const body = JSON.stringify({ texts: part.map(whole), tasks, ...extras });
     const headers = { "content-type": "application/json" };
     yield* results(await send("v1/annotate/stream", { method: "POST", body, headers, signal }));
   }

@@ -129,6 +129,9 @@ function gather() {
   return { posts, extra: [["post"], ...posts.map((post) => [post])] };
 }
 
+// What is asked for beside the answers.
+const extras = () => ({ explain: byId("explain").checked, second: byId("explain").checked });
+
 async function read() {
   if (running) return;
   const { posts, extra } = gather();
@@ -142,7 +145,7 @@ async function read() {
   const results = [];
   try {
     await again(async () => {
-      for await (const result of annotate(posts.slice(results.length), names, running.signal)) {
+      for await (const result of annotate(posts.slice(results.length), names, extras(), running.signal)) {
         results.push(result);
         advance(results.length, posts.length);
       }

@@ -3,6 +3,7 @@
 import { colour } from "./colours.js";
 import { el, number, percent } from "./dom.js";
 import { gauge } from "./gauge.js";
+import { wordsPanel } from "./words.js";
 
 /** The picture of one result; `tasks` as GET /v1/tasks gives them. */
 export function picture(text, result, tasks) {
@@ -17,7 +18,7 @@ export function picture(text, result, tasks) {
     error ? el("p", { class: "flag" }, explain(error.error)) : null,
     doubtful.length ? el("p", { class: "flag" },
       `Left free, the model would seldom give a valid answer to ${doubtful.join(", ")}: do not trust it there.`) : null,
-    el("div", { class: "panels" }, ...panels(asked, answers)),
+    el("div", { class: "panels" }, ...panels(asked, answers), wordsPanel(text, result)),
   );
 }
 
