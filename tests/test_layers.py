@@ -24,6 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "models": {"core"},
     "scoring": _BELOW_SCORING - {"reports", "runtime"},
     "metrics": {"core", "data"},
+    "review": {"core", "data", "metrics"},
     "evaluation": _TOP,
     "annotation": _TOP,
     "training": _TOP,
@@ -34,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "serve": {"core", "models", "runtime", "scoring"},
     "doctor": {"core", "runtime"},
     "__main__": {"commands"},
-    "commands": {*_TOP, "evaluation", "annotation", "training", "study", "api", "serve", "doctor"},
+    "commands": {*_TOP, "review", "evaluation", "annotation", "training", "study", "api", "serve", "doctor"},
 }
 # Rooms that carry Ray. `scoring/rows.py` and `training/loop.py` do not: they run alone on any machine.
 MAY_IMPORT_RAY = {

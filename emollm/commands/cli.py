@@ -23,6 +23,8 @@ class Command(NamedTuple):
 COMMANDS = {
     "text": Command("commands.text", "commands.text:TextConfig", 'show the affect of a text: emollm text "what a day"'),
     "annotate": Command("commands.annotate", "commands.annotate:FileConfig", "affect columns for a file or a corpus"),
+    "review": Command("commands.review", None, "posts that a person should look at, and the labels back"),
+    "merge": Command("commands.merge", "commands.merge:MergeConfig", "several annotators: agreement, one answer"),
     "train": Command("commands.train", "training.options:TrainConfig", "fine-tune a model on labelled data"),
     "evaluate": Command("commands.evaluate", "evaluation.options:EvaluateConfig", "measure a model and its baselines"),
     "compare": Command("commands.compare", "evaluation.options:CompareConfig", "is one evaluated run better?"),

@@ -12,14 +12,14 @@ import pyarrow as pa
 from pydantic import Field
 
 from emollm.core.errors import ConfigError, DataError
-from emollm.core.folders import check_new, new_folder, write_json, write_run
+from emollm.core.folders import check_new, new_folder, read_run, write_json, write_run
 from emollm.core.options import Config
 from emollm.core.tasks import TASKS, Task
 from emollm.data.corpora.example import BadRow, Example, refuse
 from emollm.data.corpora.own import read_own
 from emollm.data.corpora.published import published_files, read_templates
 from emollm.data.corpora.semeval import find_semeval, read_semeval
-from emollm.data.instructions import build_rows, write_json_lines, write_rows
+from emollm.data.instructions import build_rows, read_rows, write_json_lines, write_rows
 from emollm.data.manifest import describe, describe_bad, describe_wording, file_hashes
 
 SAMPLES = Path(__file__).parent / "corpora" / "samples"
@@ -77,6 +77,9 @@ class OwnConfig(BuildConfig):
     """The TOML file; docs/data.md has examples."""
     templates_per_example: int | None = Field(None, ge=1)
     """Instruction wordings an example is put in; None: all its task has."""
+    also: Path | None = None
+    """A data folder whose rows are added: what a model learnt before, beside what is labelled now. Of two labels of a
+    text the one of --data counts. Texts that validate there do not teach here."""
 
 
 def build_aaid(config: AaidConfig) -> dict[str, pa.Table]:
@@ -123,6 +126,10 @@ def build_own(config: OwnConfig) -> dict[str, pa.Table]:
     found = read_own(config.data, seed=config.seed, bad=bad)
     settle_bad(bad, skip=config.skip_bad)
     tasks = {task.name: task for task in found.tasks}
+    also = read_also(config.also, tasks) if config.also else {}
+    if "validation" in also:
+        known = set(also["validation"]["text"].to_pylist())
+        found = found._replace(examples=[e for e in found.examples if e.split != "train" or e.text not in known])
     tables = {}
     for split, name in (("train", "train"), ("dev", "validation"), ("test", "test")):
         examples = [example for example in found.examples if example.split == split]
@@ -130,6 +137,8 @@ def build_own(config: OwnConfig) -> dict[str, pa.Table]:
             tables[name] = build_rows(
                 examples, seed=config.seed, templates_per_example=config.templates_per_example, tasks=tasks
             )
+        if name in also:
+            tables[name] = pa.concat_tables([tables[name], also[name]], promote_options="permissive")
     write_folder(
         config,
         job="own",
@@ -140,9 +149,24 @@ def build_own(config: OwnConfig) -> dict[str, pa.Table]:
             "files": file_hashes([config.data, *found.files], roots={"data": config.data.parent}),
             "wording": describe_wording(tasks.values(), None) | {"from": f"{config.data.name}, else emollm"},
             "unlabelled": found.unlabelled,
+            "also": {"folder": config.also.name, **{n: t.num_rows for n, t in also.items()}} if config.also else None,
         },
     )
     return tables
+
+
+def read_also(folder: Path, tasks: dict[str, Task]) -> dict[str, pa.Table]:
+    """The rows of an earlier data folder by split; its tasks are added to `tasks`.
+
+    Raises DataError where it is none, or where a task of one name is not the same in both.
+    """
+    run = read_run(folder)
+    if run is None or "tasks" not in run:
+        raise DataError(f"--also {folder} is not a data folder of `emollm build-data`")
+    for task in map(Task.model_validate, run["tasks"]):
+        if tasks.setdefault(task.name, task).model_copy(update={"templates": task.templates}) != task:
+            raise DataError(f"--also {folder}: task {task.name} differs from that of --data; rename one")
+    return {name: read_rows(folder, name) for name in ("train", "validation") if (folder / f"{name}.parquet").is_file()}
 
 
 def settle_bad(bad: Sequence[BadRow], *, skip: bool) -> None:

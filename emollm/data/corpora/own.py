@@ -48,8 +48,9 @@ class LabelColumns(Config):
     """The column that names the emotion `column` is about: one row a text and emotion."""
     separator: str = ","
     """What parts the labels of a set in one cell."""
-    blank: Literal["refuse", "skip"] = "refuse"
-    """Whether an empty label is a bad row or just not labelled; in a label set it is the empty set."""
+    blank: Literal["refuse", "skip", "unlabelled"] = "refuse"
+    """Whether an empty label is a bad row (refuse) or just not labelled (skip); in a label set it is the empty set.
+    unlabelled: it is not labelled in a label set either, whose empty set is written as the task's `no_label`."""
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
@@ -184,7 +185,7 @@ def _labels(task: Task, where: LabelColumns, cells: Mapping[str, str]) -> Iterat
         chosen = [label if mark in ("1", "1.0") else mark for label, mark in marks.items() if mark not in ("0", "0.0")]
         found = [(None, where.separator.join(chosen))]
     for emotion, raw in found:
-        if where.blank == "refuse" or raw.strip() or task.kind is Kind.LABEL_SET:
+        if raw.strip() or where.blank == "refuse" or (task.kind is Kind.LABEL_SET and where.blank == "skip"):
             yield Label(task, raw, parse, emotion)
 
 
