@@ -25,6 +25,7 @@ from emollm.data.corpora.emobank import read_emobank
 from emollm.data.corpora.example import BadRow, Example
 from emollm.data.corpora.goemotions import read_goemotions
 from emollm.data.corpora.published import published_files, read_published
+from emollm.data.corpora.rated import read_emobank_raters, read_goemotions_raters
 from emollm.data.corpora.semeval import read_semeval
 from emollm.data.corpora.sst import has_scores, read_sst
 from emollm.data.corpora.tdt import read_tdt
@@ -54,6 +55,9 @@ class AffectConfig(BuildConfig):
     """Folder of VADER's four sets. They are test sets: their texts are kept out of training."""
     published: Path | None = None
     """Folder of the published AEB files, whose texts are kept out of training, too."""
+    raters: bool = False
+    """Read GoEmotions and EmoBank from the files that hold every rater's answer (goemotions_1.csv and on,
+    individual_reader_ratings.csv and individual_writer_ratings.csv): the ratings become soft targets."""
     max_texts: int | None = Field(None, ge=1)
     """Train on at most this many texts of each corpus, drawn by the seed. None: all."""
 
@@ -108,9 +112,10 @@ def read_corpora(config: AffectConfig, split: str, bad: list[BadRow]) -> list[Ex
         examples += [*semeval, *any_post_intensities(semeval)]
     if config.goemotions:
         for name in ("GoEmotions-28", "GoEmotions"):
-            examples += read_goemotions(config.goemotions, split, task_name=name, bad=bad)
+            read = read_goemotions_raters if config.raters else read_goemotions
+            examples += read(config.goemotions, split, task_name=name, bad=bad)
     if config.emobank:
-        examples += read_emobank(config.emobank, split, bad=bad)
+        examples += (read_emobank_raters if config.raters else read_emobank)(config.emobank, split, bad=bad)
     if config.sst:
         classes = read_sst(config.sst, split, bad=bad)
         scored = has_scores(config.sst)

@@ -21,6 +21,7 @@ from emollm.core.errors import ConfigError, DataError
 from emollm.core.prompts import Question, render
 from emollm.core.tasks import TASKS, Kind, Task, Value
 from emollm.data.corpora.example import Example
+from emollm.data.raters import decode, encode
 
 _WORDS = pa.dictionary(pa.int32(), pa.string())
 SCHEMA = pa.schema(
@@ -44,6 +45,9 @@ SCHEMA = pa.schema(
     ]
 )
 
+RATINGS = pa.field("ratings", pa.list_(pa.string()), metadata={"about": "what each rater said, as JSON; else null"})
+"""A column that is there where some text has several raters."""
+
 
 def build_rows(
     examples: Sequence[Example],
@@ -60,7 +64,8 @@ def build_rows(
     order. Raises ConfigError if a task has fewer templates than asked for.
     """
     rng = np.random.default_rng(seed)
-    columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
+    schema = SCHEMA.append(RATINGS) if any(example.ratings for example in examples) else SCHEMA
+    columns: dict[str, list[Any]] = {name: [] for name in schema.names}
     for example in examples:
         task = tasks[example.task]
         most = len(task.templates)
@@ -90,10 +95,11 @@ def build_rows(
                 "split": example.split,
                 "file": file,
                 "line": example.line,
+                RATINGS.name: encode(example.ratings) or None,
             }
             for name, column in columns.items():
                 column.append(row[name])
-    table = pa.table({name: pa.array(columns.pop(name), type=SCHEMA.field(name).type) for name in SCHEMA.names}, SCHEMA)
+    table = pa.table({name: pa.array(columns.pop(name), type=schema.field(name).type) for name in schema.names}, schema)
     return table.take(rng.permutation(table.num_rows)) if shuffle else table
 
 
@@ -124,6 +130,11 @@ def gold_value(task: Task, row: Mapping[str, Any]) -> Value:
             return str(row["labels"][0])
         case Kind.LABEL_SET:
             return tuple(row["labels"])
+
+
+def gold_ratings(row: Mapping[str, Any]) -> tuple[Value, ...]:
+    """What each rater said, if several did."""
+    return decode(row.get(RATINGS.name))
 
 
 def write_rows(table: pa.Table, path: Path) -> None:

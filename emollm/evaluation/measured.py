@@ -8,6 +8,8 @@ from typing import Any
 from emollm.core.tasks import TASKS, Task
 from emollm.evaluation.options import EvaluateConfig
 from emollm.evaluation.systems import System
+from emollm.metrics.conformal import SetCoverage, measured_coverage
+from emollm.metrics.raters import RaterFigures, measure_raters
 from emollm.metrics.reliability import Reliability
 from emollm.metrics.reliability import measure as measure_reliability
 from emollm.metrics.scores import Bootstrap, TaskResult, score_task, split_tasks
@@ -21,6 +23,10 @@ class Measured:
     results: list[TaskResult]
     reliability: dict[str, Reliability] = field(default_factory=dict)
     """By task, where the system gives probabilities."""
+    raters: list[RaterFigures] = field(default_factory=list)
+    """Of each question whose rows have several raters."""
+    sets: list[SetCoverage] = field(default_factory=list)
+    """By task, what the 90% sets of the model's card hold on these rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +61,8 @@ def measure(system: System, config: EvaluateConfig) -> Measured:
         found = measure_reliability(by_task[name], right_share=config.right_share)
         if found is not None:
             reliability[name] = found
-    return Measured(system, results, reliability)
+    sets = measured_coverage(system.predictions, system.sets, 0.9) if system.sets else []
+    return Measured(system, results, reliability, measure_raters(system.predictions), sets)
 
 
 def metrics_json(config: EvaluateConfig, evaluation: Evaluation) -> dict[str, Any]:
@@ -71,6 +78,8 @@ def metrics_json(config: EvaluateConfig, evaluation: Evaluation) -> dict[str, An
                 "facts": m.system.facts,
                 "results": [result.as_json() for result in m.results],
                 "reliability": {name: found.as_json() for name, found in m.reliability.items()},
+                "raters": [found.as_json() for found in m.raters],
+                "sets": [found.as_json() for found in m.sets],
             }
             for m in evaluation.measured
         ],

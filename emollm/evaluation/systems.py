@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from emollm.core.bases import BASES
 from emollm.core.card import AffectCard
+from emollm.core.conformal import Conformal
 from emollm.core.errors import ConfigError, DataError
 from emollm.core.tasks import PROFILE, QuestionKey, Task
 from emollm.evaluation.external import read_external
@@ -35,6 +36,8 @@ class System:
     facts: dict[str, Any] = field(default_factory=dict)
     """Its cost where known (rows, seconds, questions_per_s, engine, parameters, bytes, price), and as `learnt`
     what `how_learnt` says of each task."""
+    sets: tuple[Conformal, ...] = ()
+    """Of the model's card, for the engine that answered."""
 
 
 def model_system(config: EvaluateConfig, questions: Sequence[GoldQuestion], on_rows: OnRows) -> System:
@@ -161,7 +164,9 @@ def _scored(
         "learnt": how_learnt(card, used, names) if card else dict.fromkeys(names, "not trained"),
         **scored.facts,
     }
-    return System(model, role, scored.predictions, _pace(scored.predictions, scored.seconds) | facts)
+    fitted = card.calibration.get(used) if card and config.calibrated else None
+    sets = fitted.sets if fitted else ()
+    return System(model, role, scored.predictions, _pace(scored.predictions, scored.seconds) | facts, sets)
 
 
 def how_learnt(card: AffectCard, engine: str, asked: Set[str]) -> dict[str, str]:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from emollm.core.answers import Answer, answer_string
 from emollm.core.errors import DataError
 from emollm.core.tasks import Kind, Task, Value, as_labels, as_number
+from emollm.data.raters import decode, encode
 from emollm.metrics.questions import GoldQuestion
 
 PREDICTIONS_FILE = "predictions.parquet"
@@ -29,6 +30,7 @@ SCHEMA = pa.schema(
         pa.field("gold", pa.string(), metadata={"about": "the gold in words; a regression's in 0..1"}),
         pa.field("gold_number", pa.float64(), metadata={"about": "gold of a regression (own range) or ordinal"}),
         pa.field("gold_labels", pa.list_(pa.string()), metadata={"about": "gold of a single label or label set"}),
+        pa.field("gold_ratings", pa.list_(pa.string()), metadata={"about": "what each rater said, as JSON; else null"}),
         pa.field("number", pa.float64(), metadata={"about": "predicted number, which may be out of range: see error"}),
         pa.field("labels", pa.list_(pa.string())),
         pa.field("confidence", pa.float64(), metadata={"about": "probability of the answer, 0..1"}),
@@ -99,7 +101,12 @@ def read_predictions(path: Path, tasks: Iterable[Task]) -> dict[str, list[Predic
         systems.setdefault(row["system"], []).append(
             Prediction(
                 question=GoldQuestion(
-                    id=row["id"], task=task, emotion=row["emotion"], text=row["text"] or "", gold=gold
+                    id=row["id"],
+                    task=task,
+                    emotion=row["emotion"],
+                    text=row["text"] or "",
+                    gold=gold,
+                    ratings=decode(row["gold_ratings"]),
                 ),
                 value=read_value(task, row["number"], row["labels"]) if row["error"] is None else None,
                 out_of_range_value=row["number"] if row["error"] is not None else None,
@@ -138,6 +145,7 @@ def _row(system: str, prediction: Prediction) -> dict[str, Any]:
         "gold": answer_string(question.task, question.gold, question.emotion),
         "gold_number": as_number(question.gold),
         "gold_labels": as_labels(question.gold),
+        "gold_ratings": encode(question.ratings) or None,
         "number": prediction.out_of_range_value if prediction.value is None else as_number(prediction.value),
         "labels": as_labels(prediction.value),
         "confidence": prediction.confidence,

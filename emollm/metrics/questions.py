@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from emollm.core.errors import DataError
 from emollm.core.tasks import TASKS, QuestionKey, Task, Value
-from emollm.data.instructions import gold_value, read_rows
+from emollm.data.instructions import gold_ratings, gold_value, read_rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +24,8 @@ class GoldQuestion:
     emotion: str | None
     text: str
     gold: Value
+    ratings: tuple[Value, ...] = ()
+    """What each rater said, where several did."""
 
     @property
     def key(self) -> QuestionKey:
@@ -104,6 +106,11 @@ def _distinct(rows: Iterable[Mapping[str, Any]], tasks: Mapping[str, Task], max_
             continue
         counts[key] += 1
         questions[row_id] = GoldQuestion(
-            id=row_id, task=task, emotion=row["emotion"], text=row["text"], gold=gold_value(task, row)
+            id=row_id,
+            task=task,
+            emotion=row["emotion"],
+            text=row["text"],
+            gold=gold_value(task, row),
+            ratings=gold_ratings(row),
         )
     return list(questions.values())

@@ -18,7 +18,8 @@ import pyarrow as pa
 from emollm.core.errors import DataError
 from emollm.core.prompts import Question, column_name
 from emollm.core.tasks import Kind, Task, Value
-from emollm.metrics.agreement import agreement, alpha, distance
+from emollm.data.raters import alpha, distance
+from emollm.metrics.agreement import MEASURES, agreement
 from emollm.review.annotated import Annotated
 
 SetRule = Literal["vote", "union", "intersection"]
@@ -139,20 +140,14 @@ def _held(label: str, known: Sequence[tuple[Any, float]], weight_N: Any, sets: S
 def _agreed(aligned: Aligned, question: Question, gold: Annotated | None) -> Agreed:
     name, task = column_name(question), question.task
     ratings, pairs = aligned.ratings[name], {}
-    measure = agreement_name(task)
+    measure = MEASURES[task.kind]
     for i, first in enumerate(aligned.names):
         for j in range(i + 1, len(aligned.names)):
             both = [(row[i], row[j]) for row in ratings if row[i] is not None and row[j] is not None]
             if both:
                 a, b = zip(*both, strict=True)
-                pairs[first, aligned.names[j]] = agreement(task, a, b)[1], len(both)  # type: ignore[arg-type]
+                pairs[first, aligned.names[j]] = agreement(task, a, b), len(both)  # type: ignore[arg-type]
     return Agreed(name, measure, pairs, alpha(task, ratings), _weights(aligned, task, name, gold))
-
-
-def agreement_name(task: Task) -> str:
-    return {
-        Kind.REGRESSION: "pearson", Kind.ORDINAL: "quadratic kappa", Kind.LABEL_SET: "jaccard",
-    }.get(task.kind, "equal")  # fmt: skip
 
 
 def _weights(aligned: Aligned, task: Task, name: str, gold: Annotated | None) -> dict[str, float]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from emollm.core.errors import DataError
 from emollm.core.prompts import column_name
 from emollm.core.tasks import Value, as_number
-from emollm.metrics.agreement import distance
+from emollm.data.raters import distance
 from emollm.review.annotated import Annotated
 
 Floats = NDArray[np.float64]

@@ -100,4 +100,5 @@ def merged(golds: LabelledText, soft: LabelledText) -> LabelledText:
         golds=tables,
         fold_N=np.concatenate([golds.fold_N, soft.fold_N[new]]),
         is_gold_N=np.concatenate([golds.is_gold_N, soft.is_gold_N[new]]),
+        variance={key: np.append(variance_N, np.zeros(len(new))) for key, variance_N in golds.variance.items()},
     )

@@ -159,7 +159,9 @@ class Joint:
             known = ~np.isnan(gold).any(axis=1)
             scores, golds = scores_NO[known][:, list(head.outputs)], gold[known]
             if known.sum() >= calibrate.LEAST_TEXTS:
-                head = calibrate.calibrated(tasks[head.task], head, scores, golds)
+                variance_N = start.labelled.variance.get(head.key)
+                spread = None if variance_N is None else variance_N[held][known]
+                head = calibrate.calibrated(tasks[head.task], head, scores, golds, spread)
                 metrics = calibrate.held_out_metrics(tasks[head.task], head, scores, golds)
                 head = head.model_copy(update={"metrics": metrics})
             heads.append(head)

@@ -7,7 +7,8 @@ import math
 import pytest
 
 from emollm.core.tasks import TASKS, Kind, Task, Value
-from emollm.metrics.agreement import agreement, alpha, distance
+from emollm.data.raters import aggregate, alpha, ceiling, decode, distance, encode, label_shares
+from emollm.metrics.agreement import agreement
 
 LABELS = Task(
     name="L", kind=Kind.SINGLE_LABEL, title="l", source="s", metric="accuracy", labels=("a", "b", "c"), question="L: ",
@@ -50,9 +51,26 @@ def test_alpha_of_sets_uses_their_jaccard_index() -> None:
 
 
 def test_pairs() -> None:
-    assert agreement(TASKS["V-reg"], [0.1, 0.2, 0.4], [0.2, 0.3, 0.5]) == ("pearson", pytest.approx(1.0))
-    assert agreement(TASKS["SST5"], [0, 2, 4], [0, 2, 4]) == ("quadratic kappa", pytest.approx(1.0))
-    assert agreement(TASKS["E-c"], [("joy",), ()], [("joy", "love"), ()]) == ("jaccard", 0.75)
-    assert agreement(LABELS, ["a", "b"], ["a", "c"]) == ("equal", 0.5)
+    assert agreement(TASKS["V-reg"], [0.1, 0.2, 0.4], [0.2, 0.3, 0.5]) == pytest.approx(1.0)
+    assert agreement(TASKS["SST5"], [0, 2, 4], [0, 2, 4]) == pytest.approx(1.0)
+    assert agreement(TASKS["E-c"], [("joy",), ()], [("joy", "love"), ()]) == 0.75
+    assert agreement(LABELS, ["a", "b"], ["a", "c"]) == 0.5
     assert distance(TASKS["EmoBank-V"], 1.0, 3.0) == 0.5 and distance(TASKS["V-oc"], -3, 0) == 0.5
     assert distance(TASKS["E-c"], (), ()) == 0.0 and distance(LABELS, "a", "b") == 1.0
+
+
+def test_one_value_of_several_raters() -> None:
+    assert aggregate(TASKS["V-reg"], [0.2, 0.4, 0.9]) == pytest.approx(0.5)
+    assert aggregate(TASKS["SST5"], [0, 4, 3]) == 2
+    assert aggregate(LABELS, ["b", "c", "c"]) == "c" and aggregate(LABELS, ["c", "b"]) == "b"
+    rated: list[Value] = [("joy",), ("joy", "love"), ("love",), ()]
+    assert aggregate(TASKS["E-c"], rated) == ("joy", "love")
+    assert label_shares(TASKS["E-c"], rated)["joy"] == 0.5 and label_shares(LABELS, ["b", "c", "c"])["c"] == 2 / 3
+    assert decode(encode(rated)) == tuple(rated) and decode(encode([2, 0.5, "a"])) == (2, 0.5, "a")
+
+
+def test_one_rater_against_the_rest() -> None:
+    # Whoever is drawn, the others say the same, but for the last post, where the other says the opposite.
+    assert ceiling(LABELS, [["a", "a"], ["b", "b"], ["c"], ["a", "b"]]) == pytest.approx(2 / 3)
+    assert ceiling(TASKS["V-reg"], [[0.1, 0.1, 0.1], [0.6, 0.6]]) == pytest.approx(1.0)
+    assert math.isnan(ceiling(TASKS["V-reg"], [[0.1], [0.6]]))

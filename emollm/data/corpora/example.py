@@ -28,6 +28,8 @@ class Example:
     path: str
     line: int
     """Where it stands: file and line, counted from 1."""
+    ratings: tuple[Value, ...] = ()
+    """What each rater said, where several did; `value` is one value of theirs."""
     template: str | None = None
     """The wording it was published with, where the reader knows one."""
 

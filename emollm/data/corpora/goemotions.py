@@ -63,6 +63,11 @@ def read_goemotions(
     return rows.examples
 
 
+def to_ekman(label: str) -> str:
+    """Which of Ekman's six, or neutral, one of the 28 labels belongs to."""
+    return _TO_EKMAN[label]
+
+
 def as_csv_cell(text: str) -> str:
     """The text as a CSV reader takes it: what the published benchmark asked."""
     return next(csv.reader([text], delimiter="\t"), [""])[0]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -23,7 +24,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from emollm.core.errors import ConfigError, DataError
 from emollm.core.options import Config
-from emollm.core.tasks import Kind, Task, clashing_columns
+from emollm.core.tasks import Kind, Task, Value, clashing_columns
 from emollm.data.corpora.example import BadRow, Example, hand_over
 from emollm.data.corpora.own_tasks import LIST_END, TRUTHS, complete_task, parse_label
 from emollm.data.corpora.rows import Label, Rows, read_bytes
@@ -46,6 +47,10 @@ class LabelColumns(Config):
     """One column per emotion, or for a label set one 0/1 column per label: `{ joy = "joy_rating" }`."""
     emotion_column: str | None = None
     """The column that names the emotion `column` is about: one row a text and emotion."""
+    raters: tuple[str, ...] | dict[str, tuple[str, ...]] = ()
+    """One column a rater, `["anna", "ben"]`, or those of each emotion; an empty cell: did not rate it."""
+    counts: dict[str, str] = Field(default_factory=dict)
+    """Of classes and single labels, the column that says how many raters gave each: `{ calm = "n_calm" }`."""
     separator: str = ","
     """What parts the labels of a set in one cell."""
     blank: Literal["refuse", "skip", "unlabelled"] = "refuse"
@@ -54,8 +59,8 @@ class LabelColumns(Config):
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
-        if bool(self.column) == bool(self.columns):
-            raise ValueError("give either `column` or `columns`")
+        if sum(map(bool, (self.column, self.columns, self.raters, self.counts))) != 1:
+            raise ValueError("give one of `column`, `columns`, `raters` and `counts`")
         if self.emotion_column and not self.column:
             raise ValueError("`emotion_column` goes with `column`")
         return self
@@ -131,7 +136,13 @@ def read_own_toml(path: Path) -> tuple[OwnData, list[tuple[Task, LabelColumns]]]
         for number, entry in enumerate(task_entries, start=1):
             where = f"{path}, task {number} ({entry.get('name', 'unnamed')})"
             columns = LabelColumns.model_validate({k: entry.pop(k) for k in LabelColumns.model_fields if k in entry})
-            tasks.append((complete_task(entry, columns.columns), columns))
+            if columns.counts and entry.get("kind") == Kind.SINGLE_LABEL:
+                entry.setdefault("labels", list(columns.counts))
+            by_emotion = columns.raters if isinstance(columns.raters, dict) else {}
+            task = complete_task(entry, columns.columns or dict.fromkeys(by_emotion, ""))
+            if columns.counts and task.kind not in (Kind.ORDINAL, Kind.SINGLE_LABEL):
+                raise ConfigError(f"counts: a {task.kind} has none; give `raters`, one column for each")
+            tasks.append((task, columns))
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'it'}: {e['msg']}" for e in error.errors())
         raise ConfigError(f"{where}: {problems}; see docs/data.md#your-own-labels") from None
@@ -146,7 +157,8 @@ def read_own_toml(path: Path) -> tuple[OwnData, list[tuple[Task, LabelColumns]]]
 
 
 def _labels_per_row(task: Task, where: LabelColumns) -> int:
-    return len(where.columns) if task.emotions and where.columns else 1
+    by_emotion = where.columns or (where.raters if isinstance(where.raters, dict) else ())
+    return len(by_emotion) if task.emotions and by_emotion else 1
 
 
 def _read_file(rows: Rows, data: OwnData, tasks: list[tuple[Task, LabelColumns]], seed: int) -> int:
@@ -154,6 +166,7 @@ def _read_file(rows: Rows, data: OwnData, tasks: list[tuple[Task, LabelColumns]]
     wanted = [data.text, *filter(None, (data.id, data.split))]
     for _, where in tasks:
         wanted += [*filter(None, (where.column, where.emotion_column)), *where.columns.values()]
+        wanted += [*where.counts.values(), *(c for _, columns in _raters(where) for c in columns)]
     # With one row a text and emotion, only both together are unique.
     by_emotion = [where.emotion_column for _, where in tasks if where.emotion_column]
     unlabelled = 0
@@ -173,6 +186,9 @@ def _read_file(rows: Rows, data: OwnData, tasks: list[tuple[Task, LabelColumns]]
 
 def _labels(task: Task, where: LabelColumns, cells: Mapping[str, str]) -> Iterator[Label]:
     parse = partial(parse_label, task, separator=where.separator)
+    if where.raters or where.counts:
+        yield from _rated(task, where, cells, parse)
+        return
     if where.column:
         emotion = cells[where.emotion_column].strip() if where.emotion_column else None
         found = [(emotion, cells[where.column])]
@@ -187,6 +203,39 @@ def _labels(task: Task, where: LabelColumns, cells: Mapping[str, str]) -> Iterat
     for emotion, raw in found:
         if raw.strip() or where.blank == "refuse" or (task.kind is Kind.LABEL_SET and where.blank == "skip"):
             yield Label(task, raw, parse, emotion)
+
+
+def _raters(where: LabelColumns) -> list[tuple[str | None, tuple[str, ...]]]:
+    """Emotion and the columns of its raters."""
+    if isinstance(where.raters, dict):
+        return list(where.raters.items())
+    return [(None, where.raters)] if where.raters else []
+
+
+def _rated(task: Task, where: LabelColumns, cells: Mapping[str, str], parse: Any) -> Iterator[Label]:
+    """The labels of several raters; none where nobody rated and that is not refused."""
+    for emotion, columns in _raters(where):
+        given = [cells[column] for column in columns]
+        raters = tuple(cell for cell in given if cell.strip())
+        if raters or where.blank == "refuse":
+            yield Label(task, " | ".join(given), parse if raters else _nobody, emotion, raters)
+    if where.counts:
+        counts = {name: cells[column].strip() or "0" for name, column in where.counts.items()}
+        told = ", ".join(f"{name} {count}" for name, count in counts.items())
+        if not all(re.fullmatch(r"\d+(\.0+)?", count) for count in counts.values()):
+            yield Label(task, told, _no_count)
+            return
+        raters = tuple(name for name, count in counts.items() for _ in range(int(float(count))))
+        if raters or where.blank == "refuse":
+            yield Label(task, told, parse if raters else _nobody, None, raters)
+
+
+def _nobody(_raw: str) -> Value:
+    raise ValueError('no rater; where that means not labelled, say blank = "skip"')
+
+
+def _no_count(_raw: str) -> Value:
+    raise ValueError("a count is a whole number from 0")
 
 
 def _draw(text: str, validation: float, seed: int) -> str:

@@ -12,6 +12,7 @@ from emollm.core.errors import DataError
 from emollm.core.tasks import Task, Value
 from emollm.data.corpora.example import BadRow, Example
 from emollm.data.files.delimited import split_rows
+from emollm.data.raters import aggregate
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _INTEGER = re.compile(r"[+-]?\d+")
@@ -41,6 +42,8 @@ class Label(NamedTuple):
     parse: Callable[[str], Value]
     """Converts `raw`; raises ValueError with the reason if it is not a value."""
     emotion: str | None = None
+    raters: tuple[str, ...] = ()
+    """What each rater said, as the file has it: `raw` is then for error messages alone."""
 
 
 class Rows:
@@ -82,10 +85,13 @@ class Rows:
         if id in self._seen:
             return self.reject(line, id, f"duplicate id, first on line {self._seen[id]}", labels=len(labels))
         self._seen[id] = line
-        for task, raw, parse, emotion in labels:
+        for task, raw, parse, emotion, raters in labels:
             try:
                 task.check_emotion(emotion)
-                value = parse(raw)
+                ratings = tuple(map(parse, raters))
+                for one in ratings:
+                    task.check_value(one)
+                value = aggregate(task, ratings) if ratings else parse(raw)
                 task.check_value(value)
             except ValueError as error:  # DataError is one
                 self.reject(line, raw, str(error), labels=1)
@@ -97,6 +103,7 @@ class Rows:
                     task=task.name,
                     emotion=emotion,
                     value=value,
+                    ratings=ratings,
                     source=self.source,
                     split=split or self.split,
                     path=str(self.path),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -13,8 +13,10 @@ from typing import Any
 import pyarrow as pa
 
 from emollm.core.errors import ConfigError
-from emollm.core.tasks import Task
+from emollm.core.tasks import Task, Value
+from emollm.data.instructions import RATINGS
 from emollm.data.manifest import label_counts, question_column, question_counts
+from emollm.data.raters import alpha, ceiling, decode
 
 LENGTH_BINS = (0, 5, 10, 15, 20, 25, 30, 35, 40, 50, 60, 80, 120, 200, 400)
 """Lower edges of the length histogram, in tokens; the last bin is open."""
@@ -41,6 +43,19 @@ class Duplicates:
     """Labels beyond the first of such a text."""
     contradictions: int
     """How many of these texts have more than one gold: no model can be right on all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Raters:
+    """How far the raters of one question agree, over posts with several; NaN where it is undefined."""
+
+    question: str
+    posts: int
+    raters: float
+    """Of a post, on average."""
+    alpha: float
+    ceiling: float
+    """One rater against the others: `emollm.data.raters.ceiling`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +90,7 @@ class Table:
     """By question: how many wordings occur, and the fewest and most rows of one."""
     lengths: Lengths
     duplicates: Duplicates
+    raters: tuple[Raters, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +122,7 @@ def collect(
         pairs += [(of, "train") for of in tables if of != "train"]
     return Card(
         job=job,
-        tables=tuple(_table(name, table, count) for name, table in tables.items()),
+        tables=tuple(_table(name, table, count, tasks) for name, table in tables.items()),
         tasks={task.name: task for task in tasks},
         overlaps=tuple(_overlap(of, within, texts[of], (texts | others)[within]) for of, within in pairs),
         facts=facts,
@@ -133,7 +149,7 @@ def _counter(tokenizer: Path | None) -> tuple[Callable[[Sequence[str]], list[int
     return count, "tokens"
 
 
-def _table(name: str, table: pa.Table, count: Callable[[Sequence[str]], list[int]]) -> Table:
+def _table(name: str, table: pa.Table, count: Callable[[Sequence[str]], list[int]], tasks: Sequence[Task]) -> Table:
     first = table.filter(_first_of_each(table))
     return Table(
         name=name,
@@ -146,7 +162,21 @@ def _table(name: str, table: pa.Table, count: Callable[[Sequence[str]], list[int
         templates=_templates(table),
         lengths=_lengths(table, count),
         duplicates=_duplicates(first),
+        raters=tuple(_raters(first, tasks)),
     )
+
+
+def _raters(first: pa.Table, tasks: Sequence[Task]) -> Iterator[Raters]:
+    if RATINGS.name not in first.column_names:
+        return
+    by_question: dict[str, list[tuple[Value, ...]]] = {}
+    for question, cells in zip(question_column(first).to_pylist(), first[RATINGS.name].to_pylist(), strict=True):
+        if cells and len(cells) > 1:
+            by_question.setdefault(question, []).append(decode(cells))
+    known = {str(key): task for task in tasks for key in task.keys}
+    for question, ratings in by_question.items():
+        task, each = known[question], sum(map(len, ratings)) / len(ratings)
+        yield Raters(question, len(ratings), each, alpha(task, ratings), ceiling(task, ratings))
 
 
 def _templates(table: pa.Table) -> dict[str, tuple[int, int, int]]:

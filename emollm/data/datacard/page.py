@@ -43,6 +43,11 @@ def page(card: Card) -> str:
             [t.name, t.texts, t.duplicates.texts, t.duplicates.examples, t.duplicates.contradictions]
             for t in card.tables
         ],
+        rater_rows=[
+            [t.name, r.question, r.posts, f"{r.raters:.1f}", f"{r.alpha:.3f}", f"{r.ceiling:.3f}"]
+            for t in card.tables
+            for r in t.raters
+        ],
         overlap_rows=[[o.of, o.within, o.texts, o.same, o.same_question, o.alike] for o in card.overlaps],
         files=[[name, f"{sha[:16]}…"] for name, sha in card.facts["files"].items()],
     )

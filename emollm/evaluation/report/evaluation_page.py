@@ -17,12 +17,18 @@ from emollm.evaluation.published import SOURCE
 from emollm.evaluation.report.contents import cost_table, invalid_answers, invalid_table, mistakes, notes
 from emollm.evaluation.report.main_table import main_columns, main_table, mark_of
 from emollm.evaluation.report.terminal import format_score
+from emollm.metrics.conformal import SetCoverage
 from emollm.metrics.predictions import PREDICTIONS_FILE, Prediction
+from emollm.metrics.raters import RaterFigures
 from emollm.metrics.reliability import Reliability
 from emollm.metrics.scores import TaskResult, resolve_invalid, split_tasks
 from emollm.reports import charts
 from emollm.reports.page import render
 
+_RATERS = [
+    *("question", "posts", "raters", "measure", "alpha", "one rater", "model", "cross-entropy", "JS", "doubt"),
+    *("no majority", "F1, majority", "F1, all posts"),
+]
 _LABELS = ["label", "gold", "predicted", "right", "wrong", "missed", "F1"]
 
 
@@ -59,6 +65,10 @@ def evaluation_page(config: EvaluateConfig, evaluation: Evaluation) -> str:
             *("50% interval holds", "80%", "90%", "95%"),
         ],
         reliability_rows=[_reliability_row(name, found) for name, found in reliability.items()],
+        raters_header=_RATERS,
+        raters_rows=[_rater_row(found) for found in main.raters],
+        sets_header=["task", "rows", "hold", "95% interval", "size"],
+        sets_rows=[_set_row(found) for found in main.sets],
         invalid=invalid_table(evaluation),
         written=[(_written_heading(m), bad) for m in evaluation.measured if (bad := invalid_answers(m))],
         mistakes=mistakes(main),
@@ -149,6 +159,20 @@ def _reliability_row(name: str, found: Reliability) -> list[object]:
         *(f"{share:.0%}" for share in found.coverage.values()),
         *([""] * (4 - len(found.coverage))),
     ]
+
+
+def _rater_row(found: RaterFigures) -> list[object]:
+    figures = (found.alpha, found.human, found.model, found.cross_entropy, found.js, found.doubt)
+    rest = (found.majority_f1, found.all_inclusive_f1)
+    return [
+        found.question, f"{found.posts:,}", f"{found.raters:.1f}", found.measure, *map(format_score, figures),
+        f"{found.without_majority:,}", *map(format_score, rest),
+    ]  # fmt: skip
+
+
+def _set_row(found: SetCoverage) -> list[object]:
+    size = f"{found.size:.1f} of {found.out_of}" if found.out_of > 1 else f"{found.size:.0%} of the range"
+    return [found.task, f"{found.rows:,}", f"{found.coverage:.1%}", f"{found.low:.1%} to {found.high:.1%}", size]
 
 
 def _written_heading(measured: Measured) -> str:

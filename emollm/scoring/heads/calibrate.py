@@ -33,11 +33,15 @@ _LEAST_STD = 0.02
 """A number's spread is never given smaller: fewer than a few hundred texts cannot show that it is."""
 
 
-def calibrated(task: Task, head: Head, scores_NK: Floats, golds_NK: Floats) -> Head:
-    """The head with its calibration filled in."""
+def calibrated(task: Task, head: Head, scores_NK: Floats, golds_NK: Floats, variance_N: Floats | None = None) -> Head:
+    """The head with its calibration filled in.
+
+    `variance_N` is that of several raters about their mean, the gold: a number's spread is then that of what one rater
+    says, as a normal distribution.
+    """
     match task.kind:
         case Kind.REGRESSION:
-            return head.model_copy(update=_number(scores_NK[:, 0], golds_NK[:, 0]))
+            return head.model_copy(update=_number(scores_NK[:, 0], golds_NK[:, 0], variance_N))
         case Kind.ORDINAL:
             return _ordinal(task, head, scores_NK[:, 0], golds_NK)
         case Kind.SINGLE_LABEL:
@@ -46,20 +50,21 @@ def calibrated(task: Task, head: Head, scores_NK: Floats, golds_NK: Floats) -> H
             return _label_set(head, scores_NK, golds_NK)
 
 
-def _number(score_N: Floats, gold_N: Floats) -> dict[str, Any]:
+def _number(score_N: Floats, gold_N: Floats, variance_N: Floats | None) -> dict[str, Any]:
     slope, offset = 1.0, 0.0
     if np.ptp(score_N) > _TINY:
         slope, offset = (float(v) for v in np.polyfit(score_N, gold_N, 1))
     mean_N = score_N * slope + offset
-    return {"slope": (slope,), "offset": (offset,), "spread": _spread(mean_N, gold_N)}
+    return {"slope": (slope,), "offset": (offset,), "spread": _spread(mean_N, gold_N, variance_N)}
 
 
-def _spread(mean_N: Floats, gold_N: Floats) -> tuple[tuple[float, float], ...]:
+def _spread(mean_N: Floats, gold_N: Floats, variance_N: Floats | None) -> tuple[tuple[float, float], ...]:
     """The standard deviation of the residuals in up to five parts of equal size, from low predictions to high."""
     parts = max(1, min(5, len(mean_N) // 100))
+    squared_N = (gold_N - mean_N) ** 2 + (0.0 if variance_N is None else variance_N)
     knots = []
     for part in np.array_split(np.argsort(mean_N, kind="stable"), parts):
-        std = float(np.sqrt(np.mean((gold_N[part] - mean_N[part]) ** 2)))
+        std = float(np.sqrt(np.mean(squared_N[part])))
         knots.append((float(mean_N[part].mean()), max(std, _LEAST_STD)))
     return tuple(knots)
 

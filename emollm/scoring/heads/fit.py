@@ -239,8 +239,10 @@ def _calibrated(
     golds_NK = labelled.golds[key][index_N]
     # What people said decides how sure to be; where a teacher labelled all, its word must do.
     gold_N = labelled.is_gold_N[index_N]
+    variance_N = labelled.variance[key][index_N] if key in labelled.variance else None
     if gold_N.sum() >= calibrate.LEAST_TEXTS:
         scores_NK, golds_NK = scores_NK[gold_N], golds_NK[gold_N]
+        variance_N = None if variance_N is None else variance_N[gold_N]
     head = Head.model_validate(
         {
             "task": key.task,
@@ -250,7 +252,7 @@ def _calibrated(
             "rows": len(index_N),
         }
     )
-    fitted = calibrate.calibrated(task, head, scores_NK, golds_NK)
+    fitted = calibrate.calibrated(task, head, scores_NK, golds_NK, variance_N)
     return fitted.model_copy(update={"metrics": calibrate.held_out_metrics(task, fitted, scores_NK, golds_NK)})
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,7 @@ from emollm.core.answers import to_unit
 from emollm.core.errors import DataError
 from emollm.core.tasks import Kind, QuestionKey, Task, Value
 from emollm.data.affect import words_of
-from emollm.data.instructions import gold_value
+from emollm.data.instructions import gold_ratings, gold_value
 
 Floats = NDArray[np.float64]
 
@@ -36,6 +36,8 @@ class LabelledText:
     """Which of `FOLDS` parts a text is held out with, the same one for all its questions."""
     is_gold_N: NDArray[np.bool_]
     """Whether people labelled it, and not a teacher."""
+    variance: Mapping[QuestionKey, Floats] = field(default_factory=dict)
+    """[N] of numbers with several raters: the variance of what they said (of 0..1), whose mean is the gold; else 0."""
 
     def known(self, key: QuestionKey) -> NDArray[np.intp]:
         """Indices of the texts with a gold for this question."""
@@ -47,15 +49,21 @@ def read_labels(rows: pa.Table, tasks: Sequence[Task]) -> LabelledText:
     by_name = {task.name: task for task in tasks}
     places: dict[str, int] = {}
     found: dict[QuestionKey, dict[int, Floats]] = {key: {} for task in tasks for key in task.keys}
-    columns = ["task", "emotion", "text", "value", "labels"]
-    for row in rows.select(columns).to_pylist():
+    variance: dict[QuestionKey, dict[int, float]] = {}
+    columns = ["task", "emotion", "text", "value", "labels", "ratings"]
+    for row in rows.select([name for name in columns if name in rows.column_names]).to_pylist():
         task = by_name.get(row["task"])
         if task is None or not row["text"].strip():
             continue
         place = places.setdefault(row["text"], len(places))
-        golds = found[QuestionKey(row["task"], row["emotion"])]
-        if place not in golds:
-            golds[place] = as_target(task, gold_value(task, row))
+        key = QuestionKey(row["task"], row["emotion"])
+        if place not in found[key]:
+            ratings = gold_ratings(row)
+            said = np.stack([as_target(task, value) for value in ratings or (gold_value(task, row),)])
+            # Several raters are a distribution: what the head learns, and not only which answer won.
+            found[key][place] = said.mean(axis=0)
+            if len(ratings) > 1 and task.kind is Kind.REGRESSION:
+                variance.setdefault(key, {})[place] = float(said[:, 0].var())
     if not places:
         raise DataError(f"no row of {', '.join(by_name)} to fit heads on")
     return LabelledText(
@@ -63,6 +71,7 @@ def read_labels(rows: pa.Table, tasks: Sequence[Task]) -> LabelledText:
         golds={key: _table(golds, len(places)) for key, golds in found.items() if golds},
         fold_N=folds(list(places)),
         is_gold_N=np.ones(len(places), dtype=bool),
+        variance={key: np.array([v.get(n, 0.0) for n in range(len(places))]) for key, v in variance.items()},
     )
 
 
@@ -96,6 +105,7 @@ def subset(labelled: LabelledText, index_N: NDArray[np.intp]) -> LabelledText:
         golds={key: gold for key, gold in golds.items() if not np.isnan(gold).all()},
         fold_N=labelled.fold_N[index_N],
         is_gold_N=labelled.is_gold_N[index_N],
+        variance={key: variance_N[index_N] for key, variance_N in labelled.variance.items()},
     )
 
 
