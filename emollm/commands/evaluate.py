@@ -13,7 +13,7 @@ def main(argv: Sequence[str]) -> None:
     config = read_config(EvaluateConfig, argv, prog="evaluate")
 
     from emollm.core.progress import console, progress_bar, table_console
-    from emollm.evaluation.report.terminal import results_table
+    from emollm.evaluation.report.terminal import moved_table, results_table
     from emollm.evaluation.run import evaluate
 
     with progress_bar("evaluating", None, "questions") as advance:
@@ -24,5 +24,7 @@ def main(argv: Sequence[str]) -> None:
         )
     runs = {measured.system.name: measured.results for measured in evaluation.measured}
     table_console().print(results_table(runs, title="Measured; all metrics with intervals are in metrics.json"))
+    if evaluation.fragility:
+        table_console().print(moved_table(evaluation.fragility.moved))
     if config.out:
         print(f"report: {config.out / 'report.html'}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from emollm.core.tasks import TASKS, Task
+from emollm.evaluation.fragility import Fragility
 from emollm.evaluation.options import EvaluateConfig
 from emollm.evaluation.systems import System
 from emollm.metrics.conformal import SetCoverage, measured_coverage
@@ -36,6 +37,8 @@ class Evaluation:
     measured: list[Measured]
     rows_from: dict[str, str]
     """Where the rows of each task came from, in words."""
+    fragility: Fragility | None = None
+    """How far wordings and small changes move the model's answers, where that was asked for."""
 
     @property
     def main(self) -> list[TaskResult]:
@@ -83,5 +86,6 @@ def metrics_json(config: EvaluateConfig, evaluation: Evaluation) -> dict[str, An
             }
             for m in evaluation.measured
         ],
+        "fragility": evaluation.fragility.as_json() if evaluation.fragility else None,
         "tasks": [task.model_dump(mode="json") for task in evaluation.tasks],
     }

@@ -64,6 +64,11 @@ class EvaluateConfig(ScorerConfig):
     """Questions per task and emotion, at most and evenly spread, for the zero-shot and endpoint baselines."""
     endpoint: EndpointConfig = EndpointConfig()
     """An OpenAI-compatible server, for the endpoint baseline."""
+    wordings: Literal["first", "all"] = "first"
+    """all: also ask some rows in every wording of their task, and with a typo, without emoji and with other names, and
+    report how far that moves the answers. Heads are asked without words: theirs are moved by the text alone."""
+    wording_rows: int = Field(100, ge=1)
+    """Rows per task and emotion for --wordings all, evenly spread."""
     resamples: int = Field(1000, ge=0)
     """Bootstrap resamples for the 95% intervals. 0: no intervals."""
     seed: int = 0
@@ -87,6 +92,8 @@ class EvaluateConfig(ScorerConfig):
             raise ValueError(
                 "--max-rows is for the questions of --data and --aeb; --predictions are measured as they are"
             )
+        if self.wordings == "all" and self.scored_model is None:
+            raise ValueError("--wordings all asks a model again; name it with --model")
         if "lexicon" in self.baselines and not self.lexicon:
             raise ValueError("the lexicon baseline needs --lexicon FILE")
         return self

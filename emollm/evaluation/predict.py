@@ -53,9 +53,11 @@ def predict(
     options: Mapping[str, Any],
     cluster: ClusterConfig,
     calibrated: bool = True,
+    templates: Sequence[int] | None = None,
     on_rows: Callable[[int], None] = lambda _done: None,
 ) -> Scored:
-    """Ask a model all questions; `options` are those of `open_scorer`, the engine among them.
+    """Ask a model all questions; `options` are those of `open_scorer`, the engine among them. `templates` says in
+    which of its task's wordings each is asked; None: the first.
 
     `on_rows` gets the number of newly answered ones, on another thread.
     """
@@ -74,6 +76,7 @@ def predict(
             "task": pa.array([questions[i].task.name for i in order], pa.string()),
             "emotion": pa.array([questions[i].emotion for i in order], pa.string()),
             "text": pa.array([questions[i].text for i in order], pa.string()),
+            "template": pa.array([templates[i] if templates else 0 for i in order], pa.int32()),
         }
     )
     with ray_session(cluster):

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from emollm.core.errors import ConfigError
 from emollm.core.folders import check_new, new_folder, write_json, write_run
 from emollm.core.tasks import TASKS, Task, select_tasks
+from emollm.evaluation.fragility import measure_fragility
 from emollm.evaluation.measured import Evaluation, measure, metrics_json
 from emollm.evaluation.options import EvaluateConfig
 from emollm.evaluation.predict import askable_tasks
@@ -54,7 +55,11 @@ def evaluate(
         systems += [baseline] if baseline.predictions else []
     asked = {question.task.name for question in everything}
     rows_from = {task: where for task, where in rows_from.items() if task in asked}
-    evaluation = Evaluation([measure(system, config) for system in _named_apart(systems)], rows_from)
+    fragility = None
+    if config.wordings == "all" and config.scored_model:
+        on_system(f"{config.scored_model}, in other wordings")
+        fragility = measure_fragility(config, [p.question for p in systems[0].predictions], on_rows)
+    evaluation = Evaluation([measure(system, config) for system in _named_apart(systems)], rows_from, fragility)
     if config.out:
         write_evaluation(config, evaluation, config.out)
     return evaluation

@@ -60,7 +60,7 @@ class _ScorerHolder:
 
 
 class ScoreQuestions(_ScorerHolder):
-    """Rows of `index`, `task`, `emotion`, `text` to rows of `index` and the answer.
+    """Rows of `index`, `task`, `emotion`, `text` and, if any, `template`, to rows of `index` and the answer.
 
     Tasks of all kinds share a table, so a value stands in `number` or in `labels`, whichever fits its kind. A task
     that the model's card does not have is asked in the project's own wording: what it knows of it untaught.
@@ -69,7 +69,8 @@ class ScoreQuestions(_ScorerHolder):
     def __call__(self, table: pa.Table) -> pa.Table:
         rows = table.to_pylist()
         tasks = {**TASKS, **{task.name: task for task in self.scorer.card.tasks}}
-        answers = self.scorer.score([Question(tasks[row["task"]], row["text"], row["emotion"]) for row in rows])
+        asked = [(_worded(tasks[row["task"]], row.get("template") or 0), row) for row in rows]
+        answers = self.scorer.score([Question(task, row["text"], row["emotion"]) for task, row in asked])
         self._report(len(rows))
         return pa.table(
             {
@@ -86,6 +87,13 @@ class ScoreQuestions(_ScorerHolder):
                 "answer_text": pa.array([answer.text for answer in answers], pa.string()),
             }
         )
+
+
+@functools.cache
+def _worded(task: Task, template: int) -> Task:
+    """The task with another of its wordings in front, which is the one that is asked."""
+    first, *rest = task.templates[template:] + task.templates[:template]
+    return task if template == 0 else task.model_copy(update={"templates": (first, *rest)})
 
 
 class AnnotatePosts(_ScorerHolder):

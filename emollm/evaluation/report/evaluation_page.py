@@ -11,6 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from emollm.core.tasks import Kind, Task, as_labels
+from emollm.evaluation.fragility import Moved, Wordings
 from emollm.evaluation.measured import Evaluation, Measured
 from emollm.evaluation.options import EvaluateConfig
 from emollm.evaluation.published import SOURCE
@@ -69,6 +70,9 @@ def evaluation_page(config: EvaluateConfig, evaluation: Evaluation) -> str:
         raters_rows=[_rater_row(found) for found in main.raters],
         sets_header=["task", "rows", "hold", "95% interval", "size"],
         sets_rows=[_set_row(found) for found in main.sets],
+        fragility=evaluation.fragility,
+        wording_rows=[_wording_row(one) for one in evaluation.fragility.wordings] if evaluation.fragility else [],
+        moved_rows=[_moved_row(one) for one in evaluation.fragility.moved] if evaluation.fragility else [],
         invalid=invalid_table(evaluation),
         written=[(_written_heading(m), bad) for m in evaluation.measured if (bad := invalid_answers(m))],
         mistakes=mistakes(main),
@@ -173,6 +177,20 @@ def _rater_row(found: RaterFigures) -> list[object]:
 def _set_row(found: SetCoverage) -> list[object]:
     size = f"{found.size:.1f} of {found.out_of}" if found.out_of > 1 else f"{found.size:.0%} of the range"
     return [found.task, f"{found.rows:,}", f"{found.coverage:.1%}", f"{found.low:.1%} to {found.high:.1%}", size]
+
+
+def _wording_row(found: Wordings) -> list[object]:
+    low, high = min(found.scores), max(found.scores)
+    widest = [f"{format_score(i.low)} to {format_score(i.high)}" if i else "" for i in found.intervals[:1]]
+    return [
+        found.task, found.metric, f"{found.rows:,}", len(found.scores), format_score(found.scores[0]), *widest,
+        format_score(low), format_score(high), format_score(found.spread),
+    ]  # fmt: skip
+
+
+def _moved_row(found: Moved) -> list[object]:
+    between = f"{found.low:.3f} to {found.high:.3f}"
+    return [found.task, found.change, f"{found.answers:,}", f"{found.distance:.3f}", between, f"{found.moved:.0%}"]
 
 
 def _written_heading(measured: Measured) -> str:

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from emollm.evaluation.calibrate import Gain
 from emollm.evaluation.compare import Comparison
+from emollm.evaluation.fragility import Moved
 from emollm.metrics.conformal import SetCoverage
 from emollm.metrics.scores import TaskResult
 
@@ -110,4 +111,15 @@ def sets_table(sets: Sequence[SetCoverage]) -> Table:
     for one in sets:
         size = f"{one.size:.1f} of {one.out_of}" if one.out_of > 1 else f"{one.size:.0%} of the range"
         table.add_row(one.task, f"{one.rows:,}", f"{one.coverage:.1%}", f"{one.low:.1%} to {one.high:.1%}", size)
+    return table
+
+
+def moved_table(moved: Sequence[Moved]) -> Table:
+    """One row a task and change: how far it moves the answers."""
+    table = Table(title="How far a change that should not matter moves the answers", title_justify="left")
+    for name in ("task", "change", "answers", "distance", "95% interval", "moved"):
+        table.add_column(name, justify="left" if name in ("task", "change") else "right")
+    for one in moved:
+        between = f"{one.low:.3f} to {one.high:.3f}"
+        table.add_row(one.task, one.change, f"{one.answers:,}", f"{one.distance:.3f}", between, f"{one.moved:.0%}")
     return table
