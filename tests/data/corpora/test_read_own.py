@@ -197,7 +197,7 @@ def test_missing_column_is_named(tmp_path: Path, suffix: str) -> None:
     ("old", "new", "message"),
     [
         ('kind = "ordinal"', 'kind = "ordnal"', "kind 'ordnal'; choose from: regression, ordinal"),
-        ('column = "stress"', "", "give either `column` or `columns`"),
+        ('column = "stress"', "", "give one of `column`, `columns`, `raters` and `counts`"),
         ('name = "Stress"', 'name = "a/b"', "name 'a/b': use letters"),
         ('name = "Stress"', 'name = "V-oc"', "'V-oc' is a task of emollm"),
         ('text = "note"', "", "text: Field required"),
