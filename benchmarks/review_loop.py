@@ -3,8 +3,8 @@
     python benchmarks/review_loop.py --goemotions DIR --rounds 6 --seeds 3
 
 Heads on the frozen all-MiniLM-L6-v2 learn GoEmotions (Ekman's six and neutral) from 200 posts, annotate the pool,
-`emollm.review.pick` chooses 200 more, whose labels the corpus knows, and so on. Measured on dev posts that are in no
-pool. The hidden states are read once.
+`emollm.review.pick` chooses 200 more, whose labels the corpus knows, and so on. Measured on posts of dev or test, which
+are in no pool. The hidden states are read once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from emollm.core.tasks import TASKS
 from emollm.data.corpora.example import Example
 from emollm.data.corpora.goemotions import read_goemotions
 from emollm.metrics import metrics
-from emollm.review.annotated import Annotated
+from emollm.review.annotated import Annotated, doubt
 from emollm.review.pick import By, pick
 from emollm.scoring.arrays import AnswerArrays
 from emollm.scoring.heads.extract import ReadPosts, column
@@ -78,7 +78,8 @@ def annotated(found: AnswerArrays, examples: Sequence[Example], rows: Sequence[i
     values, name = found.answers(), column_name(Question(TASK, ""))
     return Annotated(
         "pool", [str(n) for n in rows], [examples[n].text for n in rows], [Question(TASK, "")],
-        {name: [values[n].value for n in rows]}, {name: [values[n].confidence for n in rows]},
+        {name: [values[n].value for n in rows]},
+        {name: [doubt(TASK, probabilities=values[n].probabilities) for n in rows]},
     )  # fmt: skip
 
 
@@ -103,13 +104,14 @@ def main() -> None:
     parser.add_argument("--goemotions", type=Path, required=True)
     parser.add_argument("--pool", type=int, default=4000)
     parser.add_argument("--held", type=int, default=2000)
+    parser.add_argument("--split", choices=("dev", "test"), default="dev")
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--at-once", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--cache", type=Path)
     args = parser.parse_args()
-    train, dev = (read_goemotions(args.goemotions, split, bad=[]) for split in ("train", "dev"))
-    examples = [*train[: args.pool], *dev[: args.held]]
+    train, held_out = (read_goemotions(args.goemotions, split, bad=[]) for split in ("train", args.split))
+    examples = [*train[: args.pool], *held_out[: args.held]]
     features = read_features(examples, args.cache)
     pool, held = range(args.pool), range(args.pool, len(examples))
     for by in ("random", "uncertain", "mixed"):

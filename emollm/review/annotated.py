@@ -6,6 +6,7 @@ A column is known by its name, `ei_reg_joy` of `EI-reg` and joy; what stands in 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +31,8 @@ class Annotated:
     questions: list[Question]
     """Those that have a column."""
     values: dict[str, list[Value | None]]
-    confidences: dict[str, list[float | None]] = field(default_factory=dict)
+    doubts: dict[str, list[float | None]] = field(default_factory=dict)
+    """How unsure each answer is, as `doubt` has it; no column where the file does not tell."""
 
 
 def read_annotated(
@@ -52,15 +54,39 @@ def read_annotated(
     questions = [q for q in questions_for("", tuple(tasks)) if column_name(q) in names]
     if not questions:
         raise DataError(f"{location} has no column of a known task; it has {', '.join(names[:12])}")
-    values, confidences = {}, {}
+    values, doubts = {}, {}
     for question in questions:
         name = column_name(question)
         column = f"{name}_best" if f"{name}_best" in names else name
         values[name] = _values(question.task, ids, table[column].to_pylist(), f"{location}, {column}", on_bad)
-        if f"{name}_confidence" in names:
-            confidences[name] = [_number(cell) for cell in table[f"{name}_confidence"].to_pylist()]
+        more = {detail: table[f"{name}_{detail}"].to_pylist() for detail in _TELLING if f"{name}_{detail}" in names}
+        if more:
+            rows = (dict(zip(more, row, strict=True)) for row in zip(*more.values(), strict=True))
+            doubts[name] = [doubt(question.task, **row) for row in rows]
     texts = [text or "" for text in table[text_column].to_pylist()]
-    return Annotated(Path(location).name, ids, texts, questions, values, confidences)
+    return Annotated(Path(location).name, ids, texts, questions, values, doubts)
+
+
+_TELLING = ("probabilities", "std", "confidence")
+
+
+def doubt(task: Task, *, probabilities: Any = None, std: Any = None, confidence: Any = None) -> float | None:
+    """How unsure an answer is: the entropy of its probabilities (of a set each label's, summed), the standard deviation
+    of a number, or else how far the confidence is from 1. None where nothing tells.
+
+    Entropy, and not the confidence in exactly this set: of GoEmotions' posts the latter picks those that are hard to
+    label, the former those with emotions in them (LOG.md).
+    """
+    if isinstance(probabilities, str):
+        probabilities = json.loads(probabilities)
+    if probabilities and None not in probabilities.values():
+        shares = [float(p) for p in probabilities.values()]
+        if task.kind is Kind.LABEL_SET:
+            shares += [1 - p for p in shares]
+        return -sum(p * math.log(p) for p in shares if p > 0)
+    spread = _number(std)
+    sure = _number(confidence)
+    return spread if spread is not None else None if sure is None else 1 - sure
 
 
 def read_value(task: Task, cell: Any) -> Value | None:

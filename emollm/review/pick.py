@@ -1,7 +1,7 @@
 """Which posts a person should look at first: uncertain, atypical, or where annotators disagree.
 
-Uncertain: the mean, over questions, of how far the confidence lies below the corpus's, in standard deviations.
-Atypical: how unusual a post's answers, confidences and length are together (Mahalanobis distance), which finds what the
+Uncertain: how unsure the answers are (`annotated.doubt`), in standard deviations of the corpus, as a mean over
+questions. Atypical: how unusual a post's answers, doubts and length are together (Mahalanobis distance), which finds what the
 model was not made for even where it is sure. Disagreement: the mean distance of two annotators' answers, 0..1.
 """
 
@@ -39,7 +39,7 @@ def pick(
     Raises DataError where what is asked for cannot be told from the columns.
     """
     reasons: dict[str, Floats] = {}
-    if by in ("mixed", "uncertain") and posts.confidences:
+    if by in ("mixed", "uncertain") and posts.doubts:
         reasons["uncertain"] = uncertainty(posts)
     if by in ("mixed", "disagreement") and others:
         reasons["disagreement"] = disagreement([posts, *others])
@@ -48,7 +48,8 @@ def pick(
     if by == "random":
         reasons["random"] = np.random.default_rng(seed).random(len(posts.ids))
     if not reasons:
-        need = "columns named _confidence" if by == "uncertain" else "other annotations of the same posts (--against)"
+        columns = "columns named _probabilities, _std or _confidence"
+        need = columns if by == "uncertain" else "other annotations of the same posts (--against)"
         raise DataError(f"--by {by} needs {need}; {posts.name} alone does not tell")
     orders = {why: iter(np.argsort(-score, kind="stable").tolist()) for why, score in reasons.items()}
     seen: set[str] = set()
@@ -67,20 +68,23 @@ def pick(
 def uncertainty(posts: Annotated) -> Floats:
     """[N], higher is less sure. A post without an answer counts as the corpus's mean."""
     scores = []
-    for column in posts.confidences.values():
-        sure_N = np.array([np.nan if c is None else c for c in column], dtype=float)
-        spread = float(np.nanstd(sure_N)) if not np.isnan(sure_N).all() else 0.0
-        scores.append(np.nan_to_num((np.nanmean(sure_N) - sure_N) / spread) if spread > 0 else np.zeros(len(sure_N)))
-    return np.mean(scores, axis=0)
+    for column in posts.doubts.values():
+        doubt_N = np.array([np.nan if d is None else d for d in column], dtype=float)
+        spread = float(np.nanstd(doubt_N)) if not np.isnan(doubt_N).all() else 0.0
+        # A column kept as float32 differs by its rounding alone where all its values are the same.
+        known = spread > 1e-6
+        scores.append(np.nan_to_num((doubt_N - np.nanmean(doubt_N)) / spread) if known else np.zeros(len(doubt_N)))
+    mean_N: Floats = np.mean(scores, axis=0)
+    return mean_N
 
 
 def atypicality(posts: Annotated) -> Floats:
-    """[N]: the Mahalanobis distance of numbers, set sizes, confidences and log length, in standard deviations."""
+    """[N]: the Mahalanobis distance of numbers, set sizes, doubts and log length, in standard deviations."""
     columns: list[Floats] = [np.log1p([len(text) for text in posts.texts])]
     for values in posts.values.values():
         columns.append(np.array([_as_number(value) for value in values]))
-    for confidences in posts.confidences.values():
-        columns.append(np.array([np.nan if c is None else c for c in confidences], dtype=float))
+    for doubts in posts.doubts.values():
+        columns.append(np.array([np.nan if d is None else d for d in doubts], dtype=float))
     x_NF = np.stack(columns, axis=1)
     x_NF = np.where(np.isnan(x_NF), np.nan_to_num(np.nanmean(x_NF, axis=0)), x_NF)
     spread_F = x_NF.std(axis=0)

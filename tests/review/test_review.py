@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from emollm.core.errors import ConfigError, DataError
 from emollm.core.tasks import TASKS, Kind
 from emollm.data.aaid import OwnConfig, build_own
 from emollm.data.corpora.own import read_own
-from emollm.review.annotated import Annotated, read_annotated, read_value
+from emollm.review.annotated import Annotated, doubt, read_annotated, read_value
 from emollm.review.combine import align, combine, compare, joined
 from emollm.review.pick import pick
 from emollm.review.sheet import merge_reviews, write_review
@@ -75,6 +76,13 @@ def test_the_most_useful_posts_come_first_and_each_text_once(first: Path, second
     assert [p.row for p in pick(posts, 9, by="random", seed=1)] != [p.row for p in pick(posts, 9, by="random", seed=2)]
     with pytest.raises(DataError, match="--against"):
         pick(posts, 1, by="disagreement")
+
+
+def test_doubt_by_hand() -> None:
+    assert doubt(TASKS["E-c"], probabilities={"joy": 0.5, "love": 1.0}, confidence=0.5) == pytest.approx(math.log(2))
+    assert doubt(TASKS["SST5"], probabilities='{"0": 0.5, "1": 0.5}') == pytest.approx(math.log(2))
+    assert doubt(TASKS["V-reg"], std=0.1, confidence=0.5) == 0.1
+    assert doubt(TASKS["V-reg"], confidence=0.25) == 0.75 and doubt(TASKS["V-reg"]) is None
 
 
 def test_an_unusual_post_is_atypical() -> None:

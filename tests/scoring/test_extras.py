@@ -161,7 +161,7 @@ def test_a_corpus_has_the_same_beside_each_answer_as_the_objects() -> None:
     options = {"model": "m", "engine": "heads", "opener": lambda *_, **__: Counter()}
     posts = pa.table({"id": ["a", "b", "c"], "text": ["good day", "", "bad"]})
     table = AnnotatePosts(tasks=("V-reg", "E-c"), extras=extras, **options)(posts)
-    names = [f.name for f in answer_fields((TASKS["V-reg"], TASKS["E-c"]), extras)]
+    names = [f.name for f in answer_fields((TASKS["V-reg"], TASKS["E-c"]), extras=extras)]
     assert table.column_names == ["id", "text", *names]
     first, empty, bad = table.to_pylist()
     assert (first["v_reg"], first["v_reg_abstained"], first["v_reg_best"]) == (None, True, 0.6)
