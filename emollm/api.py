@@ -7,18 +7,20 @@ import functools
 import importlib.util
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from emollm.core.ask import asked_tasks
 from emollm.core.bases import DEFAULT_MODEL
 from emollm.core.errors import ConfigError, DataError
 from emollm.core.prompts import Question, column_name, questions_for
 from emollm.core.sentences import LongTexts
-from emollm.core.tasks import Kind, select_tasks
+from emollm.core.tasks import Kind, Task, select_tasks
 from emollm.data.files.columns import reading
 from emollm.data.given import Given, by_sentence, given
+from emollm.scoring.scorer import prepare
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,10 +37,12 @@ _TOKENS_PER_POST = 32
 
 def annotate(
     texts: Any,
-    tasks: str | Sequence[str] = "profile",
+    tasks: str | Path | Task | Sequence[str | Path | Task | Mapping[str, Any]] = "profile",
     *,
     model: str | Path | Scorer | None = None,
     text_column: str = "text",
+    context: Any = None,
+    target: Any = None,
     details: bool = False,
     abstain: str | float | None = None,
     second: bool = False,
@@ -59,20 +63,27 @@ def annotate(
     other columns and the index are kept, and the same type comes back), a Series or array, or a `Path` of a file or
     folder, which is read as `jobs/annotate.py` reads it, with `encoding`, `delimiter` and `column_names`. `tasks` are
     names of tasks that the model knows; "profile" is the five of SemEval-2018, and intensities in any post where the
-    model has them. `model` is a model directory, a base by name, or an open scorer to use again; None: $EMOLLM_MODEL,
-    else the bundled default model. `options` go to `emollm.scoring.open.open_scorer`; `server="http://HOST/v1"` asks a
-    model behind an inference server, and `model` is then its name there.
+    model has them. Tasks that it need not know are made by `emollm.labels`, `levels` and `scale`, or stand in a `.toml`
+    file (docs/ask.md). `model` is a model directory, a base by name, or an open scorer to use again; None:
+    $EMOLLM_MODEL, else the bundled default model. `options` go to `emollm.scoring.open.open_scorer`;
+    `server="http://HOST/v1"` asks a model behind an inference server, and `model` is then its name there.
 
     Columns: `text`, then `ei_reg_joy`, `v_reg`, `e_c`, ..., named as in an annotated corpus, in the tasks' own
     ranges. `details` adds to each its `_confidence`, `_error`, `_probabilities` and, of a regression, `_std`,
-    `_unit` and `_mode`. `abstain` ("precision=0.8", or a confidence) leaves unsure answers empty and adds `_abstained`
-    and `_best`, the guess; `second` adds `_second`, the next likely reading; `sets` (0.9) adds `_set`, or `_low` and
-    `_high` of a number, which hold the truth for that share of posts like those the model was calibrated on; `explain`
-    adds `_words`, a list of dicts: the words whose removal moves the answer most (docs/trust.md).
+    `_unit` and `_mode`. A task given in the call has `_way`, how it was answered, and `_valid_mass`, the probability
+    that the model left free gives a valid answer; null where nothing is written. `abstain` ("precision=0.8", or a
+    confidence) leaves unsure answers empty and adds `_abstained` and `_best`, the guess; `second` adds `_second`, the
+    next likely reading; `sets` (0.9) adds `_set`, or `_low` and `_high` of a number, which hold the truth for that
+    share of posts like those the model was calibrated on; `explain` adds `_words`, a list of dicts: the words whose
+    removal moves the answer most (docs/trust.md).
 
     `truncated` and `error` say whether the text was cut and what went wrong with it. `prefix` goes before the names of
     all of these, where a frame has columns called so. A text that is missing or empty gets nulls and an error, never a
     guess.
+
+    `context` is what comes before each text, earlier posts oldest first or the document around it, and `target` the
+    name or aspect that is asked about: the name of a column, or a sequence with one value per text, or of a single
+    text its own. The column `notes` then says how they were read.
 
     `long` says what becomes of texts that the model cannot read at once: "cut" reads their beginning, "windows" reads
     them whole, at most `max_windows` windows of each, and adds the columns of `emollm.scoring.long`, "sentences" gives
@@ -90,16 +101,24 @@ def annotate(
     had = given(texts, text_column, reading(encoding, delimiter, column_names))
     if long == "sentences":
         had = by_sentence(had, text_column)
+    beside = had.beside("context", context), had.beside("target", target)
     scorer: Scorer
     if model is None or isinstance(model, str | Path):
         scorer = _open(_model(model), tuple(sorted(options.items())))
     else:
         scorer = model
-    chosen = select_tasks([tasks] if isinstance(tasks, str) else list(tasks), scorer.card.tasks)
+    chosen = select_tasks(asked_tasks(tasks), scorer.card.tasks)
+    prepare(scorer, chosen)
     questions = questions_for("", chosen)
     extras = _extras(scorer, chosen, abstain=abstain, second=second, sets=sets, explain=explain)
     taken = [name for q in questions for name in _columns(q, [], extras, details=details)] + ["truncated", "error"]
+    with_notes = context is not None or target is not None
+    taken += ["notes"] if with_notes else []
+    if with_notes and explain:
+        raise ConfigError("explain leaves words out of a text alone; ask for it without context and target")
     if long == "windows":
+        if with_notes:
+            raise ConfigError("long='windows' reads a text in pieces, and context and target are of a whole; leave one")
         if extras is not None:
             extras.refuse_windows()
         from emollm.scoring.long import long_fields
@@ -114,11 +133,14 @@ def annotate(
         check_cost([Question(q.task, text, q.emotion) for text in good for q in questions])
     if long == "windows":
         return had.give_back(_in_windows(scorer, had, questions, details, max_windows).add_prefix(prefix))
-    answers = _score(scorer, had, questions, progress=progress, explained=explain)
+    answers = _score(scorer, had, questions, beside, progress=progress, explained=explain)
     columns: dict[str, pd.Series[Any]] = {}
     for question, mine in zip(questions, answers, strict=True):
         columns.update(_columns(question, mine, extras, details=details))
     per_text = list(zip(*answers, strict=True))
+    if with_notes:
+        notes = [list(dict.fromkeys(note for a in row for note in a.notes)) for row in per_text]
+        columns["notes"] = pd.Series(notes, dtype=object)
     columns["truncated"] = pd.Series([any(a.truncated for a in row) for row in per_text], dtype=bool)
     columns["error"] = pd.Series([next((a.error for a in row if a.error), None) for row in per_text], dtype=object)
     return had.give_back(pd.DataFrame({prefix + name: column for name, column in columns.items()}))
@@ -137,7 +159,13 @@ def _extras(scorer: Scorer, tasks: Sequence[Task], **asked: Any) -> Extras | Non
 
 
 def _score(
-    scorer: Scorer, had: Given, questions: Sequence[Question], *, progress: bool, explained: bool
+    scorer: Scorer,
+    had: Given,
+    questions: Sequence[Question],
+    beside: tuple[list[str], list[str]],
+    *,
+    progress: bool,
+    explained: bool,
 ) -> list[list[Answer]]:
     """One list per question, of the answers in the order of the texts; a text with a problem gets that as its error."""
     from emollm.core.answers import Answer
@@ -151,9 +179,12 @@ def _score(
         advance = stack.enter_context(progress_bar("annotating", len(had.texts), "posts")) if progress else None
         if advance and len(good) < len(had.texts):
             advance(len(had.texts) - len(good))
+        contexts, targets = beside
         for start in range(0, len(good), at_once):
             part = good[start : start + at_once]
-            scored = scorer.score([Question(q.task, had.texts[n], q.emotion) for n in part for q in questions])
+            scored = scorer.score(
+                [Question(q.task, had.texts[n], q.emotion, contexts[n], targets[n]) for n in part for q in questions]
+            )
             if explained:
                 scored = _explained(scorer, [had.texts[n] for n in part], questions, scored)
             for i in range(len(questions)):
@@ -217,6 +248,9 @@ def _columns(
         for field, found in beside.items():
             of = dtype if field.endswith(("_best", "_second", "_low", "_high")) else "object"
             columns[field] = pd.Series(found, dtype="bool" if field.endswith("_abstained") else of)
+    if question.task.way is not None:
+        columns[f"{name}_way"] = pd.Series([a.way for a in answers], dtype="object")
+        columns[f"{name}_valid_mass"] = pd.Series([a.valid_mass for a in answers], dtype="float64")
     if details:
         for detail in ("unit", "mode", "std", "confidence") if is_number else ("confidence",):
             columns[f"{name}_{detail}"] = pd.Series([getattr(a, detail) for a in answers], dtype="float64")

@@ -21,6 +21,10 @@ from email.utils import mktime_tz, parsedate_tz
 from http.client import HTTPException
 from typing import Any
 
+Tasks = Sequence[str | dict[str, Any]] | None
+Contexts = Sequence[str | list[str] | None] | None
+Targets = Sequence[str | None] | None
+
 KEY_VARIABLE = "EMOLLM_API_KEY"
 _TEXTS_PER_REQUEST = 1000
 _BYTES_PER_REQUEST = 1_000_000
@@ -55,19 +59,28 @@ class Client:
         self._timeout_s = timeout_s
         self._tries = tries
 
-    def annotate(self, texts: Sequence[str], tasks: Sequence[str] | None = None, **extras: Any) -> list[dict[str, Any]]:
-        """The results of at most 256 texts, in order: `truncated`, and `answers`, one per question.
+    def annotate(
+        self,
+        texts: Sequence[str],
+        tasks: Tasks = None,
+        *,
+        contexts: Contexts = None,
+        targets: Targets = None,
+        **extras: Any,
+    ) -> list[dict[str, Any]]:
+        """The results of at most 256 texts, in order: `truncated`, `notes`, and `answers`, one per question.
 
-        `tasks` None: every task of the model. `extras` are abstain, second, sets and explain, as in the request's
-        schema; what they ask for stands in each answer's `beside`. Raises ValueError where `texts` is not a list, and
-        EndpointError where the endpoint refuses the request (`status` says why), has no room or cannot be reached.
+        `tasks` are names, or tasks of your own such as `{"labels": ["relief", "dread"]}`; None: all of the model.
+        `contexts` and `targets` have one entry per text, or are None. `extras` are abstain, second, sets and explain,
+        as in the request's schema; what they ask for stands in each answer's `beside`. Raises ValueError where `texts`
+        is not a list, and EndpointError where the endpoint refuses the request (`status` says why), has no room or
+        cannot be reached.
         """
         _check_list(texts)
-        return list(self._fetch("/v1/annotate", _body(texts, tasks, extras))["results"])
+        beside = {name: list(each) for name, each in (("contexts", contexts), ("targets", targets)) if each is not None}
+        return list(self._fetch("/v1/annotate", _body(texts, tasks, {**extras, **beside}))["results"])
 
-    def stream(
-        self, texts: Iterable[str], tasks: Sequence[str] | None = None, **extras: Any
-    ) -> Iterator[dict[str, Any]]:
+    def stream(self, texts: Iterable[str], tasks: Tasks = None, **extras: Any) -> Iterator[dict[str, Any]]:
         """The results of any number of texts, in order, as they arrive; `index` counts from 0. Raises as `annotate`."""
         done = 0
         _check_list(texts)
@@ -141,7 +154,7 @@ def _check_list(texts: Iterable[str]) -> None:
         raise ValueError("texts must be a list of strings; for one text: [text]")
 
 
-def _body(texts: Sequence[str], tasks: Sequence[str] | None, extras: Mapping[str, Any]) -> bytes:
+def _body(texts: Sequence[str], tasks: Tasks, extras: Mapping[str, Any]) -> bytes:
     return _json({"texts": list(texts), "tasks": None if tasks is None else list(tasks), **extras})
 
 

@@ -10,7 +10,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from emollm.annotation.ledger import Instructions, Portion
 from emollm.annotation.output import ROW
 from emollm.core.errors import DataError, DeviceError
+from emollm.core.prompts import as_context
 from emollm.models.batching import PASSES
 from emollm.scoring.calibrated import inner
 from emollm.scoring.rows import AnnotatePosts
@@ -45,6 +46,7 @@ class ScoreBlock:
         """
         self._ledger = ledger
         self._annotate = AnnotatePosts(**options)
+        self._beside = [name for name in options.get("beside", ()) if name]
         self._batch_size = batch_size
         self._patience_s = patience_s
         self._size = batch_size or _FIRST_PORTION
@@ -58,7 +60,7 @@ class ScoreBlock:
             self._get_ready()
         block = block_name(table)
         instructions: Instructions = ray.get(self._ledger.start_block.remote(block))
-        distinct, which = distinct_posts(table)
+        distinct, which = distinct_posts(table, self._beside)
         weights = np.bincount(which, minlength=distinct.num_rows)
         scored = []
         for first, stop in self._portions(distinct.num_rows, instructions):
@@ -157,11 +159,13 @@ def ending_if_the_gpu_fails() -> Iterator[None]:
         os._exit(1)
 
 
-def distinct_posts(table: pa.Table) -> tuple[pa.Table, NDArray[np.intp]]:
-    """The rows with different texts, and for each row of the table which of those has its text."""
-    places: dict[tuple[str | None, str | None], int] = {}
+def distinct_posts(table: pa.Table, beside: Sequence[str] = ()) -> tuple[pa.Table, NDArray[np.intp]]:
+    """The rows that differ in text or in what is read beside it, and for each row of the table which of those it is."""
+    places: dict[tuple[str | None, ...], int] = {}
     texts, problems = table["text"].to_pylist(), table["problem"].to_pylist()
-    which = np.array([places.setdefault(key, len(places)) for key in zip(texts, problems, strict=True)], np.intp)
+    others = [[as_context(value) for value in table[name].to_pylist()] for name in beside]
+    keys = zip(texts, problems, *others, strict=True)
+    which = np.array([places.setdefault(key, len(places)) for key in keys], np.intp)
     _, firsts = np.unique(which, return_index=True)
     return (table if len(firsts) == table.num_rows else table.take(pa.array(firsts))), which
 

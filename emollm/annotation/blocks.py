@@ -8,7 +8,7 @@ two-phase commit of its writes: a pending list of rows, the file, the list's las
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,6 +24,8 @@ from ray.data.checkpoint.checkpoint_filter import IdColumnCheckpointManager
 
 from emollm.annotation.output import ROW, OutputFolder
 from emollm.annotation.stage import Corpus, Staged
+from emollm.data.files.carry import carried_columns
+from emollm.data.files.columns import CARRIED, CARRIED_JSON
 
 _MOST_BLOCKS = 20_000
 """Upper limit of the number of tasks where the job does not set the block size: Ray's driver plans each task."""
@@ -63,27 +65,35 @@ def pending_blocks(corpus: Corpus, done: NDArray[np.bool_], size: int) -> list[B
     return blocks
 
 
-def read_block(filesystem: Any, folder: str, block: Block) -> Iterator[pa.Table]:
-    """The rows of a block as `actor.ScoreBlock` takes them: `row`, `id`, `text`, `problem`."""
+def read_block(filesystem: Any, folder: str, block: Block, beside: Mapping[str, Any]) -> Iterator[pa.Table]:
+    """The rows of a block as `actor.ScoreBlock` takes them: `row`, `id`, `text`, `problem` and those `beside`, carried
+    columns with their types.
+    """
+    columns = [*_SCORED, *(kind + name for name in beside for kind in (CARRIED, CARRIED_JSON))]
     places = np.concatenate([np.arange(low, high) for low, high in block.spans])
     with filesystem.open_input_file(posixpath.join(folder, block.file.name)) as opened:
         parquet = pq.ParquetFile(opened)
         # Row groups are of one size but for the last. One is in memory at a time: rows that are retried lie far apart.
         size = parquet.metadata.row_group(0).num_rows
         table = pa.concat_tables(
-            parquet.read_row_group(group, columns=_SCORED).take(
+            parquet.read_row_group(group, columns=columns).take(
                 pa.array(places[places // size == group] - group * size)
             )
             for group in np.unique(places // size).tolist()
         )
-    yield table.add_column(0, ROW, pa.array(places + block.file.start, pa.int64()))
+    posts = table.select(_SCORED)
+    for name, column in zip(beside, carried_columns(table, beside), strict=True):
+        posts = posts.append_column(name, column)
+    yield posts.add_column(0, ROW, pa.array(places + block.file.start, pa.int64()))
 
 
 class PostsSource(Datasource):  # type: ignore[misc]
     """Blocks of posts, each a read task of its own, so that Ray Data neither joins nor splits them."""
 
-    def __init__(self, output: OutputFolder, blocks: Sequence[Block]) -> None:
+    def __init__(self, output: OutputFolder, blocks: Sequence[Block], beside: Mapping[str, Any]) -> None:
+        """`beside` are the carried columns that are read with the post, with their types."""
         super().__init__()
+        self._beside = beside
         self._filesystem, self._folder, self._blocks = output.filesystem, output.posts, blocks
 
     def estimate_inmemory_data_size(self) -> int | None:
@@ -95,7 +105,7 @@ class PostsSource(Datasource):  # type: ignore[misc]
         del parallelism, data_context
         return [
             ReadTask(
-                partial(read_block, self._filesystem, self._folder, block),
+                partial(read_block, self._filesystem, self._folder, block, self._beside),
                 BlockMetadata(num_rows=block.rows, size_bytes=None, input_files=None, exec_stats=None),
                 per_task_row_limit=per_task_row_limit,
             )

@@ -30,7 +30,8 @@ def declared_schema(identity: Identity, tasks: Sequence[Task], corpus: Corpus, e
     """The columns of every file, and in the metadata, as JSON under `emollm`, what they were made with."""
     windows = identity.get("long", ("cut",))[0] == "windows"
     marked = identity["engine"] == "server" and not windows
-    schema = output_schema(tuple(tasks), corpus.fields(), marked=marked, windows=windows, extras=extras)
+    notes = "beside" in identity
+    schema = output_schema(tuple(tasks), corpus.fields(), marked=marked, windows=windows, extras=extras, notes=notes)
     about = {
         **identity,
         "fingerprint": fingerprint(identity),

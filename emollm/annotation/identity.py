@@ -35,6 +35,8 @@ def identify(
         "code": emollm.__version__,
         "input": input_digest(files),
         "columns": [config.id_column, config.text_column, *config.carry],
+        **({"way": config.way} if any(task.way for task in tasks) else {}),
+        **({"beside": list(config.beside)} if any(config.beside) else {}),
         "reading": [config.encoding, config.delimiter, *config.column_names],
         "max_posts": config.max_posts,
         **({"asked": [config.requests.api, *(["one prompt"] if config.one_prompt else [])]} if config.server else {}),
@@ -53,6 +55,7 @@ def fingerprint(identity: Identity) -> str:
 
 _TOLD = (
     "tasks", "engine", "precision", "exact", "extras", "code", "columns", "reading", "max_posts", "asked", "long",
+    "way", "beside",
 )  # fmt: skip
 """Parts of the identity whose values are shown where they differ; the others are digests."""
 

@@ -12,6 +12,7 @@ from emollm.annotation.ledger import Totals
 from emollm.annotation.monitor import Progress
 from emollm.annotation.options import AnnotateConfig
 from emollm.annotation.output import OutputFolder
+from emollm.core.ask import asked_tasks
 from emollm.core.errors import DataError
 from emollm.core.options import ClusterConfig, with_values
 from emollm.core.tasks import Task, select_tasks
@@ -76,7 +77,7 @@ def open_job(
     config: AnnotateConfig, *, on_progress: Callable[[Progress], None], opener: Callable[..., Scorer] | None
 ) -> Job:
     """Look at everything that can be wrong before anything is started or written."""
-    tasks = select_tasks(config.tasks, known_tasks(config.model, config.engine))
+    tasks = select_tasks(asked_tasks(config.tasks), known_tasks(config.model, config.engine))
     engine = config.engine if opener else resolve_engine(config.model, config.engine)
     notes = Notes()
     source, files = find_files(config.input, config.reading, notes)
@@ -118,6 +119,8 @@ def choose_columns(
             raise DataError(f"{plain.path} is plain text and has no column {config.carry[0]!r} to carry")
         if not plain:
             raise DataError(f"{config.input} holds no posts")
+        if plain and (column := next(filter(None, config.beside), None)):
+            raise DataError(f"{plain.path} is plain text and has no column {column!r}")
         return _by_sentence(Columns(id=None, text=config.text_column, reading=config.reading), config)
     refuse_twice(first.path, names)
     id_column = config.id_column or None
@@ -127,19 +130,21 @@ def choose_columns(
         if name and name not in names:
             raise no_column(first.path, name, names, option)
     # All columns, but one whose place the ids take that are made because `--id-column ''` asks for them.
+    for option, name in zip(("--context-column", "--target-column"), config.beside, strict=True):
+        if name and name not in names:
+            raise no_column(first.path, name, names, option)
     not_carried = {id_column or "id", config.text_column}
     carry = [name for name in names if name not in not_carried] if "*" in config.carry else config.carry
+    carry = [*carry, *(name for name in config.beside if name and name not in carry)]
     if first.format in ("csv", "parquet") and (unknown := [name for name in carry if name not in names]):
         raise DataError(f"{first.path} has no column {unknown[0]!r} to carry; choose from: {', '.join(names)}")
     own = {("id", id_column), ("text", config.text_column)}
     carry = [name for name in dict.fromkeys(carry) if (name, name) not in own]  # those are in the output anyway
     windows = config.long == "windows"
     marked = config.engine == "server" and not windows
-    taken = {
-        "id",
-        "text",
-        *(field.name for field in answer_fields(tuple(tasks), marked=marked, windows=windows, extras=extras)),
-    }
+    notes = any(config.beside)
+    fields = answer_fields(tuple(tasks), marked=marked, windows=windows, extras=extras, notes=notes)
+    taken = {"id", "text", *(field.name for field in fields)}
     taken |= set(MADE) if config.long == "sentences" else set()
     if clash := [name for name in carry if name in taken]:
         raise DataError(f"column {clash[0]!r} cannot be carried: the output has one of that name; rename it")

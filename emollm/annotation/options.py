@@ -6,10 +6,11 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from emollm.core.options import ClusterConfig, Location
+from emollm.core.options import ClusterConfig, Location, TaskRef
 from emollm.core.sentences import LongTexts
 from emollm.data.files.columns import Reading, reading
 from emollm.scoring.options import ExtrasConfig
+from emollm.scoring.rows import Beside
 
 
 class AnnotateConfig(ExtrasConfig):
@@ -23,13 +24,18 @@ class AnnotateConfig(ExtrasConfig):
     object per line, or an array), CSV, TSV or plain text (one post per line); .gz, .bz2 and .zst are read too."""
     out: Location
     """Output folder, local, s3:// or gs://. On a cluster: a folder that all nodes share."""
-    tasks: tuple[str, ...] = ("profile",)
-    """Tasks to answer. `profile`: the five of SemEval-2018, and intensities in any post where the model has them."""
+    tasks: tuple[TaskRef, ...] = ("profile",)
+    """Tasks to answer. `profile`: the five of SemEval-2018, and intensities in any post where the model has them. A
+    name that ends in .toml is a file of tasks of your own, which the model need not know: docs/ask.md."""
     id_column: str | None = None
     """Column with the post ids. None: `id` if there is one, else ids are derived from file, row and text. '': derived
     in any case."""
     text_column: str = "text"
     """Column with the text of the posts."""
+    context_column: str | None = None
+    """Column with what comes before the post: text, or a list of earlier posts, oldest first. It is carried along."""
+    target_column: str | None = None
+    """Column with the name or aspect that the tasks are asked about. It is carried along."""
     carry: tuple[str, ...] = ()
     """Input columns to copy to the output; '*' is all of them."""
     encoding: str | None = None
@@ -69,12 +75,17 @@ class AnnotateConfig(ExtrasConfig):
     """Scoring actors, their CPUs and GPUs."""
 
     def row_options(self) -> dict[str, Any]:
-        """Keyword arguments of `AnnotatePosts` about long texts."""
-        return {"windows": self.long == "windows", "max_windows": self.max_windows}
+        """Keyword arguments of `AnnotatePosts` about long texts, context and target."""
+        return {"windows": self.long == "windows", "max_windows": self.max_windows, "beside": self.beside}
 
     @property
     def reading(self) -> Reading:
         return reading(self.encoding, self.delimiter, self.column_names)
+
+    @property
+    def beside(self) -> Beside:
+        """The columns with context and target."""
+        return Beside(self.context_column, self.target_column)
 
     @model_validator(mode="after")
     def _options_go_together(self) -> Self:
@@ -83,6 +94,10 @@ class AnnotateConfig(ExtrasConfig):
             raise ValueError("--overwrite starts over and --retry-errors continues; give one of them")
         if self.max_windows is not None and self.long != "windows":
             raise ValueError(f"--max-windows {self.max_windows} needs --long windows")
+        if self.long == "windows" and any(self.beside):
+            raise ValueError(
+                "--long windows reads a post in pieces, and --context-column and --target-column are of a whole"
+            )
         if self.max_workers is not None and self.max_workers < self.cluster.num_workers:
             raise ValueError(
                 f"--max-workers {self.max_workers} is less than --cluster.num-workers {self.cluster.num_workers}"

@@ -18,6 +18,7 @@ from emollm.annotation.output import OutputFolder
 from emollm.annotation.stage import Corpus
 from emollm.core.bases import anywhere
 from emollm.core.errors import EmollmError
+from emollm.core.tasks import references
 
 if TYPE_CHECKING:
     from emollm.annotation.blocks import Block
@@ -71,7 +72,8 @@ def score(job: Job, corpus: Corpus, done: NDArray[np.bool_], *, good_before: int
 
     with monitored(receive=receive, **ledger_options(config, good_before=good_before)) as ledger:
         try:
-            _score_blocks(job, blocks, ledger)
+            types = corpus.types()
+            _score_blocks(job, blocks, ledger, {name: types[name] for name in config.beside if name})
         finally:
             # The last word on what was scored, whatever ends the run.
             with contextlib.suppress(Exception):
@@ -81,7 +83,7 @@ def score(job: Job, corpus: Corpus, done: NDArray[np.bool_], *, good_before: int
                 job.output.keep_scored(before + totals.posts + totals.lost)
 
 
-def _score_blocks(job: Job, blocks: Sequence[Block], ledger: Any) -> None:
+def _score_blocks(job: Job, blocks: Sequence[Block], ledger: Any, beside: dict[str, Any]) -> None:
     import ray
 
     from emollm.annotation.actor import ScoreBlock
@@ -104,14 +106,14 @@ def _score_blocks(job: Job, blocks: Sequence[Block], ledger: Any) -> None:
         "model": anywhere(config.model),
         **asked,
         "engine": job.engine,
-        "tasks": tuple(task.name for task in job.tasks),
+        "tasks": references(job.tasks),
         **config.row_options(),
         "extras": job.extras,
         **({"opener": job.opener} if job.opener else {}),
     }
     with _checkpointing(job.output):
         posts = ray.data.read_datasource(
-            PostsSource(job.output, blocks), num_cpus=_LIGHT_CPUS, override_num_blocks=len(blocks)
+            PostsSource(job.output, blocks, beside), num_cpus=_LIGHT_CPUS, override_num_blocks=len(blocks)
         )
         # A block a batch: what an actor is given is what is committed.
         scored = map_on_actors(

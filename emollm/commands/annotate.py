@@ -83,6 +83,7 @@ def main(argv: Sequence[str]) -> None:
 def _annotate_file(config: FileConfig, out: Path) -> None:
     from emollm.annotation.job import choose_columns, choose_extras
     from emollm.commands.in_process import read_posts, write_table
+    from emollm.core.ask import asked_tasks
     from emollm.core.options import with_values
     from emollm.core.tasks import select_tasks
     from emollm.data.files.inputs import find_files
@@ -94,7 +95,7 @@ def _annotate_file(config: FileConfig, out: Path) -> None:
     file_format = config.format or out.suffix.removeprefix(".")
     if config.carry == ():
         config = with_values(config, carry=("*",))
-    tasks = select_tasks(config.tasks, known_tasks(config.model, config.engine))
+    tasks = select_tasks(asked_tasks(config.tasks), known_tasks(config.model, config.engine))
     extras = choose_extras(config, tasks, resolve_engine(config.model, config.engine))
     source, files = find_files(config.input)
     columns = choose_columns(config, tasks, source, files, extras)

@@ -12,8 +12,13 @@ def main(argv: Sequence[str]) -> None:
     from emollm.data.aeb import AebConfig, build_aeb
     from emollm.data.affect import AffectConfig, build_affect
     from emollm.data.manifest import report
+    from emollm.data.perspectives import PerspectivesConfig, build_perspectives
+    from emollm.data.statements import StatementsConfig, build_statements
 
-    commands: dict[str, type[Config]] = {"aaid": AaidConfig, "affect": AffectConfig, "aeb": AebConfig, "own": OwnConfig}
+    commands: dict[str, type[Config]] = {
+        "aaid": AaidConfig, "affect": AffectConfig, "aeb": AebConfig, "own": OwnConfig,
+        "perspectives": PerspectivesConfig, "statements": StatementsConfig,
+    }  # fmt: skip
     command, rest = split_command(argv, prog="build_data", commands=commands)
     prog = f"build_data {command}"
     match command:
@@ -29,6 +34,14 @@ def main(argv: Sequence[str]) -> None:
             aeb = read_config(AebConfig, rest, prog=prog)
             build_aeb(aeb)
             print(report(aeb.out))
+        case "perspectives":
+            perspectives = read_config(PerspectivesConfig, rest, prog=prog)
+            build_perspectives(perspectives)
+            print(report(perspectives.out))
+        case "statements":
+            statements = read_config(StatementsConfig, rest, prog=prog)
+            build_statements(statements)
+            print(report(statements.out))
         case _:
             own = read_config(OwnConfig, rest, prog=prog)
             build_own(own)

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from emollm.annotation.options import AnnotateConfig
 from emollm.core.errors import DataError, ResourceError
 from emollm.core.prompts import Question, questions_for
-from emollm.core.tasks import Task, select_tasks
+from emollm.core.tasks import Task, references, select_tasks
 from emollm.data.files.carry import Seen, carried_columns
 from emollm.data.files.columns import Columns, Notes
 from emollm.data.files.ids import derive_ids, refuse_missing, refuse_repeated
@@ -84,7 +84,7 @@ def annotate_table(
     """The posts with affect columns, as the job on Ray writes them. `processes` None: by posts, cores and device."""
     options = {
         "model": config.model,
-        "tasks": tuple(task.name for task in tasks),
+        "tasks": references(tasks),
         "extras": extras,
         **config.scorer_options(),
         **config.row_options(),

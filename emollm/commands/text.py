@@ -28,7 +28,14 @@ class TextConfig(ExtrasConfig):
     text: str | None = None
     """The text; quote it. One that begins with a dash: --text=-_-"""
     tasks: tuple[str, ...] | None = None
-    """Tasks to ask. None: intensities in any post (else EI-reg), V-reg and E-c where the model knows them, else all."""
+    """Tasks to ask, or a .toml file of tasks of your own. None: intensities in any post (else EI-reg), V-reg and E-c
+    where the model knows them, else all."""
+    labels: tuple[str, ...] = ()
+    """Labels of your own, joined by commas: which of them fits? The model need not know them; docs/ask.md."""
+    context: str = ""
+    """What comes before the text, such as the post that it answers."""
+    target: str = ""
+    """The name or aspect that is asked about."""
     format: Literal["picture", "json"] = "picture"
     """picture: bars for a reader. json: one JSON object per text and line; --json for short."""
 
@@ -38,23 +45,29 @@ def main(argv: Sequence[str]) -> None:
     config = read_config(TextConfig, words, prog="text", bare=("text",))
     texts = [config.text] if config.text is not None else _lines()
 
+    from emollm.core.ask import asked_tasks
+    from emollm.core.ask import labels as labels_task
     from emollm.core.prompts import Question, questions_for
     from emollm.core.tasks import ANY_POST, select_tasks
     from emollm.scoring.explain import explain
     from emollm.scoring.extras import Extras
     from emollm.scoring.open import open_scorer
+    from emollm.scoring.scorer import prepare
 
     scorer = open_scorer(config.model, **config.scorer_options())
     known = [task.name for task in scorer.card.tasks]
+    own = [labels_task(*config.labels)] if config.labels else []
     intensity = ANY_POST if ANY_POST in known else "EI-reg"
-    tasks = config.tasks or [name for name in (intensity, *_TASKS) if name in known] or known
-    chosen = select_tasks(tasks, scorer.card.tasks)
+    usual = [name for name in (intensity, *_TASKS) if name in known] or known
+    named = config.tasks or ([] if own else usual)
+    chosen = select_tasks([*asked_tasks(named), *own], scorer.card.tasks)
+    prepare(scorer, chosen)
     asked = questions_for("", chosen)
     extras = Extras.of(scorer.card, getattr(scorer, "engine", "auto"), chosen, **config.asked_extras())
     if extras.never:
         print(extras.never_line(config.abstain), file=sys.stderr)
     for text in texts:
-        questions = [Question(q.task, text, q.emotion) for q in asked]
+        questions = [Question(q.task, text, q.emotion, config.context, config.target) for q in asked]
         answers = scorer.score(questions)
         if config.explain:
             effects = explain(scorer, [text], asked)[0]
@@ -87,8 +100,12 @@ def _values(questions: Sequence[Question], answers: Sequence[Answer]) -> dict[st
             found[f"{name}_confidence"] = round(answer.confidence, 4)
         if answer.probabilities and question.task.labels:
             found[f"{name}_probabilities"] = {k: round(p, 4) for k, p in answer.probabilities.items()}
+        if answer.way:
+            found |= {f"{name}_way": answer.way, f"{name}_valid_mass": answer.valid_mass}
         if answer.error:
             found["error"] = answer.error
+    if notes := list(dict.fromkeys(note for answer in answers for note in answer.notes)):
+        found["notes"] = notes
     return found | {"truncated": any(answer.truncated for answer in answers)}
 
 
@@ -120,6 +137,9 @@ def _print(text: str, questions: Sequence[Question], answers: Sequence[Answer], 
     console = Console(highlight=False)
     console.print(Text(text, style="bold"))
     console.print(table)
+    ways = dict.fromkeys(a.way for a in answers if a.way)
+    for said in (*(f"answered as {way}" for way in ways), *dict.fromkeys(note for a in answers for note in a.notes)):
+        console.print(Text(said.replace("_", " "), style="dim"))
     console.print()
 
 

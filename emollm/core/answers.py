@@ -57,6 +57,10 @@ class Answer:
     """Of the server engine: how much of the distribution is known. None of engines that compute it themselves."""
     truncated: bool = False
     """Whether the post was cut at the token limit."""
+    way: str | None = None
+    """How a task given at call time was answered, and by which model: `embedding by minilm-l6`."""
+    notes: tuple[str, ...] = ()
+    """How context and target were read, where not wholly: `prompts.notes_of`."""
     error: str | None = None
     """Why there is no value: `EMPTY_TEXT`, `INVALID_ANSWER`, or `SCORING_FAILED` with the reason behind a colon."""
     text: str | None = None
@@ -68,6 +72,10 @@ class Answer:
 EMPTY_TEXT = "empty_text"
 INVALID_ANSWER = "invalid_answer"
 SCORING_FAILED = "scoring_failed"
+LABELS_ALIKE = "labels_alike"
+"""Two labels of a task given at call time are one to the model's tokenizer."""
+WAY_UNAVAILABLE = "way_unavailable"
+"""The model that a task given at call time needs cannot be loaded."""
 
 
 def to_unit(task: Task, value: float) -> float:

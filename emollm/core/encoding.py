@@ -12,16 +12,32 @@ from emollm.core.prompts import Layout, Pieces, lay_out
 # it has in the middle of a text. A colon merges with nothing that starts with a blank, a letter or a digit.
 _ANCHOR = ":"
 
+CONTEXT_TOKENS = 256
+"""Of a context, the last so many tokens are read: what is nearest to the post."""
+TARGET_TOKENS = 32
+"""Of a target, the first so many tokens are read."""
+_ROOM_TO_ANSWER = 64
+"""Tokens of the model's length that a context leaves free."""
+
 
 @dataclass(frozen=True, slots=True)
 class EncodedPrompt:
     prefix: list[int]
     """Ids that all posts of a task and template share."""
     post: list[int]
+    """Ids of the post, with its context before it and its target behind it where it has them."""
     suffix: list[int]
     """Ids up to where the answer (or for an encoder, its end token included) begins."""
     truncated: bool
     """Whether the post was cut at the limit."""
+    context_cut: bool = False
+    """Whether tokens of the context, the farthest from the post, were left out."""
+    target_cut: bool = False
+    """Whether the end of the target was left out."""
+    num_before: int = 0
+    """Tokens of `post` that belong to the context."""
+    num_behind: int = 0
+    """Tokens of `post` that belong to the target."""
 
     @property
     def ids(self) -> list[int]:
@@ -34,10 +50,15 @@ class EncodedPrompt:
 class PromptEncoder:
     """Encodes prompts and answers for one model."""
 
-    def __init__(self, tokenizer: Any, layout: Layout, *, max_post_tokens: int, is_encoder_decoder: bool) -> None:
+    def __init__(
+        self, tokenizer: Any, layout: Layout, *, max_post_tokens: int, is_encoder_decoder: bool,
+        max_tokens: int | None = None,
+    ) -> None:  # fmt: skip
+        """`max_tokens` is what the model can read at most, None where it has no limit: contexts are cut to fit."""
         self._tokenizer = tokenizer
         self._layout = layout
         self._max_post_tokens = max_post_tokens
+        self._max_tokens = max_tokens
         self._is_encoder_decoder = is_encoder_decoder
         bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
         if is_encoder_decoder:
@@ -61,14 +82,35 @@ class PromptEncoder:
     def prompts(self, pieces: Sequence[Pieces]) -> list[EncodedPrompt]:
         """The prompts of many, their posts tokenised in one call and equal ones once."""
         laid_out = [lay_out(each, self._layout) for each in pieces]
-        posts = list(dict.fromkeys(post for _, post, _ in laid_out))
-        post_ids = dict(zip(posts, self._encode(posts), strict=True))
-        most, found = self._max_post_tokens, []
-        for prefix, post, suffix in laid_out:
-            ids = post_ids[post]
-            before, after = self._around(prefix, suffix)
-            found.append(EncodedPrompt(before, ids[:most], after, truncated=len(ids) > most))
-        return found
+        texts = list(dict.fromkeys(text for each in laid_out for text in (each.post, each.context, each.target)))
+        ids = dict(zip(texts, self._encode(texts), strict=True))
+        return [self._prompt(each, ids) for each in laid_out]
+
+    def _prompt(self, pieces: Pieces, ids: dict[str, list[int]]) -> EncodedPrompt:
+        whole, most = ids[pieces.post], self._max_post_tokens
+        prefix, suffix = self._around(pieces.prefix, pieces.suffix)
+        post, truncated = whole[:most], len(whole) > most
+        if not (pieces.context or pieces.target):
+            return EncodedPrompt(prefix, post, suffix, truncated=truncated)
+        target = ids[pieces.target]
+        behind = [*self._fixed(pieces.lead), *target[:TARGET_TOKENS]] if pieces.target else []
+        before, context = [], ids[pieces.context] if pieces.context else []
+        bridge = self._fixed(pieces.bridge) if context else []
+        taken = len(prefix) + len(bridge) + len(post) + len(behind) + len(suffix)
+        room = CONTEXT_TOKENS
+        if self._max_tokens is not None:
+            room = min(room, max(0, self._max_tokens - _ROOM_TO_ANSWER - taken))
+        before = [*context[max(0, len(context) - room) :], *bridge]
+        return EncodedPrompt(
+            prefix,
+            [*before, *post, *behind],
+            suffix,
+            truncated=truncated,
+            context_cut=len(context) > room,
+            target_cut=len(target) > TARGET_TOKENS,
+            num_before=len(before),
+            num_behind=len(behind),
+        )
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """The tokens of each text as a post; not cut at the limit."""

@@ -20,6 +20,8 @@ class Prompt(Frozen):
     suffix: str = ""
     emoji: Literal["kept", "named"] = "kept"
     """named: each emoji is replaced by its Unicode name, for tokenizers that know none (BERT's reads [UNK])."""
+    beside: tuple[Literal["context", "target"], ...] = ()
+    """What is read beside the post, where a question has it: the heads were trained with it."""
 
 
 class FeatureSpec(Frozen):

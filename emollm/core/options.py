@@ -37,6 +37,7 @@ class _Text(Enum):
 
     LOCATION = "location"
     MODEL = "model"
+    TASK = "task"
 
 
 Location = Annotated[
@@ -47,6 +48,8 @@ Location = Annotated[
 """A local path, on a cluster below its storage, or a URI such as s3://bucket/folder."""
 ModelRef = Annotated[str, _Text.MODEL]
 """A model or base model: a folder, on a cluster below its storage, or else a name."""
+TaskRef = Annotated[str, _Text.TASK]
+"""A task: its name, or a .toml file of tasks, on a cluster below its storage if it is there."""
 
 
 class ClusterConfig(Config):
@@ -221,6 +224,8 @@ def _on(storage: Path, value: Any, field: Any) -> Any:
     marks = list(_marks(field))
     if _Text.LOCATION in marks and "://" not in value:
         return str(storage / value)
+    if _Text.TASK in marks and value.endswith(".toml"):
+        return str(storage / value) if (storage / value).is_file() else value
     if _Text.MODEL in marks:
         prefix = BASE_PREFIX if value.startswith(BASE_PREFIX) else ""
         folder = storage / value.removeprefix(prefix)

@@ -7,8 +7,10 @@ since both go through here.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from emollm.core.frozen import Frozen
 from emollm.core.tasks import QuestionKey, Task, fold_name
@@ -21,6 +23,10 @@ class Question:
     task: Task
     text: str
     emotion: str | None = None
+    context: str = ""
+    """What comes before the text: earlier posts, oldest first, or the document around a sentence."""
+    target: str = ""
+    """The name or aspect that the question is about."""
 
     @property
     def key(self) -> QuestionKey:
@@ -32,8 +38,20 @@ class Question:
         return str(self.key)
 
 
+class Post(NamedTuple):
+    """A text and what is read beside it."""
+
+    text: str
+    context: str = ""
+    target: str = ""
+
+
 class Pieces(NamedTuple):
-    """A prompt in three parts; joined they are the instruction of an AAID row, letter for letter."""
+    """A prompt in parts; joined they are the instruction of an AAID row, letter for letter.
+
+    The post, the context and the target are user text; the other parts are ours. Without context and target a prompt
+    is prefix, post and suffix.
+    """
 
     prefix: str
     """`Task: <template> Tweet:`, equal for all posts of a task and template."""
@@ -41,10 +59,18 @@ class Pieces(NamedTuple):
     """The text, led by the space that parts it from the prefix."""
     suffix: str
     """` Emotion E: joy. Intensity Score: `, equal for all posts of a task and emotion."""
+    context: str = ""
+    """What precedes the post, led by a space; the prefix then ends in ` Context:`."""
+    bridge: str = ""
+    """` Tweet:` between the context and the post."""
+    lead: str = ""
+    """` Target:` between the post and the target."""
+    target: str = ""
+    """What is asked about, led by a space."""
 
     @property
     def text(self) -> str:
-        return self.prefix + self.post + self.suffix
+        return self.prefix + self.context + self.bridge + self.post + self.lead + self.target + self.suffix
 
 
 class Layout(Frozen):
@@ -89,13 +115,75 @@ def render(question: Question, template: str | None = None) -> Pieces:
     if task.full_stop and not post.endswith((".", "!", "?")):
         post += "."
     emotion = f" Emotion E: {question.emotion}." if question.emotion else ""
-    return Pieces(
-        prefix=f"Task: {fill_template(task, template or task.templates[0])} {task.text_name}:",
-        post=f" {post}",
-        suffix=f"{emotion} {task.question}",
+    stop = "." if question.target else ""
+    return with_surroundings(
+        Pieces(
+            prefix=f"Task: {fill_template(task, template or task.templates[0])}",
+            post=f" {post}",
+            suffix=f"{stop}{emotion} {task.question}",
+        ),
+        f" {task.text_name}:",
+        question.context,
+        question.target,
     )
+
+
+def with_surroundings(pieces: Pieces, name: str, context: str, target: str) -> Pieces:
+    """Pieces whose prefix lacks `name`, the words before the post, with context and target where there are any."""
+    if context:
+        pieces = pieces._replace(
+            prefix=f"{pieces.prefix} Context:".lstrip(), context=f" {context}", bridge=f" {name.strip()}"
+        )
+    else:
+        pieces = pieces._replace(prefix=pieces.prefix + name)
+    return pieces._replace(lead=" Target:", target=f" {target}") if target else pieces
 
 
 def lay_out(pieces: Pieces, layout: Layout) -> Pieces:
     """The pieces with the layout's text around them; what is left to add is the answer."""
-    return Pieces(layout.opening + pieces.prefix, pieces.post, pieces.suffix + layout.closing)
+    return pieces._replace(prefix=layout.opening + pieces.prefix, suffix=pieces.suffix + layout.closing)
+
+
+BETWEEN_POSTS = " | "
+"""Between the earlier posts of a context."""
+
+
+def as_context(value: Any) -> str:
+    """A context as tables and requests hold it, as one text: a string, a list of earlier posts, or nothing.
+
+    JSON files carry a list as its JSON text. What is neither text nor a list of texts is written as Python shows it.
+    """
+    if isinstance(value, str) and value.startswith('["'):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return value.strip()
+    if value is None or (isinstance(value, float) and value != value):
+        return ""
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, Sequence) or hasattr(value, "tolist"):
+        posts = (as_context(each) for each in (value.tolist() if hasattr(value, "tolist") else value))
+        return BETWEEN_POSTS.join(post for post in posts if post)
+    return "" if type(value).__name__ in ("NAType", "NaTType") else str(value)
+
+
+class _Cut(Protocol):
+    @property
+    def context_cut(self) -> bool: ...
+    @property
+    def target_cut(self) -> bool: ...
+
+
+CONTEXT_CUT, TARGET_CUT, TARGET_NOT_IN_TEXT = "context_cut", "target_cut", "target_not_in_text"
+CONTEXT_NOT_READ, TARGET_NOT_READ = "context_not_read", "target_not_read"
+
+
+def notes_of(text: str, target: str, prompt: _Cut) -> tuple[str, ...]:
+    """What a reader of an answer should know of how context and target were read."""
+    notes = {
+        CONTEXT_CUT: prompt.context_cut,
+        TARGET_CUT: prompt.target_cut,
+        TARGET_NOT_IN_TEXT: bool(target) and target.casefold() not in text.casefold(),
+    }
+    return tuple(note for note, holds in notes.items() if holds)

@@ -9,7 +9,7 @@ from enum import StrEnum
 from importlib import resources
 from pathlib import Path
 from string import Formatter
-from typing import Literal, NamedTuple, Self
+from typing import Literal, NamedTuple, Self, get_args
 
 from pydantic import ValidationError, model_validator
 
@@ -18,6 +18,15 @@ from emollm.core.frozen import Frozen
 
 Value = float | int | str | tuple[str, ...]
 """A gold or predicted value: float (regression), int (ordinal), str (single label), tuple (label set)."""
+
+
+Way = Literal["auto", "constrained", "entailment", "embedding"]
+"""How a task that a model was not trained for is answered; docs/ask.md says what each does."""
+WAYS: tuple[Way, ...] = get_args(Way)
+
+MAX_LABELS = 200
+"""Of a task given at call time: a prompt names them all, and an answer is sought among all."""
+_LONGEST_LABEL = 200
 
 
 class Kind(StrEnum):
@@ -79,6 +88,12 @@ class Task(Frozen):
     """What closes an answer, "." for E-c."""
     templates: tuple[str, ...]
     """Wordings of one meaning; the first is the one asked at inference."""
+    about: Literal["writer", "reader"] = "writer"
+    """Whose emotion is meant: the one that the text's writer shows, or the one that its reader has."""
+    descriptions: tuple[str, ...] = ()
+    """A sentence per label or class, in their order; of a regression one for `low` and one for `high`."""
+    way: Way | None = None
+    """How a task that was given at call time is answered; None: it is a task of a model's card."""
 
     @model_validator(mode="after")
     def _parts_fit_kind(self) -> Self:
@@ -101,7 +116,10 @@ class Task(Frozen):
             raise ValueError(f"task {self.name!r}: classes must ascend and differ, got {values}")
         if not self.templates:
             raise ValueError(f"task {self.name!r} has no template")
-        for wrong in (self._wrong_range(), self._wrong_label(), self._wrong_phrase(), clashing_columns([self])):
+        for wrong in (
+            self._wrong_range(), self._wrong_label(), self._wrong_phrase(), self._wrong_description(),
+            clashing_columns([self]),
+        ):  # fmt: skip
             if wrong:
                 raise ValueError(f"task {self.name!r}: {wrong}")
         return self
@@ -149,6 +167,20 @@ class Task(Frozen):
                 allowed = "{emotion}" if self.emotions else "no name, as the task has no emotions,"
                 return f"phrase {one.phrase!r} may have {allowed} in braces; write a brace as {{{{ or }}}}"
         return None
+
+    def _wrong_description(self) -> str | None:
+        if self.way and max(len(self.labels), len(self.classes)) > MAX_LABELS:
+            return f"{len(self.labels or self.classes)} labels, at most {MAX_LABELS}; spread them over several tasks"
+        if self.way and (long := next((label for label in self.labels if len(label) > _LONGEST_LABEL), None)):
+            return f"label {long[:40]!r}... has {len(long)} characters, at most {_LONGEST_LABEL}"
+        wanted = 2 if self.kind is Kind.REGRESSION else len(self.answer_values)
+        if self.descriptions and len(self.descriptions) != wanted:
+            return f"{len(self.descriptions)} descriptions, expected {wanted}"
+        folded = [text.casefold().strip() for text in self.descriptions]
+        wrong = next((text for text in self.descriptions if not text.strip() or not text.isprintable()), None)
+        if wrong is not None:
+            return f"description {wrong!r} is empty or holds a line end"
+        return "two descriptions are equal" if len(set(folded)) < len(folded) else None
 
     @property
     def columns(self) -> list[str]:
@@ -206,7 +238,7 @@ def fold_name(name: str) -> str:
 _DETAILS = (
     *("", "_std", "_confidence", "_probabilities", "_error", "_unit", "_mode", "_distribution"),
     *("_peak", "_peak_sentence", "_trajectory", "_window_shares"),
-    *("_abstained", "_best", "_second", "_set", "_low", "_high", "_words"),
+    *("_abstained", "_best", "_second", "_set", "_low", "_high", "_words", "_way", "_valid_mass"),
 )
 
 
@@ -222,6 +254,13 @@ def clashing_columns(tasks: Iterable[Task]) -> str | None:
                 return f"column {column!r} is that of {name} and of {taken[column]}; rename the task"
         taken.update(mine)
     return None
+
+
+def problems(error: ValidationError, whole: str = "task") -> str:
+    """What pydantic found wrong, in one line; `whole` names what is wrong as a whole."""
+    return "; ".join(
+        f"{'.'.join(map(str, e['loc'])) or whole}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()
+    )
 
 
 def load_tasks(path: Path) -> dict[str, Task]:
@@ -240,8 +279,7 @@ def load_tasks(path: Path) -> dict[str, Task]:
         try:
             task = Task.model_validate(entry)
         except ValidationError as error:
-            problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'task'}: {e['msg']}" for e in error.errors())
-            raise ConfigError(f"{path}, task {number} ({entry.get('name', 'unnamed')}): {problems}") from None
+            raise ConfigError(f"{path}, task {number} ({entry.get('name', 'unnamed')}): {problems(error)}") from None
         if task.name in tasks:
             raise ConfigError(f"{path}: task {task.name!r} occurs twice")
         tasks[task.name] = task
@@ -261,23 +299,34 @@ ANY_POST = "Intensity"
 """A model that answers this has it in its profile, too: EI-reg's numbers say little where the emotion is absent."""
 
 
-def select_tasks(names: Sequence[str], known: Mapping[str, Task] | Iterable[Task] = TASKS) -> tuple[Task, ...]:
+def select_tasks(names: Sequence[str | Task], known: Mapping[str, Task] | Iterable[Task] = TASKS) -> tuple[Task, ...]:
     """The tasks of these names, in this order; the name `profile` stands for `ANY_POST` and the five of `PROFILE`.
 
-    Raises ConfigError listing the choices when a name is unknown.
+    A `Task` among the names, as `core.ask` makes it at call time, stands for itself. Raises ConfigError listing the
+    choices when a name is unknown, or where two tasks would have one name.
     """
     # Of all tasks there are, as no model is named: what any model can be asked.
     profile = PROFILE if known is TASKS else (ANY_POST, *PROFILE)
     by_name = dict(known) if isinstance(known, Mapping) else {task.name: task for task in known}
-    wanted: dict[str, None] = {}
+    wanted: dict[str, Task | None] = {}
     for name in names:
+        if isinstance(name, Task):
+            if (other := by_name.get(name.name) or wanted.get(name.name)) and other != name:
+                raise ConfigError(f"there is another task {name.name!r}; give yours a name of its own")
+            wanted[name.name] = name
+            continue
         for one in [p for p in profile if p in by_name] if name == "profile" else [name]:
-            wanted[one] = None
-    unknown = [name for name in wanted if name not in by_name]
+            wanted[one] = wanted.get(one) or by_name.get(one)
+    unknown = [name for name, task in wanted.items() if task is None]
     if unknown or not wanted:
         problem = f"unknown task {', '.join(map(repr, unknown))}" if unknown else "no task named"
         raise ConfigError(f"{problem}; choose from: {', '.join(by_name)}, or profile")
-    chosen = tuple(by_name[name] for name in wanted)
+    chosen = tuple(task for task in wanted.values() if task is not None)
     if clash := clashing_columns(chosen):
         raise ConfigError(f"tasks cannot be asked together: {clash}")
     return chosen
+
+
+def references(tasks: Iterable[Task]) -> tuple[str | Task, ...]:
+    """What stands for the tasks in another process: a name of the model's card, or the task that was given."""
+    return tuple(task.name if task.way is None else task for task in tasks)

@@ -77,6 +77,8 @@ class AebConfig(BuildConfig):
     """Folder of the Stanford Sentiment Treebank; the trees give SST5, the distribution SST as well."""
     tdt: Path | None = None
     """Folder with TDT's test.raw."""
+    with_target: bool = False
+    """Say TDT's target beside the text, as the published benchmark does not."""
     emobank: Path | None = None
     """emobank.csv or its folder."""
     goemotions: Path | None = None
@@ -177,7 +179,7 @@ def _official_readers(config: AebConfig, bad: list[BadRow]) -> dict[str, Callabl
             readers["SST"] = lambda: respell(read_sst(sst, "test", task_name="SST", bad=bad), brackets)
         readers["SST5"] = lambda: respell(read_sst(sst, "test", bad=bad), str.lower)
     if tdt := config.tdt:
-        readers["TDT"] = lambda: read_tdt(tdt, "test", bad=bad)
+        readers["TDT"] = lambda: read_tdt(tdt, "test", with_target=config.with_target, bad=bad)
     if emobank := config.emobank:
         readers["EmoBank"] = lambda: read_emobank(emobank, "test", bad=bad)
     if goemotions := config.goemotions:

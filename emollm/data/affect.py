@@ -51,6 +51,8 @@ class AffectConfig(BuildConfig):
     """Folder of the Stanford Sentiment Treebank. From its trees SST is the middle of the class: .1, .3, .5, .7, .9."""
     tdt: Path | None = None
     """Folder with TDT's train.raw; it has no dev file."""
+    with_target: bool = False
+    """Say TDT's target beside the text, as the published benchmark does not."""
     vader: Path | None = None
     """Folder of VADER's four sets. They are test sets: their texts are kept out of training."""
     published: Path | None = None
@@ -122,7 +124,7 @@ def read_corpora(config: AffectConfig, split: str, bad: list[BadRow]) -> list[Ex
         examples += classes
         examples += read_sst(config.sst, split, task_name="SST", bad=bad) if scored else map(_class_middle, classes)
     if config.tdt and split == "train":
-        examples += read_tdt(config.tdt, split, bad=bad)
+        examples += read_tdt(config.tdt, split, with_target=config.with_target, bad=bad)
     return examples
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from emollm.core.errors import DataError
+from emollm.core.prompts import as_context
 from emollm.core.sentences import sentences
 from emollm.data.files.columns import NOT_TEXT, Notes, Reading
 from emollm.data.files.split import MADE
@@ -31,6 +32,29 @@ class Given:
     """Columns that the answers must leave alone."""
     give_back: Callable[[pd.DataFrame], Any]
     """The answers, one row per text, beside what was given, in its own type where that is a frame or a table."""
+    column: Callable[[str], Sequence[Any]]
+    """The values of a column by its name."""
+
+    def beside(self, what: str, values: Any) -> list[str]:
+        """A context or target for each text: `values` is the name of a column, a sequence, or None.
+
+        Raises DataError for a column that is not there, or for more or fewer values than texts.
+        """
+        if values is None:
+            return [""] * len(self.texts)
+        if isinstance(values, str):
+            if values in self.names:
+                values = self.column(values)
+            elif len(self.texts) == 1:
+                values = [values]
+            else:
+                raise DataError(f"no column {values!r} for {what}; give one of: {', '.join(map(str, self.names))}")
+        found = [as_context(value) for value in (values.tolist() if hasattr(values, "tolist") else values)]
+        if len(found) != len(self.texts) and len(self.texts) == 1 and what == "context":
+            found = [as_context(list(values))]
+        if len(found) != len(self.texts):
+            raise DataError(f"{what} has {len(found)} values for {len(self.texts)} texts; give one for each")
+        return found
 
 
 def given(texts: Any, text_column: str, reading: Reading) -> Given:
@@ -90,7 +114,7 @@ def by_sentence(had: Given, text_column: str) -> Given:
         return replace(_of_polars(frame, column), problems=problems, texts=texts)
     if kind == "pyarrow":
         return replace(_of_arrow(frame, column), problems=problems, texts=texts)
-    return Given(texts, problems, list(frame.columns), _beside(frame))
+    return Given(texts, problems, list(frame.columns), _beside(frame), lambda name: frame[name].tolist())
 
 
 def _repeated(base: Any, rows: Sequence[int], column: str, texts: Sequence[str], made: Mapping[str, Any]) -> Any:
@@ -129,14 +153,14 @@ def _of_files(location: str, text_column: str, reading: Reading) -> Given:
     frame = frame.where(frame.notna(), None).astype({n: t for n, t in frame.dtypes.items() if t.kind != "O"})
     column = text_column if text_column in posts.table.column_names else "text"
     texts = [text or "" for text in posts.table[column].to_pylist()]
-    return Given(texts, posts.problems, list(frame), _beside(frame))
+    return Given(texts, posts.problems, list(frame), _beside(frame), lambda name: frame[name].tolist())
 
 
 def _of_frame(frame: pd.DataFrame, text_column: str, *, what: str = "") -> Given:
     _check_names(list(frame.columns), text_column)
     column = frame[text_column]
     texts, problems = _classified(column.tolist(), what or f"column {text_column!r} is {column.dtype}")
-    return Given(texts, problems, list(frame.columns), _beside(frame))
+    return Given(texts, problems, list(frame.columns), _beside(frame), lambda name: frame[name].tolist())
 
 
 def _beside(frame: pd.DataFrame) -> Callable[[pd.DataFrame], Any]:
@@ -157,7 +181,7 @@ def _of_polars(frame: Any, text_column: str) -> Given:
 
         return frame.hstack(pl.DataFrame(pl.from_arrow(_arrow(answers))))
 
-    return Given(texts, problems, list(frame.columns), give_back)
+    return Given(texts, problems, list(frame.columns), give_back, lambda name: frame[name].to_list())
 
 
 def _of_arrow(given: Any, text_column: str) -> Given:
@@ -172,7 +196,7 @@ def _of_arrow(given: Any, text_column: str) -> Given:
         added = _arrow(answers)
         return pa.table([*table.columns, *added.columns], schema=pa.schema([*table.schema, *added.schema]))
 
-    return Given(texts, problems, table.column_names, give_back)
+    return Given(texts, problems, table.column_names, give_back, lambda name: table[name].to_pylist())
 
 
 def _arrow(answers: pd.DataFrame) -> Any:
@@ -188,7 +212,7 @@ def _of_list(values: list[Any], text_column: str) -> Given:
         return _of_frame(pd.DataFrame([dict(value) for value in values], dtype=object), text_column)
     texts, problems = _classified(values, "texts are a list")
     frame = pd.DataFrame({"text": pd.Series(values, dtype=object)})
-    return Given(texts, problems, ["text"], _beside(frame))
+    return Given(texts, problems, ["text"], _beside(frame), lambda name: frame[name].tolist())
 
 
 def _check_names(names: Sequence[Any], text_column: str) -> None:

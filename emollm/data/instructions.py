@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from emollm.core.answers import answer_string, to_unit
 from emollm.core.errors import ConfigError, DataError
-from emollm.core.prompts import Question, render
+from emollm.core.prompts import Pieces, Question, render
 from emollm.core.tasks import TASKS, Kind, Task, Value
 from emollm.data.corpora.example import Example
 from emollm.data.raters import decode, encode
@@ -33,6 +33,10 @@ SCHEMA = pa.schema(
         pa.field("prefix", _WORDS),
         pa.field("post", pa.string()),
         pa.field("suffix", _WORDS),
+        pa.field("context", pa.string(), metadata={"about": "what comes before the post; null where there is nothing"}),
+        pa.field("bridge", _WORDS, metadata={"about": "ours, between context and post"}),
+        pa.field("lead", _WORDS, metadata={"about": "ours, between post and target"}),
+        pa.field("target", pa.string(), metadata={"about": "what the label is about; null where it is not said"}),
         pa.field("answer", pa.string(), metadata={"about": "the gold value in words; a regression's in 0..1"}),
         pa.field("text", pa.string(), metadata={"about": "the post as its corpus has it"}),
         pa.field("value", pa.float64(), metadata={"about": "gold of a regression (own range) or ordinal, else null"}),
@@ -72,7 +76,7 @@ def build_rows(
         count = most if templates_per_example is None else templates_per_example
         if not 1 <= count <= most:
             raise ConfigError(f"--templates-per-example {count}: task {task.name} has {most} templates")
-        question = Question(task, example.text, example.emotion)
+        question = Question(task, example.text, example.emotion, example.context, example.target)
         if example.template in task.templates:
             chosen = [task.templates.index(example.template)]
         else:
@@ -89,6 +93,10 @@ def build_rows(
                 "prefix": pieces.prefix,
                 "post": pieces.post,
                 "suffix": pieces.suffix,
+                "context": example.context or None,
+                "bridge": pieces.bridge or None,
+                "lead": pieces.lead or None,
+                "target": example.target or None,
                 "text": example.text,
                 **gold,
                 "source": example.source,
@@ -101,6 +109,18 @@ def build_rows(
                 column.append(row[name])
     table = pa.table({name: pa.array(columns.pop(name), type=schema.field(name).type) for name in schema.names}, schema)
     return table.take(rng.permutation(table.num_rows)) if shuffle else table
+
+
+PIECES = ("prefix", "post", "suffix", "context", "bridge", "lead", "target")
+"""The columns that a prompt is made of."""
+
+
+def pieces_of(row: Mapping[str, Any]) -> Pieces:
+    """The prompt of a row, in pieces."""
+    context, target = (f" {row[name]}" if row[name] else "" for name in ("context", "target"))
+    return Pieces(
+        row["prefix"], row["post"], row["suffix"], context, row["bridge"] or "", row["lead"] or "", target
+    )  # fmt: skip
 
 
 def _gold_columns(task: Task, example: Example) -> dict[str, Any]:
@@ -150,7 +170,7 @@ def write_json_lines(table: pa.Table, path: Path, *, conversations: bool) -> Non
     """
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for row in _rows(table):
-            instruction = row["prefix"] + row["post"] + row["suffix"]
+            instruction = pieces_of(row).text
             line: dict[str, Any] = {"id": row["id"], "task": row["task"]}
             if conversations:
                 said = (("human", instruction), ("assistant", row["answer"]))

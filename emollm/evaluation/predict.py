@@ -77,6 +77,8 @@ def predict(
             "emotion": pa.array([questions[i].emotion for i in order], pa.string()),
             "text": pa.array([questions[i].text for i in order], pa.string()),
             "template": pa.array([templates[i] if templates else 0 for i in order], pa.int32()),
+            "context": pa.array([questions[i].context for i in order], pa.string()),
+            "target": pa.array([questions[i].target for i in order], pa.string()),
         }
     )
     with ray_session(cluster):

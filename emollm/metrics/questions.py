@@ -26,6 +26,8 @@ class GoldQuestion:
     gold: Value
     ratings: tuple[Value, ...] = ()
     """What each rater said, where several did."""
+    context: str = ""
+    target: str = ""
 
     @property
     def key(self) -> QuestionKey:
@@ -112,5 +114,7 @@ def _distinct(rows: Iterable[Mapping[str, Any]], tasks: Mapping[str, Task], max_
             text=row["text"],
             gold=gold_value(task, row),
             ratings=gold_ratings(row),
+            context=row["context"] or "",
+            target=row["target"] or "",
         )
     return list(questions.values())

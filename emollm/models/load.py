@@ -374,7 +374,7 @@ def verify_saved(
 
 def prompt_encoder(loaded: LoadedModel) -> PromptEncoder:
     """The encoder that the model's card describes: the same for training, scoring and serving."""
-    return _encoder(loaded.tokenizer, loaded.card)
+    return _encoder(loaded.tokenizer, loaded.card, max_tokens(loaded.model))
 
 
 def load_encoder(model: str) -> PromptEncoder:
@@ -389,10 +389,16 @@ def load_encoder(model: str) -> PromptEncoder:
         raise ModelError(f"cannot load the tokenizer of {model}: {_first_line(error)}") from None
 
 
-def _encoder(tokenizer: Any, card: AffectCard) -> PromptEncoder:
+def _encoder(tokenizer: Any, card: AffectCard, most: int | None = None) -> PromptEncoder:
     return PromptEncoder(
         tokenizer,
         card.layout,
         max_post_tokens=card.max_post_tokens,
         is_encoder_decoder=card.base.architecture == "encoder-decoder",
+        max_tokens=most,
     )
+
+
+def max_tokens(model: Any) -> int | None:
+    """What the model can read at most; None where its positions have no end (T5, BLOOM), or where it is not loaded."""
+    return None if model is None else getattr(model.config.get_text_config(), "max_position_embeddings", None)

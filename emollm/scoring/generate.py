@@ -6,6 +6,7 @@ It is the only engine that can fail to parse; such an answer keeps its text and 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 
 import torch
@@ -14,7 +15,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from emollm.core.answers import INVALID_ANSWER, Answer, answer_string, parse_answer, to_unit
 from emollm.core.card import AffectCard
 from emollm.core.encoding import EncodedPrompt
-from emollm.core.prompts import Question, render
+from emollm.core.prompts import Question, notes_of, render
 from emollm.core.tasks import Kind, Task
 from emollm.models.batching import by_length
 from emollm.models.load import LoadedModel, prompt_encoder
@@ -64,8 +65,13 @@ class GenerateScorer:
     def _score_batch(self, questions: Sequence[Question], prompts: Sequence[EncodedPrompt]) -> list[Answer]:
         task = questions[0].task
         return [
-            _read(task, text, probability, prompt.truncated)
-            for prompt, (text, probability) in zip(prompts, self._generate(prompts, task), strict=True)
+            replace(
+                _read(task, text, probability, prompt.truncated),
+                notes=notes_of(question.text, question.target, prompt),
+            )
+            for question, prompt, (text, probability) in zip(
+                questions, prompts, self._generate(prompts, task), strict=True
+            )
         ]
 
     @torch.inference_mode()

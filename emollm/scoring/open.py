@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
+from emollm.core.bases import BASE_PREFIX
 from emollm.core.card import ASKED, AffectCard, card_of
 from emollm.core.errors import ConfigError, ModelError
-from emollm.core.tasks import Task
+from emollm.core.tasks import Task, Way
+from emollm.scoring.arrays import ArrayScorer
 from emollm.scoring.constrained.search import SearchOptions
 from emollm.scoring.scorer import ENGINES, Scorer
 
 if TYPE_CHECKING:
     from emollm.core.calibration import Calibration
     from emollm.models.load import LoadedModel
+    from emollm.scoring.asking.scorer import Opened, Route
     from emollm.scoring.server.detect import Detected
     from emollm.scoring.server.options import RequestOptions
 
@@ -33,6 +37,7 @@ def open_scorer(
     requests: RequestOptions | None = None,
     one_prompt: bool = False,
     detected: Detected | None = None,
+    way: Way = "auto",
 ) -> Scorer:
     """Load a model directory (or a base by name) behind an engine; `auto` is as for `resolve_engine`.
 
@@ -42,8 +47,9 @@ def open_scorer(
     answers; None: its defaults. `num_threads` is set for this whole process where the device is a CPU: beside other
     busy processes, two threads made one 15 times slower; None leaves torch's own number. `calibrated` puts the answers
     through the maps that the card has for this engine, if any. `server`, which implies the engine of that name,
-    `requests`, `one_prompt` and `detected` are as for `server.engine.ServerScorer`. Raises ModelError or ConfigError,
-    before any weight is read where it can.
+    `requests`, `one_prompt` and `detected` are as for `server.engine.ServerScorer`. `way` is how tasks given at call
+    time are answered that leave it open; what they need is loaded when the first is asked. Raises ModelError or
+    ConfigError, before any weight is read where it can.
     """
     engine = resolve_engine(model, "server" if server and engine == "auto" else engine)
     if engine == "server":
@@ -53,7 +59,8 @@ def open_scorer(
         asked = ServerScorer(model, server=urls, requests=requests, one_prompt=one_prompt, detected=detected)
         if detected is None:
             print(f"server: {asked.detected.told()}", file=sys.stderr, flush=True)
-        return _calibrated(asked, asked.card.calibration.get(engine) if calibrated else None)
+        found = _calibrated(asked, asked.card.calibration.get(engine) if calibrated else None)
+        return _asking(found, engine, way, functools.partial(_on_server, found))
     if server or one_prompt:
         raise ConfigError(f"server and one_prompt are for the engine server, not for {engine}")
     if engine != "constrained" and search is not None:
@@ -79,9 +86,11 @@ def open_scorer(
     if engine == "heads":
         from emollm.scoring.heads.engine import HeadsScorer
 
-        return HeadsScorer(loaded, device=device, batch_tokens=batch_tokens, calibration=maps)
-    scorer = _behind(engine, loaded, device=device, batch_tokens=batch_tokens, search=search)
-    return _calibrated(scorer, maps)
+        scorer: Scorer = HeadsScorer(loaded, device=device, batch_tokens=batch_tokens, calibration=maps)
+    else:
+        scorer = _calibrated(_behind(engine, loaded, device=device, batch_tokens=batch_tokens, search=search), maps)
+    opened = functools.partial(_open_way, loaded, device=device, batch_tokens=batch_tokens, precision=precision)
+    return _asking(scorer, engine, way, opened)
 
 
 def _calibrated(scorer: Scorer, maps: Calibration | None) -> Scorer:
@@ -90,6 +99,54 @@ def _calibrated(scorer: Scorer, maps: Calibration | None) -> Scorer:
     from emollm.scoring.calibrated import CalibratedScorer
 
     return CalibratedScorer(scorer, maps)
+
+
+def _asking(scorer: Scorer, engine: str, way: Way, open_way: Callable[[Route], Opened]) -> Scorer:
+    """The engine, and beside it what answers tasks given at call time."""
+    from emollm.scoring.asking.scorer import AskingArrayScorer, AskingScorer
+
+    kind = AskingArrayScorer if isinstance(scorer, ArrayScorer) else AskingScorer
+    return kind(scorer, name=engine, way=way, open_way=open_way)
+
+
+def _on_server(scorer: Scorer, chosen: Route) -> Opened:
+    """The server's model in its own prompt; what needs another model is opened here."""
+    from emollm.scoring.asking.scorer import Opened
+
+    if chosen.way == "constrained":
+        return Opened(scorer, f"constrained by {scorer.card.name}", None)
+    if chosen.way == "entailment":
+        raise ConfigError("the way entailment needs every sentence's likelihood, which a server does not tell")
+    return _open_way(None, chosen, device="cpu", batch_tokens=1024, precision="float32")
+
+
+def _open_way(
+    open_model: LoadedModel | None, chosen: Route, *, device: str, batch_tokens: int, precision: str
+) -> Opened:
+    """What answers tasks given at call time; a model other than the open one is loaded."""
+    from emollm.models.load import load_model, prompt_encoder
+    from emollm.models.precision import DTYPES, resolve_precision
+    from emollm.scoring.asking.embedding import EmbeddingScorer
+    from emollm.scoring.asking.entailment import EntailmentScorer
+    from emollm.scoring.asking.scorer import Opened
+    from emollm.scoring.constrained.engine import ConstrainedScorer
+
+    loaded = open_model
+    if loaded is None or chosen.model is not None:
+        assert chosen.model is not None
+        engine = "heads" if chosen.way == "embedding" else "constrained"
+        loaded = load_model(
+            chosen.model, dtype=DTYPES[resolve_precision(precision, device, engine=engine)], device=device
+        )
+    name = f"{chosen.way} by {loaded.card.name.removeprefix(BASE_PREFIX)}"
+    if chosen.way == "embedding":
+        compared = EmbeddingScorer(loaded, device=device, batch_tokens=batch_tokens)
+        return Opened(compared, name, compared.ids)
+    ids = prompt_encoder(loaded).answer
+    # Read to the end: a prior divides small probabilities, too.
+    search = SearchOptions(tolerance=0.0) if chosen.way == "entailment" else SearchOptions()
+    constrained = ConstrainedScorer(loaded, device=device, batch_tokens=batch_tokens, options=search)
+    return Opened(EntailmentScorer(constrained) if chosen.way == "entailment" else constrained, name, ids)
 
 
 def _behind(

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from emollm.core.bases import DEFAULT_MODEL
 from emollm.core.conformal import LEVELS
 from emollm.core.options import Config, ModelRef
+from emollm.core.tasks import Way
 from emollm.scoring.constrained.search import SearchOptions
 from emollm.scoring.scorer import UNDECIDED, Device, Engine, Precision
 from emollm.scoring.server.client import check_urls
@@ -62,6 +63,12 @@ class ScorerConfig(Config):
             raise ValueError(f"{option} is for --engine server, and the engine is {self.engine}")
         return self
 
+    way: Way = "auto"
+    """How tasks given at call time are answered, where they do not say it themselves. constrained: a language model is
+    asked in its own prompt. entailment: each label's sentence is scored by a language model, its prior taken off.
+    embedding: the label whose sentence is nearest to the post. auto: constrained with a language model, embedding with
+    an encoder. docs/ask.md says what each needs and how good it is."""
+
     def known_precision(self, engine: str) -> str:
         """The precision as far as it is known without a device: a `Precision` to the letter, or `UNDECIDED`."""
         if engine == "server":
@@ -85,6 +92,7 @@ class ScorerConfig(Config):
             "batch_tokens": self.batch_tokens,
             "precision": self.precision,
             "search": None if self.exact else SearchOptions(exact=False),
+            "way": self.way,
         }
 
 

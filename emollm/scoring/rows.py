@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from emollm.core.answers import Answer, WordEffect
-from emollm.core.prompts import Question, column_name, questions_for
+from emollm.core.prompts import Question, as_context, column_name, questions_for
 from emollm.core.tasks import TASKS, Kind, Task, as_labels, as_number, select_tasks
 from emollm.scoring.arrays import AnswerArrays, ArrayScorer, Floats
 from emollm.scoring.explain import explain
@@ -27,8 +28,18 @@ from emollm.scoring.extras import (
 from emollm.scoring.long import long_columns, long_fields
 from emollm.scoring.open import open_scorer
 from emollm.scoring.safely import Rows, run_safely
-from emollm.scoring.scorer import Scorer, count_tokens
+from emollm.scoring.scorer import Scorer, count_tokens, prepare
 from emollm.scoring.windows import cut_windows
+
+
+class Beside(NamedTuple):
+    """The columns with what is read beside a post."""
+
+    context: str | None = None
+    target: str | None = None
+
+
+NOTHING_BESIDE = Beside()
 
 
 class _ScorerHolder:
@@ -60,7 +71,7 @@ class _ScorerHolder:
 
 
 class ScoreQuestions(_ScorerHolder):
-    """Rows of `index`, `task`, `emotion`, `text` and, if any, `template`, to rows of `index` and the answer.
+    """Rows of `index`, `task`, `emotion` and a post's pieces, with `template` if any, to `index` and the answer.
 
     Tasks of all kinds share a table, so a value stands in `number` or in `labels`, whichever fits its kind. A task
     that the model's card does not have is asked in the project's own wording: what it knows of it untaught.
@@ -70,7 +81,9 @@ class ScoreQuestions(_ScorerHolder):
         rows = table.to_pylist()
         tasks = {**TASKS, **{task.name: task for task in self.scorer.card.tasks}}
         asked = [(_worded(tasks[row["task"]], row.get("template") or 0), row) for row in rows]
-        answers = self.scorer.score([Question(task, row["text"], row["emotion"]) for task, row in asked])
+        answers = self.scorer.score(
+            [Question(task, r["text"], r["emotion"], r["context"] or "", r["target"] or "") for task, r in asked]
+        )
         self._report(len(rows))
         return pa.table(
             {
@@ -100,13 +113,15 @@ class AnnotatePosts(_ScorerHolder):
     """Rows of `id`, `text` and any other columns to the same rows with affect columns; `output_schema` names them.
 
     A column `problem` says why a row cannot be scored, null where it can: that row gets the problem as its error. A
-    scorer that raises costs the rows that make it raise and no other.
+    scorer that raises costs the rows that make it raise and no other. `tasks` are names of the card's tasks, or tasks
+    given at call time; `beside` names the columns with the context and the target of a post, None where there is none.
     """
 
     def __init__(
         self,
         *,
-        tasks: tuple[str, ...],
+        tasks: tuple[str | Task, ...],
+        beside: Beside = NOTHING_BESIDE,
         windows: bool = False,
         max_windows: int | None = None,
         extras: Extras = NO_EXTRAS,
@@ -115,31 +130,34 @@ class AnnotatePosts(_ScorerHolder):
         """`windows`: read texts beyond the model's limit whole, at most `max_windows` windows of each."""
         super().__init__(**options)
         self._extras = extras
-        self._task_names = tasks
+        self._task_names, self._beside = tasks, beside
         self._windows, self._max_windows = windows, max_windows
 
     def __call__(self, table: pa.Table) -> pa.Table:
         tasks = select_tasks(self._task_names, self.scorer.card.tasks)
+        prepare(self.scorer, tasks)
         marked = self._engine == "server" and not self._windows
         given = table.drop_columns(["problem"]) if "problem" in table.column_names else table
         columns = self._columns(table, questions_for("", tasks), marked=marked)
         if self._extras != NO_EXTRAS:
-            columns = self._with_extras(table, questions_for("", tasks), columns, each=5 if marked else 4)
+            columns = self._with_extras(table, questions_for("", tasks), columns, marked=marked)
         self._report(table.num_rows)
-        fields = answer_fields(tasks, marked=marked, windows=self._windows, extras=self._extras)
+        notes = any(self._beside)
+        fields = answer_fields(tasks, marked=marked, windows=self._windows, extras=self._extras, notes=notes)
         return pa.table([*given.columns, *columns], schema=pa.schema([*given.schema, *fields]))
 
     def _with_extras(
-        self, table: pa.Table, questions: list[Question], columns: list[pa.Array], *, each: int
+        self, table: pa.Table, questions: list[Question], columns: list[pa.Array], *, marked: bool
     ) -> list[pa.Array]:
-        """The columns with what is asked for beside the answers behind them; `each` of them belong to a question."""
+        """The columns with what is asked for beside the answers behind them."""
+        *firsts, last = accumulate(_widths(questions, marked=marked), initial=0)
         words: list[Sequence[Sequence[WordEffect] | None]] = [()] * len(questions)
         if self._extras.explain:
-            words = self._words(table["text"].to_pylist(), questions, columns[each * len(questions) + 1])
+            words = self._words(table["text"].to_pylist(), questions, columns[last + 1 + any(self._beside)])
         behind = []
-        for i, question in enumerate(questions):
-            value, more, confidence = columns[each * i : each * i + 3]
-            columns[each * i], extra = self._extras.columns(question, value, more, confidence, words[i])
+        for i, (first, question) in enumerate(zip(firsts, questions, strict=True)):
+            value, more, confidence = columns[first : first + 3]
+            columns[first], extra = self._extras.columns(question, value, more, confidence, words[i])
             behind += extra
         return [*columns, *behind]
 
@@ -157,9 +175,25 @@ class AnnotatePosts(_ScorerHolder):
         """The answer columns of a table's rows."""
         texts = [text or "" for text in table["text"].to_pylist()]
         problems = table["problem"].to_pylist() if "problem" in table.column_names else [None] * len(texts)
+        if not any(self._beside):
+            beside = None
+        else:
+            context, target = ([as_context(v) for v in _values(table, name)] for name in self._beside)
+            beside = list(zip(context, target, strict=True))
         return answer_columns(
-            self.scorer, texts, problems, questions, marked=marked, windows=self._windows, max_windows=self._max_windows
+            self.scorer,
+            texts,
+            problems,
+            questions,
+            beside=beside,
+            marked=marked,
+            windows=self._windows,
+            max_windows=self._max_windows,
         )
+
+
+def _values(table: pa.Table, name: str | None) -> list[Any]:
+    return table[name].to_pylist() if name else [None] * table.num_rows
 
 
 def answer_columns(
@@ -168,11 +202,15 @@ def answer_columns(
     problems: Sequence[str | None],
     questions: Sequence[Question],
     *,
+    beside: Sequence[tuple[str, str]] | None = None,
     marked: bool = False,
     windows: bool = False,
     max_windows: int | None = None,
 ) -> list[pa.Array]:
-    """The columns of `answer_fields`; a text with a problem gets nulls, and the problem as its error."""
+    """The columns of `answer_fields`; a text with a problem gets nulls, and the problem as its error.
+
+    `beside` are the context and target of each text; None: there are none, and no `notes`.
+    """
     good = [n for n, problem in enumerate(problems) if not problem]
     mine = [texts[n] for n in good]
     if windows:
@@ -180,7 +218,8 @@ def answer_columns(
         cut = cut_windows(mine, count, limit=limit, most=max_windows)
         columns = long_columns(mine, cut, questions, lambda pieces: _scored(scorer, pieces, questions, marked=False))
     else:
-        columns = _scored(scorer, mine, questions, marked=marked)
+        besides = None if beside is None else [beside[n] for n in good]
+        columns = _scored(scorer, mine, questions, beside=besides, marked=marked)
     if len(good) == len(texts):
         return columns
     # The others stand between them: null, with their problem as the error of each question and of the row.
@@ -189,53 +228,89 @@ def answer_columns(
         places[n] = i
     columns = [column.take(pa.array(places, pa.int64())) for column in columns]
     why = pa.array(problems, pa.string())
-    each = 5 if marked else 4
-    last = each * len(questions)
-    for i in (*range(3, last, each), last + 1):
+    *firsts, last = accumulate(_widths(questions, marked=marked), initial=0)
+    last += beside is not None
+    for i in (*(first + 3 for first in firsts), last + 1):
         columns[i] = pc.coalesce(columns[i], why)
     columns[last] = pc.fill_null(columns[last], False)
     return columns
 
 
-def _scored(scorer: Scorer, texts: Sequence[str], questions: Sequence[Question], *, marked: bool) -> list[pa.Array]:
-    """The columns of `answer_fields`."""
-    if isinstance(scorer, ArrayScorer):
-        found = scorer.score_posts(texts, questions)
-        count = len(texts)
-        columns = []
-        for question, arrays in zip(questions, found.each, strict=True):
+def _widths(questions: Sequence[Question], *, marked: bool) -> list[int]:
+    """The columns of each question."""
+    return [4 + marked + 2 * (question.task.way is not None) for question in questions]
+
+
+def _scored(
+    scorer: Scorer,
+    texts: Sequence[str],
+    questions: Sequence[Question],
+    *,
+    beside: Sequence[tuple[str, str]] | None = None,
+    marked: bool,
+) -> list[pa.Array]:
+    """The columns of `answer_fields`. Arrays where the engine has them; tasks given at call time, and posts with
+    something beside them, are answered one by one.
+    """
+    one_by_one = [n for n, q in enumerate(questions) if q.task.way is not None or beside is not None]
+    columns: dict[int, list[pa.Array]] = {}
+    truncated_N: NDArray[np.bool_] = np.zeros(len(texts), bool)
+    errors: list[str | None] = [None] * len(texts)
+    said: list[list[str]] = [[] for _ in texts]
+    if isinstance(scorer, ArrayScorer) and len(one_by_one) < len(questions):
+        others = [n for n in range(len(questions)) if n not in one_by_one]
+        found = scorer.score_posts(texts, [questions[n] for n in others])
+        for n, arrays in zip(others, found.each, strict=True):
             if isinstance(arrays, str):
-                columns += columns_of_answers(question.task, [Answer(value=None, error=arrays)] * count)
+                columns[n] = columns_of_answers(questions[n].task, [Answer(value=None, error=arrays)] * len(texts))
             else:
-                columns += columns_of(arrays, found.errors)
+                columns[n] = columns_of(arrays, found.errors)
         all_fail = next((each for each in found.each if isinstance(each, str)), None)
-        return [*columns, pa.array(found.truncated_N), pa.array([e or all_fail for e in found.errors], pa.string())]
-    rows = _score_posts(scorer, texts, questions)
-    columns = []
-    for i, question in enumerate(questions):
-        columns += columns_of_answers(question.task, [row[i] for row in rows])
-        if marked:
-            columns.append(pa.array([row[i].distribution for row in rows], pa.string()))
+        truncated_N, errors = found.truncated_N, [e or all_fail for e in found.errors]
+    else:
+        one_by_one = list(range(len(questions)))
+    if one_by_one:
+        rows = _score_posts(scorer, texts, [questions[n] for n in one_by_one], beside)
+        for i, n in enumerate(one_by_one):
+            answers = [row[i] for row in rows]
+            columns[n] = columns_of_answers(questions[n].task, answers)
+            columns[n] += [pa.array([a.distribution for a in answers], pa.string())] if marked else []
+            columns[n] += _asked_arrays(answers) if questions[n].task.way is not None else []
+        truncated_N = truncated_N | np.array([any(a.truncated for a in row) for row in rows], bool)
+        errors = [e or next((a.error for a in row if a.error), None) for e, row in zip(errors, rows, strict=True)]
+        said = [list(dict.fromkeys(note for a in row for note in a.notes)) for row in rows]
     return [
-        *columns,
-        pa.array([any(a.truncated for a in row) for row in rows], pa.bool_()),
-        pa.array([next((a.error for a in row if a.error), None) for row in rows], pa.string()),
+        *(column for n in range(len(questions)) for column in columns[n]),
+        *([] if beside is None else [pa.array(said, pa.list_(pa.string()))]),
+        pa.array(truncated_N, pa.bool_()),
+        pa.array(errors, pa.string()),
     ]
 
 
-def _score_posts(scorer: Scorer, texts: Sequence[str], columns: Sequence[Question]) -> list[list[Answer]]:
+def _score_posts(
+    scorer: Scorer,
+    texts: Sequence[str],
+    columns: Sequence[Question],
+    beside: Sequence[tuple[str, str]] | None,
+) -> list[list[Answer]]:
     """The answers of each text. Engines mind their own errors; should one raise all the same, halves are tried."""
 
     def score(rows: Rows) -> list[list[Answer]]:
-        answers = scorer.score([Question(q.task, texts[n], q.emotion) for n in rows for q in columns])
+        answers = scorer.score([Question(q.task, texts[n], q.emotion, *pieces[n]) for n in rows for q in columns])
         return [answers[i : i + len(columns)] for i in range(0, len(answers), len(columns))]
 
+    pieces = [("", "")] * len(texts) if beside is None else beside
     found: dict[int, list[Answer]] = {}
     for rows, answers, why in run_safely(range(len(texts)), score):
         if answers is None:
             answers = [[Answer(value=None, error=why)] * len(columns)]
         found.update(zip(rows, answers, strict=True))
     return [found[n] for n in range(len(texts))]
+
+
+def _asked_arrays(answers: Sequence[Answer]) -> list[pa.Array]:
+    masses = pa.array([a.valid_mass for a in answers], pa.float32())
+    return [pa.array([a.way for a in answers], pa.string()), masses]
 
 
 def columns_of(found: AnswerArrays, errors: Sequence[str | None]) -> list[pa.Array]:
@@ -279,6 +354,7 @@ def output_schema(
     marked: bool = False,
     windows: bool = False,
     extras: Extras = NO_EXTRAS,
+    notes: bool = False,
 ) -> pa.Schema:
     """The columns of an annotated corpus: `id`, `text`, the carried ones, four a question, `truncated`, `error`.
 
@@ -286,16 +362,24 @@ def output_schema(
     (standard deviation, in the task's range), of others `_probabilities` (a struct with a field a class or label; of
     a label set each label's own), and of all `_confidence` (the probability of the answer, 0..1) and `_error` (null
     where there is a value), and if they are `marked`, as those of the server engine are, `_distribution`: `exact`,
-    `truncated` or `unknown`. The generate engine knows neither `_std` nor `_probabilities`: they are null. `truncated`
-    says that the post was cut at the model's limit, `error` is the first error of its questions. With `windows` the
-    columns of `long.long_fields` follow, and last what `extras` asks for beside the answers.
+    `truncated` or `unknown`. The generate engine knows neither `_std` nor `_probabilities`: they are null. A task given
+    at call time has `_way`, how it was answered, and `_valid_mass`, the probability that the model left free gives a
+    valid answer, null where nothing is written. `notes`, where posts have a context or a target, says how these were
+    read. `truncated` says that the post was cut at the model's limit, `error` is the first error of its questions. With
+    `windows` the columns of `long.long_fields` follow, and last what `extras` asks for beside the answers.
     """
     own = [pa.field("id", pa.string(), nullable=False), pa.field("text", pa.string())]
-    return pa.schema([*own, *carried, *answer_fields(tasks, marked=marked, windows=windows, extras=extras)])
+    added = answer_fields(tasks, marked=marked, windows=windows, extras=extras, notes=notes)
+    return pa.schema([*own, *carried, *added])
 
 
 def answer_fields(
-    tasks: tuple[Task, ...], *, marked: bool = False, windows: bool = False, extras: Extras = NO_EXTRAS
+    tasks: tuple[Task, ...],
+    *,
+    marked: bool = False,
+    windows: bool = False,
+    extras: Extras = NO_EXTRAS,
+    notes: bool = False,
 ) -> list[pa.Field]:
     """What annotation adds to a row."""
     fields = []
@@ -313,6 +397,9 @@ def answer_fields(
             pa.field(f"{name}_error", pa.string()),
             *([pa.field(f"{name}_distribution", pa.string())] if marked else []),
         ]
+        if question.task.way is not None:
+            fields += [pa.field(f"{name}_way", pa.string()), pa.field(f"{name}_valid_mass", pa.float32())]
+    fields += [pa.field("notes", pa.list_(pa.string()))] if notes else []
     fields += [pa.field("truncated", pa.bool_(), nullable=False), pa.field("error", pa.string())]
     questions = questions_for("", tasks)
     fields += long_fields(questions) if windows else []

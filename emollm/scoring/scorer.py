@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, Protocol, get_args, runtime_checkable
 
 from emollm.core.answers import Answer
 from emollm.core.card import AffectCard
+from emollm.core.errors import ConfigError
 from emollm.core.prompts import Question
+from emollm.core.tasks import Task
 
 Engine = Literal["auto", "constrained", "generate", "heads", "server"]
 Precision = Literal["auto", "fastest", "float32", "tf32", "bf16", "fp16"]
@@ -47,3 +49,14 @@ def count_tokens(scorer: Scorer, texts: Sequence[str]) -> list[int]:
     if isinstance(scorer, TokenCounter):
         return scorer.count_tokens(texts)
     return [-(-len(text.encode()) // _BYTES_PER_TOKEN) for text in texts]
+
+
+def prepare(scorer: Scorer, tasks: Iterable[Task]) -> None:
+    """Open what tasks given at call time need. Raises ModelError if that is not to be had, or ConfigError if a scorer
+    that is no `AskingScorer` is to answer one.
+    """
+    asked = [task for task in tasks if task.way is not None]
+    if asked and not hasattr(scorer, "prepare"):
+        raise ConfigError(f"{type(scorer).__name__} answers no task given at call time; open one with open_scorer")
+    if asked:
+        scorer.prepare(asked)  # type: ignore[attr-defined]

@@ -26,7 +26,7 @@ from emollm.models.precision import resolve_precision
 from emollm.runtime.session import serve_on_loopback
 from emollm.scoring.explain import explain
 from emollm.scoring.open import fitted_precision, open_scorer, resolve_engine
-from emollm.serve.batching import FairGate, Piece
+from emollm.serve.batching import Beside, FairGate, Piece
 from emollm.serve.config import ServeConfig
 from emollm.serve.metrics import ModelMetrics
 from emollm.serve.problems import report
@@ -141,8 +141,9 @@ class Annotator:
         for piece in pieces:
             tasks = select_tasks(piece.tasks, self._scorer.card.tasks)
             before = len(questions)
-            for text in piece.texts:
-                questions += questions_for(text, tasks)
+            each = questions_for("", tasks)
+            for text, (context, target) in zip(piece.texts, piece.beside or [Beside()] * len(piece.texts), strict=True):
+                questions += [replace(q, text=text, context=context, target=target) for q in each]
             widths.append((len(questions) - before) // len(piece.texts))
         started = time.perf_counter()
         scored = self._scorer.score(questions)

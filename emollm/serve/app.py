@@ -77,8 +77,10 @@ def make_api(gateway: Gateway, keys: Mapping[str, str]) -> FastAPI:
     @api.post("/v1/annotate", responses=ERRORS, response_model=AnnotateResponse)
     async def annotate(request: Request, body: AnnotateRequest) -> Response:
         """The affect of each text."""
-        extras = await gateway.extras(body.tasks, body.extras())
-        results = await gateway.annotate(request.scope["emollm"], body.texts, body.tasks, explain=body.explain)
+        extras = await gateway.extras(body.asked, body.extras())
+        results = await gateway.annotate(
+            request.scope["emollm"], body.texts, body.asked, body.beside, explain=body.explain
+        )
         message = AnnotateResponse.model_construct(
             results=[TextResult.of(questions, answers, extras) for questions, answers in results]
         )
@@ -88,14 +90,15 @@ def make_api(gateway: Gateway, keys: Mapping[str, str]) -> FastAPI:
     @api.post("/v1/annotate/stream", responses=ERRORS, response_class=StreamingResponse)
     async def stream(request: Request, body: StreamRequest) -> StreamingResponse:
         """The same for a large list: one JSON line per text as soon as it is scored; the last line is `{"done": N}`."""
-        await gateway.tasks(body.tasks)  # an unknown task is 422, not a line of a stream
-        extras = await gateway.extras(body.tasks, body.extras())
+        await gateway.tasks(body.asked)  # an unknown task is 422, not a line of a stream
+        extras = await gateway.extras(body.asked, body.extras())
         notes = request.scope["emollm"]
 
         async def lines() -> AsyncIterator[str]:
             index = 0
             try:
-                async with aclosing(gateway.stream(notes, body.texts, body.tasks, explain=body.explain)) as results:
+                answered = gateway.stream(notes, body.texts, body.asked, body.beside, explain=body.explain)
+                async with aclosing(answered) as results:
                     async for questions, answers in results:
                         result = TextResult.of(questions, answers, extras)
                         yield StreamLine.model_construct(index=index, **dict(result)).model_dump_json() + "\n"

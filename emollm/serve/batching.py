@@ -7,7 +7,10 @@ import contextlib
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from emollm.core.encoding import CONTEXT_TOKENS, TARGET_TOKENS
+from emollm.core.tasks import Task
 from emollm.scoring.explain import words_of
 
 BYTES_PER_TOKEN = 4
@@ -19,6 +22,22 @@ PIECES_PER_BATCH = 4
 """A piece is at most a quarter of a batch, so that a round holds several requests."""
 
 
+class Beside(NamedTuple):
+    """What is read beside a text."""
+
+    context: str = ""
+    target: str = ""
+
+    @property
+    def tokens(self) -> int:
+        """Estimated; a context is cut at `CONTEXT_TOKENS`."""
+        return min(_tokens(self.context), CONTEXT_TOKENS) + min(_tokens(self.target), TARGET_TOKENS)
+
+
+def _tokens(text: str) -> int:
+    return len(text.encode("utf-8", "replace")) // BYTES_PER_TOKEN
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
     """Some texts of one request, which go through the model together."""
@@ -26,13 +45,15 @@ class Piece:
     request: str
     """Id of its request: requests take turns."""
     texts: tuple[str, ...]
-    tasks: tuple[str, ...]
+    tasks: tuple[str | Task, ...]
     tokens: int
     """Estimated work."""
     model: str
     """Identity of the model it was cut for: a replica with another model does not answer."""
     explain: bool = False
     """Whether each word is left out in turn: as many passes as a text has words, and one."""
+    beside: tuple[Beside, ...] = ()
+    """Context and target of each text; empty where there are none."""
 
 
 def text_tokens(text: str, *, num_questions: int, max_post_tokens: int) -> int:
@@ -47,8 +68,9 @@ def text_tokens(text: str, *, num_questions: int, max_post_tokens: int) -> int:
 def cut(
     request: str,
     texts: Sequence[str],
-    tasks: Sequence[str],
+    tasks: Sequence[str | Task],
     *,
+    beside: Sequence[Beside] = (),
     num_questions: int,
     max_post_tokens: int,
     batch_tokens: int,
@@ -56,19 +78,23 @@ def cut(
     explain: bool = False,
 ) -> Iterator[Piece]:
     """The texts in order, in pieces of at most a quarter of a batch; a longer text is a piece of its own."""
-    part: list[str] = []
-    tokens = 0
+    first, tokens = 0, 0
     piece_tokens = batch_tokens // PIECES_PER_BATCH
-    for text in texts:
+
+    def piece(stop: int) -> Piece:
+        part = tuple(texts[first:stop]), tuple(tasks)
+        return Piece(request, *part, tokens, model, explain, tuple(beside[first:stop]))
+
+    for n, text in enumerate(texts):
         cost = text_tokens(text, num_questions=num_questions, max_post_tokens=max_post_tokens)
+        cost += beside[n].tokens if beside else 0
         cost *= 1 + len(words_of(text)) if explain else 1
-        if part and tokens + cost > piece_tokens:
-            yield Piece(request, tuple(part), tuple(tasks), tokens, model, explain)
-            part, tokens = [], 0
-        part.append(text)
+        if n > first and tokens + cost > piece_tokens:
+            yield piece(n)
+            first, tokens = n, 0
         tokens += cost
-    if part:
-        yield Piece(request, tuple(part), tuple(tasks), tokens, model, explain)
+    if first < len(texts):
+        yield piece(len(texts))
 
 
 class FairGate:

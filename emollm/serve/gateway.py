@@ -12,15 +12,19 @@ from typing import Any
 from ray.exceptions import RayActorError
 
 from emollm.core.answers import Answer
+from emollm.core.ask import asked_task
 from emollm.core.errors import ConfigError
 from emollm.core.prompts import Question, questions_for
-from emollm.core.tasks import Task, select_tasks
+from emollm.core.tasks import Task, references, select_tasks
 from emollm.scoring.extras import Extras
 from emollm.serve.annotator import Description, batch_budget
-from emollm.serve.batching import Piece, cut
+from emollm.serve.batching import Beside, Piece, cut
 from emollm.serve.config import ServeConfig
 from emollm.serve.metrics import HttpMetrics
 from emollm.serve.problems import Problem, log
+
+Names = Sequence[str | Mapping[str, Any]] | None
+"""Names of tasks of the model, and tasks of a request as `core.ask` reads them; None: all that the model knows."""
 
 PIECES_UNDER_WAY = 32
 """Pieces in flight per request: enough for eight replicas, and bounded memory for a large request."""
@@ -68,11 +72,11 @@ class Gateway:
                 ) from None  # fmt: skip
         return self._description
 
-    async def tasks(self, names: Sequence[str] | None) -> tuple[Task, ...]:
+    async def tasks(self, names: Names) -> tuple[Task, ...]:
         """The tasks of these names; raises Problem naming the known ones."""
         return _select(names, await self.describe())
 
-    async def extras(self, names: Sequence[str] | None, asked: Mapping[str, Any]) -> Extras | None:
+    async def extras(self, names: Names, asked: Mapping[str, Any]) -> Extras | None:
         """What a request asks for beside the answers; raises Problem for what the model was not fitted for."""
         if not any(asked.values()):
             return None
@@ -84,26 +88,44 @@ class Gateway:
             raise Problem(422, "not_fitted", str(error)[:500]) from None
 
     async def annotate(
-        self, notes: dict[str, Any], texts: Sequence[str], names: Sequence[str] | None, *, explain: bool = False
+        self,
+        notes: dict[str, Any],
+        texts: Sequence[str],
+        names: Names,
+        beside: Sequence[Beside] = (),
+        *,
+        explain: bool = False,
     ) -> list[tuple[list[Question], list[Answer]]]:
         """Questions and answers of each text, all of one model and within the deadline, or Problem 504."""
         try:
             async with asyncio.timeout(self.config.deadline_s):
                 try:
-                    return await self._gathered(notes, texts, names, explain=explain)
+                    return await self._gathered(notes, texts, names, beside, explain=explain)
                 except ModelChanged:  # some texts were answered by the one before: all of them once more
-                    return await self._gathered(notes, texts, names, explain=explain)
+                    return await self._gathered(notes, texts, names, beside, explain=explain)
         except TimeoutError:
             raise self._too_late() from None
 
     async def _gathered(
-        self, notes: dict[str, Any], texts: Sequence[str], names: Sequence[str] | None, *, explain: bool = False
+        self,
+        notes: dict[str, Any],
+        texts: Sequence[str],
+        names: Names,
+        beside: Sequence[Beside] = (),
+        *,
+        explain: bool = False,
     ) -> list[tuple[list[Question], list[Answer]]]:
-        async with aclosing(self.stream(notes, texts, names, explain=explain)) as results:
+        async with aclosing(self.stream(notes, texts, names, beside, explain=explain)) as results:
             return [result async for result in results]
 
     async def stream(
-        self, notes: dict[str, Any], texts: Sequence[str], names: Sequence[str] | None, *, explain: bool = False
+        self,
+        notes: dict[str, Any],
+        texts: Sequence[str],
+        names: Names,
+        beside: Sequence[Beside] = (),
+        *,
+        explain: bool = False,
     ) -> AsyncGenerator[tuple[list[Question], list[Answer]]]:
         """The same, text by text in their order, each within the deadline after the one before.
 
@@ -112,7 +134,7 @@ class Gateway:
         for attempt in itertools.count(1):
             begun = False
             try:
-                async with aclosing(self._answered(notes, texts, names, explain=explain)) as results:
+                async with aclosing(self._answered(notes, texts, names, beside, explain=explain)) as results:
                     async for result in results:
                         begun = True
                         yield result
@@ -125,13 +147,19 @@ class Gateway:
                 await asyncio.sleep(RESTART_PAUSE_S)
 
     async def _answered(
-        self, notes: dict[str, Any], texts: Sequence[str], names: Sequence[str] | None, *, explain: bool = False
+        self,
+        notes: dict[str, Any],
+        texts: Sequence[str],
+        names: Names,
+        beside: Sequence[Beside] = (),
+        *,
+        explain: bool = False,
     ) -> AsyncGenerator[tuple[list[Question], list[Answer]]]:
         described = await self.describe()
         tasks = _select(names, described)
         # One list for all texts: the response needs the task and emotion of each answer, not the text.
         questions = questions_for("", tasks)
-        remaining = iter(self._cut(notes, texts, tasks, described, num_questions=len(questions), explain=explain))
+        remaining = iter(self._cut(notes, texts, tasks, described, beside, explain=explain))
         under_way: deque[asyncio.Task[list[list[Answer]]]] = deque()
         try:
             while True:
@@ -160,16 +188,20 @@ class Gateway:
         texts: Sequence[str],
         tasks: tuple[Task, ...],
         described: Description,
+        beside: Sequence[Beside],
         *,
-        num_questions: int,
         explain: bool,
     ) -> list[Piece]:
+        # A task of the request is read answer by answer, whatever the engine.
+        asked = sum(len(task.answer_values) or 2 for task in tasks if task.way is not None)
+        own = sum(len(task.keys) for task in tasks if task.way is None)
         pieces = list(
             cut(
                 notes["request_id"],
                 texts,
-                [task.name for task in tasks],
-                num_questions=0 if self.config.engine == "heads" else num_questions,
+                references(tasks),
+                beside=beside,
+                num_questions=asked + (0 if self.config.engine == "heads" else own),
                 max_post_tokens=described.card.max_post_tokens,
                 batch_tokens=batch_budget(self.config),
                 model=described.identity,
@@ -195,9 +227,18 @@ class Gateway:
         return Problem(504, "deadline", f"not answered within {self.config.deadline_s:g} s; send fewer texts at once")
 
 
-def _select(names: Sequence[str] | None, described: Description) -> tuple[Task, ...]:
+def _select(names: Names, described: Description) -> tuple[Task, ...]:
     known = described.card.tasks
+    if names is None:
+        return known
+    wanted: list[str | Task] = []
+    for n, name in enumerate(names):
+        try:
+            wanted.append(name if isinstance(name, str) else asked_task(name))
+        except ConfigError as error:
+            message = str(error)[:500]
+            raise Problem(422, "invalid_task", message, fields=[(f"tasks.{n}", message)]) from None
     try:
-        return known if names is None else select_tasks(names, known)
+        return select_tasks(wanted, known)
     except ConfigError as error:
         raise Problem(422, "unknown_task", str(error)[:500], fields=[("tasks", str(error)[:500])]) from None

@@ -59,6 +59,10 @@ class ModelMetrics:
         confidences: Tally[tuple[str, str, str]] = Tally()
         touched = set()
         for question, answer in zip(questions, answers, strict=True):
+            if question.task.way is not None:
+                # Its name and labels are a client's: a series of each would have no end.
+                given["(asked)", "", (answer.way or answer.error or "").split(" ")[0].split(":")[0]] += 1
+                continue
             key = (question.task.name, question.emotion or "")
             words = answer_words(answer)
             given.update((*key, word) for word in words)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from emollm.core.answers import Answer
 from emollm.core.card import AffectCard
-from emollm.core.prompts import Question, column_name
-from emollm.core.tasks import Task, Value
+from emollm.core.prompts import Question, as_context, column_name
+from emollm.core.tasks import MAX_LABELS, Task, Value, Way
 from emollm.scoring.extras import Extras
+from emollm.serve.batching import Beside
 
 MAX_TEXTS = 256
 MAX_STREAM_TEXTS = 20_000
@@ -20,8 +21,12 @@ MAX_CHARACTERS = 20_000
 
 Text = Annotated[str, Field(max_length=MAX_CHARACTERS)]
 _TASKS = (
-    "Task names, or `profile`: those of SemEval-2018, and intensities in any post. Default: every task of the model."
+    "Task names, or `profile`: those of SemEval-2018, and intensities in any post; or tasks of your own, which the "
+    'model need not know: `{"labels": ["relief", "dread"]}`. Default: every task of the model.'
 )
+MAX_TASKS = 64
+MAX_LABEL = 200
+Label = Annotated[str, Field(max_length=MAX_LABEL)]
 
 
 class _Message(BaseModel):
@@ -50,16 +55,79 @@ class _Asked(_Message):
         return {"abstain": self.abstain, "second": self.second, "sets": self.sets, "explain": self.explain}
 
 
-class AnnotateRequest(_Asked):
+class AskedTask(_Message):
+    """A task of your own: `labels`, or `classes` in ascending order, or `low` and `high`."""
+
+    labels: Annotated[list[Label], Field(min_length=1, max_length=MAX_LABELS)] | None = None
+    many: bool = False
+    """Whether any number of the labels may hold, not exactly one."""
+    classes: Annotated[list[Label], Field(min_length=2, max_length=MAX_LABELS)] | None = None
+    low: float | None = None
+    high: float | None = None
+    name: Annotated[str, Field(max_length=100)] | None = None
+    """Name of the task in the answers; needed but for labels."""
+    title: Label | None = None
+    """What is asked, in a few words, such as `the tone of the complaint`."""
+    about: Literal["writer", "reader"] | None = None
+    """Whose emotion is meant; the writer's by default."""
+    descriptions: dict[Label, Label] | list[Label] | None = None
+    """A sentence for each label that is true where it fits; of a number for its two ends."""
+    way: Way | None = None
+    """How it is answered: `constrained`, `entailment` or `embedding`; by default as the endpoint was started."""
+
+
+def _shape(task: Any) -> str:
+    return "name" if isinstance(task, str) else "task"
+
+
+NameOrTask = Annotated[Annotated[str, Tag("name")] | Annotated[AskedTask, Tag("task")], Discriminator(_shape)]
+
+
+class _Posts(_Asked):
+    tasks: Annotated[list[NameOrTask], Field(max_length=MAX_TASKS)] | None = Field(
+        None, description=_TASKS, examples=[["profile"]]
+    )
+    contexts: list[Text | Annotated[list[Text], Field(max_length=100)] | None] | None = None
+    """What comes before each text, one entry per text: a string, earlier posts in a list, oldest first, or null."""
+    targets: list[Annotated[str, Field(max_length=500)] | None] | None = None
+    """The name or aspect that is asked about, one entry per text, or null."""
+
+    @model_validator(mode="after")
+    def _one_per_text(self) -> Self:
+        texts = getattr(self, "texts", [])
+        if self.explain and (self.contexts or self.targets):
+            raise ValueError("explain leaves words out of a text alone; send it without contexts and targets")
+        for name in ("contexts", "targets"):
+            given = getattr(self, name)
+            if given is not None and len(given) != len(texts):
+                raise ValueError(f"{name} has {len(given)} entries for {len(texts)} texts; give one for each, or null")
+        return self
+
+    @property
+    def beside(self) -> list[Beside]:
+        """Context and target of each text; empty where the request has neither."""
+        if self.contexts is None and self.targets is None:
+            return []
+        count = len(getattr(self, "texts", []))
+        contexts, targets = self.contexts or [None] * count, self.targets or [None] * count
+        return [Beside(as_context(c), (t or "").strip()) for c, t in zip(contexts, targets, strict=True)]
+
+    @property
+    def asked(self) -> list[str | dict[str, Any]] | None:
+        """Names of tasks, and tasks of the request as `core.ask` reads them."""
+        if self.tasks is None:
+            return None
+        return [task if isinstance(task, str) else task.model_dump(exclude_none=True) for task in self.tasks]
+
+
+class AnnotateRequest(_Posts):
     texts: Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS, examples=[["what a day :)"]])]
     """The posts, one to 256, each of at most 20,000 characters."""
-    tasks: list[str] | None = Field(None, description=_TASKS, examples=[["profile"]])
 
 
-class StreamRequest(_Asked):
+class StreamRequest(_Posts):
     texts: Annotated[list[Text], Field(min_length=1, max_length=MAX_STREAM_TEXTS, examples=[["what a day :)"]])]
     """The posts, one to 20,000, each of at most 20,000 characters."""
-    tasks: list[str] | None = Field(None, description=_TASKS, examples=[["profile"]])
 
 
 class WordMessage(_Message):
@@ -108,8 +176,10 @@ class AnswerMessage(_Message):
     """Of each class or label; for a regression, of the tenths of 0..1. Empty if the engine computes none."""
     valid_mass: float | None
     """Probability that unconstrained generation gives a valid answer; near 0, do not trust the other numbers."""
+    way: str | None
+    """Of a task of your own, how it was answered and by which model, such as `embedding by minilm-l6`; else null."""
     error: str | None
-    """`empty_text`, `invalid_answer` or `scoring_failed`."""
+    """`empty_text`, `invalid_answer`, `labels_alike`, `way_unavailable` or `scoring_failed`."""
     beside: BesideMessage | None = Field(None, exclude_if=_is_none)
     """What the request asked for beside the answer."""
 
@@ -131,6 +201,7 @@ class AnswerMessage(_Message):
             std=answer.std,
             probabilities=answer.probabilities,
             valid_mass=answer.valid_mass,
+            way=answer.way,
             # The part after the colon is an exception's message: for the log, not for clients.
             error=answer.error.split(":")[0] if answer.error else None,
             beside=beside,
@@ -140,6 +211,9 @@ class AnswerMessage(_Message):
 class TextResult(_Message):
     truncated: bool
     """Whether the text was truncated at the model's token limit."""
+    notes: list[str]
+    """How context and target were read, where not wholly: `context_cut`, `target_cut`, `target_not_in_text`,
+    `context_not_read`, `target_not_read`."""
     answers: list[AnswerMessage]
     """One per question: one per task, or one per emotion for tasks that have emotions."""
 
@@ -147,6 +221,7 @@ class TextResult(_Message):
     def of(cls, questions: Sequence[Question], answers: Sequence[Answer], extras: Extras | None = None) -> TextResult:
         return cls.model_construct(
             truncated=any(answer.truncated for answer in answers),
+            notes=list(dict.fromkeys(note for answer in answers for note in answer.notes)),
             answers=[AnswerMessage.of(q, a, extras) for q, a in zip(questions, answers, strict=True)],
         )
 

@@ -87,6 +87,8 @@ def _column(annotated: pa.Table, question: Question) -> Floats:
 
 def merged(golds: LabelledText, soft: LabelledText) -> LabelledText:
     """Both; a text that has gold labels keeps them and takes none from the teacher."""
+    if golds.beside:
+        raise ConfigError("gold labels with a context or target cannot be joined with a teacher's, who saw neither")
     have = set(golds.texts)
     new = [n for n, text in enumerate(soft.texts) if text not in have]
     tables: dict[QuestionKey, Floats] = {}

@@ -20,7 +20,7 @@ from emollm.core.errors import ConfigError, EmollmError
 from emollm.core.folders import check_new, new_folder, write_run
 from emollm.core.heads_card import FeatureSpec, HeadsCard, Prompt
 from emollm.core.options import with_values
-from emollm.core.prompts import Layout
+from emollm.core.prompts import Layout, Post
 from emollm.core.tasks import Task
 from emollm.runtime.errors import worker_error
 from emollm.runtime.placement import check_resources, with_gpus
@@ -58,9 +58,9 @@ def fit_frozen(
     with ray_session(config.cluster):
         config = with_values(config, cluster=with_gpus(config.cluster))
         labelled, tasks = labels_of(config, ask_teacher)
-        card, candidates = card_and_candidates(config)
+        card, candidates = card_and_candidates(config, labelled)
         with new_folder(config.out, overwrite=config.overwrite) as folder:
-            with features_of(config, labelled.texts, candidates, on_posts) as features:
+            with features_of(config, labelled.posts, candidates, on_posts) as features:
                 fitted = _fit(config, features, labelled, tasks, candidates)
             card = with_heads(card, fitted, candidates.prompt, tasks, precision=states_precision(config))
             write_card(folder, card)
@@ -88,8 +88,8 @@ def starting_heads(
     labelled, tasks = labels_of(config, ask_teacher)
     held_out_N = calibration_tenth(labelled)
     known = subset(labelled, np.flatnonzero(~held_out_N))
-    _, candidates = card_and_candidates(config)
-    with features_of(config, known.texts, candidates, lambda _new, _total: None, device=device) as features:
+    _, candidates = card_and_candidates(config, labelled)
+    with features_of(config, known.posts, candidates, lambda _new, _total: None, device=device) as features:
         fitted = _fit(config, features, known, tasks, candidates)
     return StartingHeads(
         labelled,
@@ -167,8 +167,10 @@ class Candidates(NamedTuple):
     feature_specs: tuple[FeatureSpec, ...]
 
 
-def card_and_candidates(config: TrainConfig) -> tuple[AffectCard, Candidates]:
-    """The card of the model to be, without heads yet, and what they may read. Raises ConfigError for a wrong layer."""
+def card_and_candidates(config: TrainConfig, labelled: LabelledText) -> tuple[AffectCard, Candidates]:
+    """The card of the model to be, without heads yet, and what they may read: of the pieces beside a post those that
+    the labelled texts have. Raises ConfigError for a wrong layer.
+    """
     from emollm.models.load import describe_base
 
     base, settings = describe_base(config.base)
@@ -181,7 +183,8 @@ def card_and_candidates(config: TrainConfig) -> tuple[AffectCard, Candidates]:
         max_post_tokens=config.max_post_tokens,
         training=training_facts(config),
     )
-    return card, Candidates(prompt_of(config, architecture), feature_specs_of(config, architecture, num_layers))
+    prompt = prompt_of(config, architecture).model_copy(update={"beside": labelled.pieces})
+    return card, Candidates(prompt, feature_specs_of(config, architecture, num_layers))
 
 
 def prompt_of(config: TrainConfig, architecture: Architecture) -> Prompt:
@@ -220,18 +223,19 @@ def with_heads(
 
 @contextmanager
 def features_of(
-    config: TrainConfig, texts: list[str], candidates: Candidates, on_posts: Progress, *, device: str | None = None
+    config: TrainConfig, posts: list[Post], candidates: Candidates, on_posts: Progress, *, device: str | None = None
 ) -> Iterator[dict[FeatureSpec, NDArray[np.float32]]]:
     """[N, D] of each feature_spec, mapped from files beside `out` that are gone at the end of the block.
 
     Ray's actors read the posts, or on a `device` this process does; their states are written down as they come: no
     process holds more than a few batches, so a corpus may be larger than memory.
     """
-    rows = pa.table({"index": pa.array(range(len(texts)), pa.int64()), "text": pa.array(texts, pa.string())})
+    pieces = {name: pa.array([getattr(post, name) for post in posts], pa.string()) for name in Post._fields}
+    rows = pa.table({"index": pa.array(range(len(posts)), pa.int64()), **pieces})
     # Long posts first and like lengths together: less padding, and no long batch at the very end.
-    rows = rows.take(pa.array(sorted(range(len(texts)), key=lambda i: -len(texts[i])), pa.int64()))
+    rows = rows.take(pa.array(sorted(range(len(posts)), key=lambda i: -sum(map(len, posts[i]))), pa.int64()))
     at_once = _at_once(config)
-    blocks = [rows.slice(start, at_once) for start in range(0, len(texts), at_once)]
+    blocks = [rows.slice(start, at_once) for start in range(0, len(posts), at_once)]
     options: dict[str, Any] = {
         "base": anywhere(config.base), "prompt": candidates.prompt, "feature_specs": candidates.feature_specs,
         "max_post_tokens": config.max_post_tokens, "precision": states_precision(config),
@@ -240,9 +244,9 @@ def features_of(
     with tempfile.TemporaryDirectory(
         prefix=f".{config.out.name}.features-", dir=config.out.absolute().parent
     ) as folder:
-        on_posts(0, len(texts))
+        on_posts(0, len(posts))
         if device is None:
-            tables = _read_on_actors(config, blocks, options, lambda new: on_posts(new, len(texts)))
+            tables = _read_on_actors(config, blocks, options, lambda new: on_posts(new, len(posts)))
         else:
             num_threads = max(1, int(config.cluster.cpus_per_worker))
             tables = map(ReadPosts(**options, device=device, num_threads=num_threads), blocks)
@@ -254,7 +258,7 @@ def features_of(
                 found = column_.flatten().to_numpy(zero_copy_only=False).reshape(len(index), -1)
                 if feature_spec not in files:
                     path = Path(folder) / f"{column(feature_spec)}.npy"
-                    shape = (len(texts), found.shape[1])
+                    shape = (len(posts), found.shape[1])
                     files[feature_spec] = np.lib.format.open_memmap(path, "w+", np.float32, shape)
                 files[feature_spec][index] = found
         yield files

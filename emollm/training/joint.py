@@ -24,6 +24,7 @@ from emollm.core.card import AffectCard
 from emollm.core.encoding import EncodedPrompt
 from emollm.core.errors import ModelError
 from emollm.core.heads_card import FeatureSpec, Head, HeadsCard, Prompt
+from emollm.core.prompts import Post
 from emollm.core.tasks import Kind, QuestionKey, Task
 from emollm.models.batching import by_length
 from emollm.models.device import activation_bytes, default_batch_tokens
@@ -106,7 +107,7 @@ class Joint:
 
     def _text_rows(self, labelled: LabelledText) -> list[EncodedRow]:
         rows: list[EncodedRow] = []
-        posts = self._encode.many(labelled.texts)
+        posts = self._encode.posts(labelled.posts)
         for n, (post, golds_C) in enumerate(zip(posts, self._golds(labelled), strict=True)):
             questions = [k for k, columns in enumerate(self._columns.values()) if not np.isnan(golds_C[columns]).any()]
             if questions:
@@ -114,13 +115,14 @@ class Joint:
         return rows
 
     def _rows_beside(self, labelled: LabelledText, table: pa.Table, answers: Sequence[EncodedRow]) -> list[EncodedRow]:
-        posts = self._encode.many(labelled.texts)
+        posts = self._encode.posts(labelled.posts)
         golds_NC = self._golds(labelled)
-        place = {text: n for n, text in enumerate(labelled.texts)}
+        place = {post: n for n, post in enumerate(labelled.posts)}
+        pieces = table.select(list(Post._fields)).to_pylist()
         return [
             BothRow(row.id, row.prompt, row.answer, posts[n], golds_NC[n])
-            for row, text in zip(answers, table["text"].to_pylist(), strict=True)
-            if (n := place.get(text)) is not None
+            for row, piece in zip(answers, pieces, strict=True)
+            if (n := place.get(Post(*(text or "" for text in piece.values())))) is not None
         ]
 
     def _golds(self, labelled: LabelledText) -> Floats:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from emollm.core.encoding import PromptEncoder
 from emollm.core.errors import TrainingError
-from emollm.core.prompts import Pieces
+from emollm.data.instructions import PIECES, pieces_of
 from emollm.training.batches import EncodedRow
 
 _AT_ONCE = 65_536
@@ -68,13 +68,12 @@ def encode_rows(table: pa.Table, encoder: PromptEncoder) -> RowTokens:
     lengths: list[int] = []
     for first in range(0, table.num_rows, _AT_ONCE):
         part = table.slice(first, _AT_ONCE)
-        columns = (part[name].to_pylist() for name in ("prefix", "post", "suffix", "answer"))
-        prefixes, posts, suffixes, answers = columns
-        prompts = encoder.prompts([Pieces(*pieces) for pieces in zip(prefixes, posts, suffixes, strict=True)])
+        rows = part.select([*PIECES, "answer"]).to_pylist()
+        prompts = encoder.prompts([pieces_of(row) for row in rows])
         # A wording and an answer stand in many rows.
         parts = [
-            (prompt.prefix, prompt.post, prompt.suffix, encoder.answer(answer))
-            for prompt, answer in zip(prompts, answers, strict=True)
+            (prompt.prefix, prompt.post, prompt.suffix, encoder.answer(row["answer"]))
+            for prompt, row in zip(prompts, rows, strict=True)
         ]
         lengths += chain.from_iterable((len(p) + len(post) + len(s), len(answer)) for p, post, s, answer in parts)
         tokens.append(np.fromiter(chain.from_iterable(chain.from_iterable(parts)), np.int32))

@@ -19,6 +19,7 @@ from emollm.core.bases import Architecture
 from emollm.core.card import AffectCard, BaseModelInfo
 from emollm.core.heads_card import Prompt
 from emollm.core.tasks import Kind
+from emollm.data.instructions import PIECES, pieces_of
 from emollm.models.load import LoadedModel, locate_base, prompt_encoder
 from emollm.scoring.heads.backbone import PostEncoder
 from emollm.scoring.heads.labels import LabelledText, read_labels
@@ -104,8 +105,9 @@ class _Measure:
         """[N] of prompt and answer together, and [N] of the answer."""
         table = table.take(_drawn(table.num_rows))
         if not self.is_exact:
-            texts = zip(*(table[name].to_pylist() for name in ("prefix", "post", "suffix", "answer")), strict=True)
-            sizes = np.array([[sum(map(len, row)), len(row[3])] for row in texts]) / _CHARACTERS_A_TOKEN
+            rows = table.select([*PIECES, "answer"]).to_pylist()
+            sizes = np.array([[len(pieces_of(r).text) + len(r["answer"]), len(r["answer"])] for r in rows])
+            sizes = sizes / _CHARACTERS_A_TOKEN
             return sizes[:, 0], sizes[:, 1]
         lengths_N2 = encode_rows(table, prompt_encoder(self._loaded)).lengths.astype(np.float64)
         return lengths_N2.sum(axis=1), lengths_N2[:, 1]

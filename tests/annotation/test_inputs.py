@@ -268,7 +268,7 @@ def test_rows_far_apart_are_read_without_what_lies_between(tmp_path: Path) -> No
     path.write_bytes(whole)
     spans = ((0, 2), (2 * GROUP_ROWS + 1, 2 * GROUP_ROWS + 2), (5 * GROUP_ROWS - 1, 5 * GROUP_ROWS))
     block = Block(Staged(path.name, 100, len(posts)), spans)
-    (table,) = read_block(filesystem, str(tmp_path), block)
+    (table,) = read_block(filesystem, str(tmp_path), block, {})
     assert table["id"].to_pylist() == ["00000", "00001", "02049", "05119"]
     assert table["row"].to_pylist() == [100, 101, 2149, 5219]
 

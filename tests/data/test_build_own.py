@@ -11,7 +11,7 @@ from emollm.core.folders import read_run
 from emollm.core.prompts import questions_for, render
 from emollm.core.tasks import Task
 from emollm.data.aaid import OwnConfig, build_own
-from emollm.data.instructions import gold_value
+from emollm.data.instructions import gold_value, pieces_of
 
 ELEVEN = (
     "anger",
@@ -78,7 +78,7 @@ def test_tasks_of_run_json_ask_and_parse_what_the_rows_say(toml: Path, tmp_path:
         task = tasks[row["task"]]
         column = f"{row['task']}.{row['emotion']}" if row["emotion"] else row["task"]
         pieces = render(asked[column], task.templates[row["template"]])
-        assert pieces == (row["prefix"], row["post"], row["suffix"])
+        assert pieces == pieces_of(row)
         gold = gold_value(task, row)
         assert row["answer"] == answer_string(task, gold, row["emotion"])
         assert parse_answer(task, row["answer"]) == pytest.approx(gold, abs=0.002)

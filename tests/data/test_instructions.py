@@ -107,7 +107,7 @@ def test_folder_that_is_none_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no .*train\.parquet; build it: emollm build-data"):
         read_rows(tmp_path, "train")
     write_rows(pa.table({"id": ["x"]}), tmp_path / "train.parquet")
-    with pytest.raises(DataError, match=r"lacks the columns answer, emotion.*build-data"):
+    with pytest.raises(DataError, match=r"lacks the columns answer, bridge, context, emotion.*build-data"):
         read_rows(tmp_path, "train")
     (tmp_path / "train.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataError, match="not a readable Parquet file"):

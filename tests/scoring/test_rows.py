@@ -70,6 +70,8 @@ def test_questions_of_all_kinds_share_a_table(model: str) -> None:
             "task": ["V-reg", "E-c"],
             "emotion": pa.array([None, None], pa.string()),
             "text": ["Glad."] * 2,
+            "context": ["", "Are you?"],
+            "target": ["", ""],
         }
     )
     number, labels = ScoreQuestions(model=model, engine="constrained")(rows).to_pylist()

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from emollm.core.prompts import Pieces
-from emollm.data.instructions import read_rows
+from emollm.data.instructions import pieces_of, read_rows
 from emollm.models.load import load_base, prompt_encoder
 from emollm.training.batches import (
     IGNORED,
@@ -64,6 +63,6 @@ def test_training_ids_are_the_scorers_ids_then_the_answer(tiny_base: Path, sampl
     encoder = prompt_encoder(load_base(str(tiny_base)))
     table = read_rows(sample_data, "train").slice(0, 50)
     for row, encoded in zip(table.to_pylist(), encode_rows(table, encoder), strict=True):
-        assert encoded.prompt.tolist() == encoder.prompt(Pieces(row["prefix"], row["post"], row["suffix"])).ids
+        assert encoded.prompt.tolist() == encoder.prompt(pieces_of(row)).ids
         assert encoder.decode(encoded.answer.tolist()) == row["answer"]
         assert torch.tensor(encoded.answer)[-1] == 2

@@ -30,6 +30,10 @@ class Example:
     """Where it stands: file and line, counted from 1."""
     ratings: tuple[Value, ...] = ()
     """What each rater said, where several did; `value` is one value of theirs."""
+    context: str = ""
+    """What comes before the text, where the corpus has it."""
+    target: str = ""
+    """The name or aspect that the label is about, where the corpus has it and the reader was asked for it."""
     template: str | None = None
     """The wording it was published with, where the reader knows one."""
 

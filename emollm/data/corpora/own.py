@@ -24,9 +24,11 @@ from pydantic import Field, ValidationError, model_validator
 
 from emollm.core.errors import ConfigError, DataError
 from emollm.core.options import Config
-from emollm.core.tasks import Kind, Task, Value, clashing_columns
+from emollm.core.prompts import as_context
+from emollm.core.short_tasks import complete_task
+from emollm.core.tasks import Kind, Task, Value, clashing_columns, problems
 from emollm.data.corpora.example import BadRow, Example, hand_over
-from emollm.data.corpora.own_tasks import LIST_END, TRUTHS, complete_task, parse_label
+from emollm.data.corpora.own_tasks import LIST_END, TRUTHS, parse_label
 from emollm.data.corpora.rows import Label, Rows, read_bytes
 from emollm.data.files.columns import CARRIED, CARRIED_JSON, INVALID_UTF8, Columns, reading
 from emollm.data.files.formats import format_of
@@ -73,6 +75,10 @@ class OwnData(Config):
     """The data file, from the TOML's folder; or one per split: `{ train = "a.csv" }`. Formats: docs/data.md."""
     text: str
     """Column of the text."""
+    context: str | None = None
+    """Column with what comes before the text: text, or a list of earlier posts, oldest first. None: there is none."""
+    target: str | None = None
+    """Column with the name or aspect that the labels are about. None: there is none."""
     id: str | None = None
     """Column of the row's id; None: the line number."""
     split: str | None = None
@@ -144,8 +150,7 @@ def read_own_toml(path: Path) -> tuple[OwnData, list[tuple[Task, LabelColumns]]]
                 raise ConfigError(f"counts: a {task.kind} has none; give `raters`, one column for each")
             tasks.append((task, columns))
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'it'}: {e['msg']}" for e in error.errors())
-        raise ConfigError(f"{where}: {problems}; see docs/data.md#your-own-labels") from None
+        raise ConfigError(f"{where}: {problems(error, 'it')}; see docs/data.md#your-own-labels") from None
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
     names = [task.name for task, _ in tasks]
@@ -163,7 +168,7 @@ def _labels_per_row(task: Task, where: LabelColumns) -> int:
 
 def _read_file(rows: Rows, data: OwnData, tasks: list[tuple[Task, LabelColumns]], seed: int) -> int:
     """Fill `rows`; return how many empty labels were skipped."""
-    wanted = [data.text, *filter(None, (data.id, data.split))]
+    wanted = [data.text, *filter(None, (data.id, data.split, data.context, data.target))]
     for _, where in tasks:
         wanted += [*filter(None, (where.column, where.emotion_column)), *where.columns.values()]
         wanted += [*where.counts.values(), *(c for _, columns in _raters(where) for c in columns)]
@@ -180,8 +185,14 @@ def _read_file(rows: Rows, data: OwnData, tasks: list[tuple[Task, LabelColumns]]
         row_id = ".".join([cells[data.id], *(cells[column] for column in by_emotion)]) if data.id else str(line)
         labels = [label for task, where in tasks for label in _labels(task, where, cells)]
         unlabelled += rows.labels_per_row - len(labels)
-        rows.add(line=line, id=row_id, text=text, labels=labels, split=split or _draw(text, data.validation, seed))
+        context, target = (_beside(cells[column]) if column else "" for column in (data.context, data.target))
+        split = split or _draw(text, data.validation, seed)
+        rows.add(line=line, id=row_id, text=text, labels=labels, split=split, context=context, target=target)
     return unlabelled
+
+
+def _beside(cell: str) -> str:
+    return as_context(cell.split(LIST_END) if LIST_END in cell else cell)
 
 
 def _labels(task: Task, where: LabelColumns, cells: Mapping[str, str]) -> Iterator[Label]:

@@ -76,6 +76,8 @@ class Rows:
         labels: Sequence[Label],
         split: str | None = None,
         template: str | None = None,
+        context: str = "",
+        target: str = "",
     ) -> None:
         """An Example for each label; a BadRow for the row if its text is empty or its id seen, or for a wrong label."""
         if not text.strip():
@@ -109,6 +111,8 @@ class Rows:
                     path=str(self.path),
                     line=line,
                     template=template,
+                    context=context,
+                    target=target,
                 )
             )
         return None

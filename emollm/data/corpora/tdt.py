@@ -21,9 +21,10 @@ SOURCE = "tdt"
 _MARK = "$T$"
 
 
-def read_tdt(folder: Path, split: str, *, bad: list[BadRow] | None = None) -> list[Example]:
+def read_tdt(folder: Path, split: str, *, with_target: bool = False, bad: list[BadRow] | None = None) -> list[Example]:
     """All examples of "train" or "test", with the target put back into the text.
 
+    `with_target` says it beside the text, too, as the published benchmark does not.
     Bad rows are added to `bad`, or refused together where it is None. Raises DataError if the file is missing.
     """
     collected: list[BadRow] = []
@@ -43,7 +44,8 @@ def read_tdt(folder: Path, split: str, *, bad: list[BadRow] | None = None) -> li
             (first, text), (_, target), (_, label) = waiting
             labels = [Label(TASKS["TDT"], label, integer)]
             # Rows have no ids; their number in the file is what others use.
-            rows.add(line=first, id=f"{split}-{first}", text=text.replace(_MARK, target), labels=labels)
+            rows.add(line=first, id=f"{split}-{first}", text=text.replace(_MARK, target), labels=labels,
+                     target=target if with_target else "")  # fmt: skip
             waiting = []
     if waiting:
         rows.reject(waiting[0][0], waiting[0][1], f"{len(waiting)} lines at the end, expected three")

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from emollm.core.errors import ConfigError
 from emollm.core.tasks import Task, Value
-from emollm.data.instructions import RATINGS
+from emollm.data.instructions import PIECES, RATINGS
 from emollm.data.manifest import label_counts, question_column, question_counts
 from emollm.data.raters import alpha, ceiling, decode
 
@@ -200,7 +201,7 @@ def _first_of_each(table: pa.Table) -> pa.Array:
 def _lengths(table: pa.Table, count: Callable[[Sequence[str]], list[int]]) -> Lengths:
     # Each distinct piece is counted once: 234,040 rows of AAID have 11,000 posts and 300 other pieces.
     tokens: dict[str, int] = {}
-    columns = [_plain(table[name]) for name in ("prefix", "post", "suffix", "answer")]
+    columns = [pc.fill_null(_plain(table[name]), "") for name in (*PIECES, "answer")]
     texts = _plain(table["text"]).unique().to_pylist()
     for column in columns:
         pieces = column.unique().to_pylist()

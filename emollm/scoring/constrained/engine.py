@@ -9,7 +9,7 @@ from typing import Any
 from emollm.core.answers import Answer
 from emollm.core.card import AffectCard
 from emollm.core.encoding import EncodedPrompt
-from emollm.core.prompts import Question, render
+from emollm.core.prompts import Question, notes_of, render
 from emollm.core.tasks import Kind, Task
 from emollm.models.device import cache_bytes, free_bytes
 from emollm.models.load import LoadedModel, prompt_encoder
@@ -133,7 +133,11 @@ class ConstrainedScorer:
             for (search, item), read in zip(items, reads, strict=True):
                 search.take(item, read)
         return [
-            replace(space.sum_up(search, question.task), truncated=prompt.truncated)
+            replace(
+                space.sum_up(search, question.task),
+                truncated=prompt.truncated,
+                notes=notes_of(question.text, question.target, prompt),
+            )
             for space, search, question, prompt in zip(spaces, searches, questions, prompts, strict=True)
         ]
 

@@ -23,8 +23,8 @@ from torch import nn
 from emollm.core.encoding import EncodedPrompt, PromptEncoder
 from emollm.core.errors import ModelError
 from emollm.core.heads_card import FeatureSpec, Prompt
-from emollm.core.prompts import Layout, Pieces
-from emollm.models.load import LoadedModel, base_of
+from emollm.core.prompts import Layout, Pieces, Post, with_surroundings
+from emollm.models.load import LoadedModel, base_of, max_tokens
 
 
 class Batch(NamedTuple):
@@ -49,6 +49,7 @@ class PostEncoder:
             Layout(closing="", bos=loaded.card.layout.bos),
             max_post_tokens=loaded.card.max_post_tokens,
             is_encoder_decoder=loaded.card.base.architecture != "decoder",
+            max_tokens=max_tokens(loaded.model),
         )
 
     def __call__(self, text: str) -> EncodedPrompt:
@@ -56,19 +57,32 @@ class PostEncoder:
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """The tokens of each post, not cut at the limit."""
-        return self._encoder.count(self._named(texts))
+        named = self._prompt.emoji == "named"
+        return self._encoder.count([named_emoji(text) for text in texts] if named else texts)
 
     def many(self, texts: Sequence[str]) -> list[EncodedPrompt]:
-        prefix, suffix = self._prompt.prefix, self._prompt.suffix
-        return self._encoder.prompts([Pieces(prefix, f" {text}", suffix) for text in self._named(texts)])
+        return self.posts([Post(text) for text in texts])
 
-    def _named(self, texts: Sequence[str]) -> Sequence[str]:
-        return [named_emoji(text) for text in texts] if self._prompt.emoji == "named" else texts
+    def posts(self, posts: Sequence[Post]) -> list[EncodedPrompt]:
+        """The prompts of posts with what stands beside them, of which those pieces are read that the prompt names."""
+        return self._encoder.prompts([self._pieces(post) for post in posts])
+
+    def _pieces(self, post: Post) -> Pieces:
+        prefix, suffix, beside = self._prompt.prefix, self._prompt.suffix, self._prompt.beside
+        if self._prompt.emoji == "named":
+            post = Post(*map(named_emoji, post))
+        context = post.context if "context" in beside else ""
+        target = post.target if "target" in beside else ""
+        if not (context or target):
+            return Pieces(prefix, f" {post.text}", suffix)
+        # Without words of its own before the post, the context would run into it.
+        name = prefix if prefix or not context else " Text:"
+        return with_surroundings(Pieces("", f" {post.text}", suffix), name, context, target)
 
     def batch(self, prompts: Sequence[EncodedPrompt], device: str) -> Batch:
         lengths = np.array([len(prompt) for prompt in prompts])
-        starts = np.array([len(prompt.prefix) for prompt in prompts])
-        ends = starts + np.array([len(prompt.post) for prompt in prompts])
+        starts = np.array([len(prompt.prefix) + prompt.num_before for prompt in prompts])
+        ends = np.array([len(prompt.prefix) + len(prompt.post) - prompt.num_behind for prompt in prompts])
         places = np.arange(lengths.max())
         mask = places < lengths[:, None]
         ids = np.full(mask.shape, self._pad, dtype=np.int64)

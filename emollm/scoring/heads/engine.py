@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from emollm.core.calibration import Calibration
 from emollm.core.card import AffectCard
 from emollm.core.encoding import EncodedPrompt
 from emollm.core.errors import ModelError
-from emollm.core.prompts import Question
+from emollm.core.prompts import CONTEXT_NOT_READ, TARGET_NOT_READ, Post, Question, notes_of
 from emollm.models.batching import by_length
 from emollm.models.load import LoadedModel
 from emollm.scoring.arrays import AnswerArrays, Floats, PostAnswers
@@ -39,6 +39,8 @@ class _Scores:
     scores_NO: Floats
     errors: list[str | None]
     truncated_N: NDArray[np.bool_]
+    prompts: dict[Post, EncodedPrompt]
+    """Of posts that have a context or a target, and could be read."""
 
 
 class HeadsScorer:
@@ -91,9 +93,9 @@ class HeadsScorer:
 
     def score(self, questions: Sequence[Question]) -> list[Answer]:
         # A post is read once for all its questions; posts that are asked the same go through each head together.
-        about: dict[str, list[int]] = {}
+        about: dict[Post, list[int]] = {}
         for number, question in enumerate(questions):
-            about.setdefault(question.text, []).append(number)
+            about.setdefault(Post(question.text, question.context, question.target), []).append(number)
         read = self._read(list(about))
         alike: dict[tuple[str, ...], list[int]] = {}
         numbers = list(about.values())
@@ -104,11 +106,27 @@ class HeadsScorer:
             asked = [questions[n] for n in numbers[posts[0]]]
             for place, each in enumerate(self._answers(read, posts, asked).answers()):
                 found.update(zip((numbers[post][place] for post in posts), each, strict=True))
-        return [found[number] for number in range(len(questions))]
+        return [
+            replace(found[n], notes=notes) if (notes := self._notes(question, read)) else found[n]
+            for n, question in enumerate(questions)
+        ]
 
     def score_posts(self, texts: Sequence[str], questions: Sequence[Question]) -> PostAnswers:
         """The answers of every text to every question; the questions' own texts are not looked at."""
-        return self._answers(self._read(texts), slice(None), questions)
+        return self._answers(self._read([Post(text) for text in texts]), slice(None), questions)
+
+    def _notes(self, question: Question, read: _Scores) -> tuple[str, ...]:
+        """How context and target of a question were read, of one that has any."""
+        beside, context, target = self._heads.prompt.beside, question.context, question.target
+        if not (context or target):
+            return ()
+        prompt = read.prompts.get(Post(question.text, context, target))
+        notes = notes_of(question.text, target, prompt) if prompt else ()
+        unread = {
+            CONTEXT_NOT_READ: context and "context" not in beside,
+            TARGET_NOT_READ: target and "target" not in beside,
+        }
+        return (*notes, *(note for note, holds in unread.items() if holds))
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return self._encode.count(texts)
@@ -125,28 +143,29 @@ class HeadsScorer:
             raise ModelError("the hidden states are not finite; try --precision float32")
         return self._head_weights.scores(features)
 
-    def _read(self, texts: Sequence[str]) -> _Scores:
-        count = len(texts)
-        read = _Scores(np.zeros((count, len(self._head_weights.bias_O))), [None] * count, np.zeros(count, bool))
+    def _read(self, posts: Sequence[Post]) -> _Scores:
+        count = len(posts)
+        read = _Scores(np.zeros((count, len(self._head_weights.bias_O))), [None] * count, np.zeros(count, bool), {})
         rows = []
-        for n, text in enumerate(texts):
+        for n, (text, _, _) in enumerate(posts):
             if text and not text.isspace():
                 rows.append(n)
             else:
                 read.errors[n] = EMPTY_TEXT
         on_gpu = self._device != "cpu"
         parts = [rows[i : i + _POSTS_AHEAD] for i in range(0, len(rows), _POSTS_AHEAD)] if on_gpu else [rows]
-        for prompts in _ahead(lambda part: self._tokenised(texts, part, read), parts, on_thread=on_gpu):
+        for prompts in _ahead(lambda part: self._tokenised(posts, part, read), parts, on_thread=on_gpu):
             self._read_part(prompts, read)
         return read
 
-    def _tokenised(self, texts: Sequence[str], rows: Rows, read: _Scores) -> dict[int, EncodedPrompt]:
+    def _tokenised(self, posts: Sequence[Post], rows: Rows, read: _Scores) -> dict[int, EncodedPrompt]:
         prompts: dict[int, EncodedPrompt] = {}
-        for part, encoded, why in run_safely(rows, lambda part: self._encode.many([texts[n] for n in part])):
+        for part, encoded, why in run_safely(rows, lambda part: self._encode.posts([posts[n] for n in part])):
             if encoded is None:
                 read.errors[part[0]] = why
             else:
                 prompts.update(zip(part, encoded, strict=True))
+        read.prompts.update({posts[n]: prompt for n, prompt in prompts.items() if posts[n].context or posts[n].target})
         return prompts
 
     def _read_part(self, prompts: dict[int, EncodedPrompt], read: _Scores) -> None:

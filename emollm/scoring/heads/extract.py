@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from emollm.core.heads_card import FeatureSpec, Pooling, Prompt
+from emollm.core.prompts import Post
 
 POOLINGS: dict[str, tuple[Pooling, ...]] = {
     "decoder": ("last", "mean"),
@@ -37,7 +38,7 @@ def column(feature_spec: FeatureSpec) -> str:
 
 
 class ReadPosts:
-    """Rows of `index` and `text` to rows of `index` and, a column a feature_spec, its state as a list of float32."""
+    """Rows of `index` and the fields of `Post` to `index` and, a column a feature_spec, its state as float32s."""
 
     def __init__(
         self, *, base: str, prompt: Prompt, feature_specs: Sequence[FeatureSpec], max_post_tokens: int, device: str,
@@ -74,7 +75,8 @@ class ReadPosts:
         from emollm.scoring.heads.backbone import pooled_states
 
         encode, backbone, batch_tokens = self._parts
-        prompts = encode.many(table["text"].to_pylist())
+        rows = table.select(list(Post._fields)).to_pylist()
+        prompts = encode.posts([Post(**row) for row in rows])
         states = {r: np.zeros((len(prompts), backbone.hidden_size), np.float32) for r in self._feature_specs}
         for batch in by_length([len(prompt) for prompt in prompts], batch_tokens=batch_tokens):
             found = pooled_states(

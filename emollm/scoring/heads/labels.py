@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from emollm.core.answers import to_unit
 from emollm.core.errors import DataError
+from emollm.core.prompts import Post
 from emollm.core.tasks import Kind, QuestionKey, Task, Value
 from emollm.data.affect import words_of
 from emollm.data.instructions import gold_ratings, gold_value
@@ -38,6 +40,20 @@ class LabelledText:
     """Whether people labelled it, and not a teacher."""
     variance: Mapping[QuestionKey, Floats] = field(default_factory=dict)
     """[N] of numbers with several raters: the variance of what they said (of 0..1), whose mean is the gold; else 0."""
+    beside: list[tuple[str, str]] = field(default_factory=list)
+    """Context and target of each text; empty where no text has any."""
+
+    @property
+    def posts(self) -> list[Post]:
+        """The texts with what is read beside them."""
+        beside = self.beside or [("", "")] * len(self.texts)
+        return [Post(text, *each) for text, each in zip(self.texts, beside, strict=True)]
+
+    @property
+    def pieces(self) -> tuple[Literal["context", "target"], ...]:
+        """What the texts have beside them."""
+        has_context, has_target = any(c for c, _ in self.beside), any(t for _, t in self.beside)
+        return (*(("context",) if has_context else ()), *(("target",) if has_target else ()))  # type: ignore[return-value]
 
     def known(self, key: QuestionKey) -> NDArray[np.intp]:
         """Indices of the texts with a gold for this question."""
@@ -47,15 +63,15 @@ class LabelledText:
 def read_labels(rows: pa.Table, tasks: Sequence[Task]) -> LabelledText:
     """The rows of a data folder, however many wordings they stand in. Of two golds of a question the first counts."""
     by_name = {task.name: task for task in tasks}
-    places: dict[str, int] = {}
+    places: dict[Post, int] = {}
     found: dict[QuestionKey, dict[int, Floats]] = {key: {} for task in tasks for key in task.keys}
     variance: dict[QuestionKey, dict[int, float]] = {}
-    columns = ["task", "emotion", "text", "value", "labels", "ratings"]
+    columns = ["task", "emotion", "text", "context", "target", "value", "labels", "ratings"]
     for row in rows.select([name for name in columns if name in rows.column_names]).to_pylist():
         task = by_name.get(row["task"])
         if task is None or not row["text"].strip():
             continue
-        place = places.setdefault(row["text"], len(places))
+        place = places.setdefault(Post(row["text"], row["context"] or "", row["target"] or ""), len(places))
         key = QuestionKey(row["task"], row["emotion"])
         if place not in found[key]:
             ratings = gold_ratings(row)
@@ -66,12 +82,15 @@ def read_labels(rows: pa.Table, tasks: Sequence[Task]) -> LabelledText:
                 variance.setdefault(key, {})[place] = float(said[:, 0].var())
     if not places:
         raise DataError(f"no row of {', '.join(by_name)} to fit heads on")
+    texts = [post.text for post in places]
+    beside = [(post.context, post.target) for post in places]
     return LabelledText(
-        texts=list(places),
+        texts=texts,
         golds={key: _table(golds, len(places)) for key, golds in found.items() if golds},
-        fold_N=folds(list(places)),
+        fold_N=folds(texts),
         is_gold_N=np.ones(len(places), dtype=bool),
         variance={key: np.array([v.get(n, 0.0) for n in range(len(places))]) for key, v in variance.items()},
+        beside=beside if any(map(any, beside)) else [],
     )
 
 
@@ -106,6 +125,7 @@ def subset(labelled: LabelledText, index_N: NDArray[np.intp]) -> LabelledText:
         fold_N=labelled.fold_N[index_N],
         is_gold_N=labelled.is_gold_N[index_N],
         variance={key: variance_N[index_N] for key, variance_N in labelled.variance.items()},
+        beside=[labelled.beside[n] for n in index_N] if labelled.beside else [],
     )
 
 

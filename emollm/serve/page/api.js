@@ -20,10 +20,13 @@ export async function get(path) {
   return (await send(path, {})).json();
 }
 
-/** Results of texts in order, as they come; throws ApiError. */
-export async function* annotate(texts, tasks, extras, signal) {
+/** Results of texts in order, as they come; `beside` is the context and target of them all. Throws ApiError. */
+export async function* annotate(texts, tasks, extras, signal, beside = {}) {
   for (const part of parts(texts)) {
-    const body = JSON.stringify({ texts: part.map(whole), tasks, ...extras });
+    const each = (value) => (value ? part.map(() => whole(value)) : undefined);
+    const body = JSON.stringify({
+      texts: part.map(whole), tasks, ...extras, contexts: each(beside.context), targets: each(beside.target),
+    });
     const headers = { "content-type": "application/json" };
     yield* results(await send("v1/annotate/stream", { method: "POST", body, headers, signal }));
   }

@@ -13,6 +13,7 @@ const ANY_POST = "Intensity";
 const TRIES = 4;
 
 let tasks = [];
+let known = []; // the model's tasks, and the one of the page's own labels
 let file = null; // { name, columns, rows, column }
 let asked = { posts: [], results: [], extra: [["post"]] };
 let running = null; // an AbortController while posts are read
@@ -135,17 +136,20 @@ const extras = () => ({ explain: byId("explain").checked, second: byId("explain"
 async function read() {
   if (running) return;
   const { posts, extra } = gather();
+  const own = ownTask();
   const names = [...document.querySelectorAll("input[name=task]:checked")].map((box) => box.value);
+  const beside = { context: byId("context").value.trim(), target: byId("target").value.trim() };
   problem(null);
   if (!tasks.length) { await load(); if (!tasks.length) return; return read(); }
   if (!posts.length) { problem("Write a post, or choose a file."); byId("posts").focus(); return; }
-  if (!names.length) { problem("Choose at least one thing to read."); return; }
+  if (!names.length && !own) { problem("Choose at least one thing to read."); return; }
   running = new AbortController();
   busy(true, posts.length);
   const results = [];
   try {
     await again(async () => {
-      for await (const result of annotate(posts.slice(results.length), names, extras(), running.signal)) {
+      for await (const result of annotate(posts.slice(results.length),
+        own ? [...names, { name: own.name, labels: own.labels }] : names, extras(), running.signal, beside)) {
         results.push(result);
         advance(results.length, posts.length);
       }
@@ -155,9 +159,17 @@ async function read() {
   }
   busy(false);
   running = null;
+  known = own ? [...tasks, own] : tasks;
   if (results.length) showAll(posts.slice(0, results.length), results, extra);
   const missing = posts.length - results.length;
   say(missing ? `${counted(results.length)} read, ${missing} not` : `${counted(posts.length)} read`);
+}
+
+// The labels that were typed, as a task like those that the endpoint lists; null where there are none.
+function ownTask() {
+  const labels = byId("own-labels").value.split(",").map((label) => label.trim()).filter(Boolean);
+  return labels.length ? { name: "your-labels", title: "Your labels", kind: "single-label", labels, classes: [],
+    emotions: [], low: null, high: null, no_label: null, source: "" } : null;
 }
 
 // A full queue says when to come back: waited for, a few times.
@@ -179,14 +191,14 @@ function showAll(posts, results, extra) {
   byId("results").hidden = false;
   byId("results-title").textContent = counted(posts.length);
   byId("many").hidden = posts.length < 2;
-  if (posts.length > 1) table.show(posts, results, tasks);
+  if (posts.length > 1) table.show(posts, results, known);
   show(0);
   byId("results-title").focus({ preventScroll: true });
   byId("results").scrollIntoView({ block: "nearest" });
 }
 
 function show(i) {
-  byId("picture").replaceChildren(picture(asked.posts[i], asked.results[i], tasks));
+  byId("picture").replaceChildren(picture(asked.posts[i], asked.results[i], known));
 }
 
 function download() {

@@ -10,7 +10,8 @@ export function picture(text, result, tasks) {
   const answers = new Map(result.answers.map((answer) => [key(answer.task, answer.emotion), answer]));
   const asked = tasks.filter((task) => result.answers.some((answer) => answer.task === task.name));
   const error = result.answers.find((answer) => answer.error);
-  const doubtful = [...new Set(result.answers.filter((answer) => answer.valid_mass !== null && answer.valid_mass < 0.5)
+  const doubtful = [...new Set(result.answers.filter((answer) => answer.valid_mass !== null && answer.valid_mass < 0.5
+    && !answer.way?.startsWith("entailment"))
     .map((answer) => answer.task))];
   return el("article", { class: "picture" },
     el("blockquote", { class: text.trim() ? "" : "empty" }, text.trim() ? text : "(no text)"),
@@ -18,12 +19,26 @@ export function picture(text, result, tasks) {
     error ? el("p", { class: "flag" }, explain(error.error)) : null,
     doubtful.length ? el("p", { class: "flag" },
       `Left free, the model would seldom give a valid answer to ${doubtful.join(", ")}: do not trust it there.`) : null,
+    ...result.notes.map((note) => el("p", { class: "flag" }, NOTES[note] ?? note)),
     el("div", { class: "panels" }, ...panels(asked, answers), wordsPanel(text, result)),
   );
 }
 
+const NOTES = {
+  context_cut: "The context is too long: only what is nearest to the post was read.",
+  target_cut: "The target is too long: only its beginning was read.",
+  target_not_in_text: "The post does not name the target.",
+  context_not_read: "This model was not trained to read a context: some answers are without it.",
+  target_not_read: "This model was not trained to read a target: some answers are without it.",
+};
+
 export function explain(error) {
-  return { empty_text: "There is no text to read.", invalid_answer: "The model gave no valid answer." }[error]
+  return {
+    empty_text: "There is no text to read.",
+    invalid_answer: "The model gave no valid answer.",
+    labels_alike: "Two of the labels are the same to the model.",
+    way_unavailable: "This endpoint cannot load the model that such labels need.",
+  }[error]
     ?? "The model could not read this post.";
 }
 
@@ -62,7 +77,8 @@ function panel(task, partner, answers) {
     case "ordinal":
       return el("section", { class: "panel" }, title, steps(task, one));
     default:
-      return el("section", { class: "panel wide" }, title, chips(task, one));
+      return el("section", { class: "panel wide" }, title, chips(task, one),
+        one.way ? el("p", { class: "hint" }, `The model does not know these labels: ${one.way}.`) : null);
   }
 }
 
