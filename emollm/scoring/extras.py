@@ -264,6 +264,6 @@ def _numbers(column: pa.Array) -> Floats:
 def _probabilities(column: pa.StructArray) -> tuple[Floats, NDArray[np.bool_]]:
     """[N, K] and which rows have none, where it is 0."""
     p_NK = np.stack([_numbers(part) for part in column.flatten()], axis=1)
-    missing_N: NDArray[np.bool_] = np.isnan(p_NK).any(axis=1)
+    missing_N: NDArray[np.bool_] = np.asarray(np.isnan(p_NK).any(axis=1))
     p_NK[missing_N] = 0.0
     return p_NK, missing_N
