@@ -77,6 +77,10 @@ class Extras:
             first = error.errors()[0]
             reason = str(first["msg"]).removeprefix("Value error, ")
             raise ConfigError(f"{first['loc'][0]} {first['input']!r}: {reason}") from None
+        if explain and engine == "server":
+            raise ConfigError(
+                "--explain asks once per word; it is for engines that run here, and a server may cost money"
+            )
         fitted = card.calibration.get(engine) if card else None
         below, never = _thresholds(asked.abstain, fitted, tasks) if asked.abstain else (None, ())
         found = _sets(asked.sets, fitted, tasks) if asked.sets else None
