@@ -184,3 +184,19 @@ def test_columns_of_the_user_are_not_replaced(name: str) -> None:
         annotated(frame, text_column=name)
     found = annotated(frame, text_column=name, prefix="a_")
     assert list(found) == [name, "a_v_reg", "a_truncated", "a_error"] and list(found[name]) == ["Glad.", "Sad."]
+
+
+def test_what_is_asked_for_beside_the_answers_stands_in_columns_of_its_own() -> None:
+    frame = emollm.annotate(
+        ["glad and sad", ""], ["V-reg", "E-c"], model=CheapScorer(), progress=False, abstain=0.99, second=True,
+        explain=True, prefix="m_",
+    )  # type: ignore[call-overload]  # fmt: skip
+    row = frame.iloc[0]
+    assert pd.isna(row["m_v_reg"]) and row["m_v_reg_abstained"] and 0 <= row["m_v_reg_best"] <= 1
+    assert row["m_e_c"] is None and isinstance(row["m_e_c_best"], tuple) and row["m_e_c_second"] != row["m_e_c_best"]
+    assert {word["word"] for word in row["m_v_reg_words"]} == {"glad", "and", "sad"}
+    assert "m_v_reg_second" not in frame and not frame["m_v_reg_abstained"][1] and frame["m_v_reg_words"][1] is None
+    with pytest.raises(ConfigError, match="no sets for V-reg"):
+        annotated("x", sets=0.9)
+    with pytest.raises(ConfigError, match="read at once"):
+        annotated("x", second=True, long="windows")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -28,6 +28,8 @@ class Extreme(NamedTuple):
     confidence: float
     id: str
     text: str
+    parts: tuple[tuple[str, float], ...] = ()
+    """The text in pieces, each with the effect of its word on the answer, 0 where none was asked for or is shown."""
 
 
 @dataclass(slots=True)
@@ -84,9 +86,17 @@ class Column:
         self.lowest = heapq.nsmallest(_EXTREMES, lowest, key=lambda post: (post.value, -post.confidence, post.id))
 
     def _posts(self, table: pa.Table, places: NDArray[np.intp]) -> list[Extreme]:
-        chosen = table.select(["id", "text", self.name, f"{self.name}_confidence"]).take(pa.array(places))
+        words = f"{self.name}_words"
+        names = ["id", "text", self.name, f"{self.name}_confidence", *([words] if words in table.column_names else [])]
+        chosen = table.select(names).take(pa.array(places))
         return [
-            Extreme(float(row[self.name]), row[f"{self.name}_confidence"] or 0.0, row["id"], _shown(row["text"]))
+            Extreme(
+                float(row[self.name]),
+                row[f"{self.name}_confidence"] or 0.0,
+                row["id"],
+                _shown(row["text"]),
+                in_parts(_shown(row["text"]), row.get(words) or ()),
+            )
             for row in chosen.to_pylist()
         ]
 
@@ -121,3 +131,14 @@ class ColumnStats:
 def _shown(text: str | None) -> str:
     text = text or ""
     return text if len(text) <= _TEXT_SHOWN else text[:_TEXT_SHOWN] + "…"
+
+
+def in_parts(text: str, words: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, float], ...]:
+    """The text in pieces with their effects, in order; a word beyond its end is left out."""
+    parts: list[tuple[str, float]] = []
+    at = 0
+    for word in sorted(words, key=lambda word: word["start"]):
+        if at <= word["start"] and word["end"] <= len(text):
+            parts += [(text[at : word["start"]], 0.0), (text[word["start"] : word["end"]], float(word["effect"]))]
+            at = word["end"]
+    return tuple((piece, effect) for piece, effect in [*parts, (text[at:], 0.0)] if piece)

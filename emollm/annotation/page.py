@@ -24,6 +24,7 @@ def page(stats: ColumnStats, summary: dict[str, Any], identity: Identity) -> str
         figures=list(_tiles(stats, summary)),
         errors=[[code, count, f"{count / stats.posts:.2%}"] for code, count in stats.errors.most_common()],
         panels=[_panel(column) for column in stats.columns],
+        explained=any(effect for c in stats.columns for one in c.highest for _, effect in one.parts),
         numbers=[column for column in stats.columns if column.is_number and column.answered],
     )
 

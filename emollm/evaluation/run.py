@@ -58,7 +58,9 @@ def evaluate(
     fragility = None
     if config.wordings == "all" and config.scored_model:
         on_system(f"{config.scored_model}, in other wordings")
-        fragility = measure_fragility(config, [p.question for p in systems[0].predictions], on_rows)
+        before = [p.question for p in systems[0].predictions]
+        # One bar counts on from the system before.
+        fragility = measure_fragility(config, before, lambda new, total: on_rows(new, len(before) + total))
     evaluation = Evaluation([measure(system, config) for system in _named_apart(systems)], rows_from, fragility)
     if config.out:
         write_evaluation(config, evaluation, config.out)

@@ -60,7 +60,8 @@ class _Known:
             shares_N: Floats = (high_N - low_N) / (task.high - task.low)
             return shares_N
         held = in_set(_probabilities(self.rows), q, exclusive=task.kind is not Kind.LABEL_SET)
-        return held.sum(axis=1).astype(float)
+        counts_N: Floats = held.sum(axis=1).astype(float)
+        return counts_N
 
 
 def known(predictions: Sequence[Prediction]) -> _Known | None:

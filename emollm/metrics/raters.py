@@ -105,7 +105,7 @@ def _numbers(task: Task, rated: Sequence[Prediction]) -> dict[str, Any]:
         for p, s in zip(rated, std_N, strict=True)
     ]  # fmt: skip
     spread_N = np.array([np.std(p.question.ratings) for p in rated])  # type: ignore[arg-type]
-    return found | {"cross_entropy": float(np.mean(nats)), "doubt": metrics.spearman(spread_N, std_N)}  # type: ignore[arg-type]
+    return found | {"cross_entropy": float(np.mean(nats)), "doubt": metrics.spearman(spread_N.tolist(), std_N.tolist())}
 
 
 def _labels(task: Task, rated: Sequence[Prediction]) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def _labels(task: Task, rated: Sequence[Prediction]) -> dict[str, Any]:
     return found | {
         "cross_entropy": float(nats_N.mean()),
         "js": float(js_N.mean()),
-        "doubt": metrics.spearman(apart_N, spread_N),  # type: ignore[arg-type]
+        "doubt": metrics.spearman(apart_N.tolist(), spread_N.tolist()),
     }
 
 
@@ -163,7 +163,7 @@ def _majority_f1(task: Task, rated: Sequence[Prediction]) -> float:
     if task.kind is Kind.LABEL_SET:
         return _set_f1(task, golds, said)  # type: ignore[arg-type]
     ones = np.ones((1, len(rated)))
-    return float(metrics.class_f1_of(golds, said, task.answer_values)(ones)[0])  # type: ignore[arg-type]
+    return float(metrics.class_f1_of(golds, said, task.answer_values)(ones)[0])
 
 
 def _set_f1(task: Task, gold: Sequence[tuple[str, ...]], said: Sequence[tuple[str, ...]]) -> float:

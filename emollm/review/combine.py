@@ -146,7 +146,7 @@ def _agreed(aligned: Aligned, question: Question, gold: Annotated | None) -> Agr
             both = [(row[i], row[j]) for row in ratings if row[i] is not None and row[j] is not None]
             if both:
                 a, b = zip(*both, strict=True)
-                pairs[first, aligned.names[j]] = agreement(task, a, b), len(both)  # type: ignore[arg-type]
+                pairs[first, aligned.names[j]] = agreement(task, a, b), len(both)
     return Agreed(name, measure, pairs, alpha(task, ratings), _weights(aligned, task, name, gold))
 
 

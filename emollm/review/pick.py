@@ -1,8 +1,8 @@
 """Which posts a person should look at first: uncertain, atypical, or where annotators disagree.
 
 Uncertain: how unsure the answers are (`annotated.doubt`), in standard deviations of the corpus, as a mean over
-questions. Atypical: how unusual a post's answers, doubts and length are together (Mahalanobis distance), which finds what the
-model was not made for even where it is sure. Disagreement: the mean distance of two annotators' answers, 0..1.
+questions. Atypical: how unusual a post's answers, doubts and length are together (Mahalanobis distance), which finds
+what the model was not made for even where it is sure. Disagreement: the mean distance of two annotators' answers, 0..1.
 """
 
 from __future__ import annotations
@@ -94,7 +94,8 @@ def atypicality(posts: Annotated) -> Floats:
     # A tenth of the identity: columns that say the same would otherwise divide by nothing.
     covariance = 0.9 * np.cov(x_NF, rowvar=False).reshape(x_NF.shape[1], -1) + 0.1 * np.eye(x_NF.shape[1])
     squared_N = np.einsum("nf,nf->n", x_NF, np.linalg.solve(covariance, x_NF.T).T)
-    return np.sqrt(squared_N / x_NF.shape[1])
+    distance_N: Floats = np.sqrt(squared_N / x_NF.shape[1])
+    return distance_N
 
 
 def disagreement(annotators: Sequence[Annotated]) -> Floats:

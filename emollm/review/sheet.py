@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,9 @@ def merge_reviews(
 ) -> dict[str, int]:
     """The labels of filled-in review files as own data: labels.csv and labels.toml, which `build-data own` takes.
 
-    Of a post that several files label, the label is that of the first file. Returns how many labels each question has.
-    Raises DataError naming the cells that are no labels, or where nothing is labelled.
+    A file is a person: a question that several of them label gets a column per person, and these are its raters.
+    Returns how many labels each question has. Raises DataError naming the cells that are no labels, or where nothing is
+    labelled.
     """
     bad: list[str] = []
     tasks = tuple(tasks)
@@ -59,43 +60,53 @@ def merge_reviews(
     if bad:
         more = f", and {len(bad) - 5} more" if len(bad) > 5 else ""
         raise DataError(f"labels that are none: {'; '.join(bad[:5])}{more}; mend them in the file")
-    labels: dict[str, dict[str, Any]] = {}
-    counts: dict[str, int] = {}
     questions = {column_name(q): q for person in people for q in person.questions}
-    for person in people:
-        for n, (one, text) in enumerate(zip(person.ids, person.texts, strict=True)):
-            row = labels.setdefault(one, {"id": one, "text": text, **dict.fromkeys(questions, "")})
-            for name in person.values:
-                value = person.values[name][n]
-                if value is not None and row[name] == "":
-                    row[name] = cell(questions[name].task, value)
-                    counts[name] = counts.get(name, 0) + 1
-    kept = [row for row in labels.values() if any(row[name] != "" for name in questions)]
-    if not kept:
+    rows: dict[str, dict[str, str]] = {}
+    labelled: dict[str, dict[str, int]] = {}
+    for number, person in enumerate(people, 1):
+        for name, values in person.values.items():
+            column = f"{name}_{number}" if len(people) > 1 else name
+            for one, text, value in zip(person.ids, person.texts, values, strict=True):
+                if value is not None:
+                    row = rows.setdefault(one, {"id": one, "text": text})
+                    row[column] = cell(questions[name].task, value)
+                    counts = labelled.setdefault(name, {})
+                    counts[column] = counts.get(column, 0) + 1
+    if not labelled:
         raise DataError(f"no label in {', '.join(map(str, paths))}; fill in {', '.join(questions)}")
-    kept_questions = [q for name, q in questions.items() if counts.get(name)]
+    columns = {name: list(labelled[name]) for name in questions if name in labelled}
     with new_folder(out, overwrite=overwrite) as folder:
-        _write_csv(folder / LABELS_FILE, kept)
-        (folder / TOML_FILE).write_text(own_toml(kept_questions), encoding="utf-8")
+        header = ["id", "text", *(column for each in columns.values() for column in each)]
+        _write_csv(folder / LABELS_FILE, [{name: row.get(name, "") for name in header} for row in rows.values()])
+        (folder / TOML_FILE).write_text(own_toml([questions[name] for name in columns], columns), encoding="utf-8")
+        counts = {name: sum(labelled[name].values()) for name in columns}
         write_run(folder, job="review merge", config={"files": list(map(str, paths))}, labels=counts)
     return counts
 
 
-def own_toml(questions: Sequence[Question]) -> str:
-    """The description that `build-data own` reads; a task of emollm's own goes by its name alone."""
+def own_toml(questions: Sequence[Question], columns: Mapping[str, Sequence[str]]) -> str:
+    """The description that `build-data own` reads; a task of emollm's own goes by its name alone.
+
+    `columns` are those of each question, one per person.
+    """
     lines = ["# Labels of reviewed posts: emollm build-data own --data labels.toml --out DIR"]
     lines += [f'file = "{LABELS_FILE}"', 'id = "id"', 'text = "text"', 'source = "review"', "validation = 0.0"]
     for task in dict.fromkeys(question.task for question in questions):
-        mine = {q.emotion: column_name(q) for q in questions if q.task == task}
-        lines += ["", "[[task]]", f"name = {json.dumps(task.name)}", 'blank = "unlabelled"']
-        if task.emotions:
-            columns = ", ".join(f"{json.dumps(emotion)} = {json.dumps(column)}" for emotion, column in mine.items())
-            lines.append(f"columns = {{ {columns} }}")
-        else:
-            lines.append(f"column = {json.dumps(mine[None])}")
+        mine = {q.emotion: columns[column_name(q)] for q in questions if q.task == task}
+        lines += ["", "[[task]]", f"name = {json.dumps(task.name)}", 'blank = "unlabelled"', _where(task, mine)]
         if TASKS.get(task.name) != task:
             lines += _definition(task)
     return "\n".join(lines) + "\n"
+
+
+def _where(task: Task, columns: Mapping[str | None, Sequence[str]]) -> str:
+    """Which columns hold a task's labels."""
+    several = any(len(each) > 1 for each in columns.values())
+    cells = {emotion: json.dumps(each if several else each[0]) for emotion, each in columns.items()}
+    if task.emotions:
+        named = ", ".join(f"{json.dumps(emotion)} = {column}" for emotion, column in cells.items())
+        return f"{'raters' if several else 'columns'} = {{ {named} }}"
+    return f"{'raters' if several else 'column'} = {cells[None]}"
 
 
 def cell(task: Task, value: Value) -> str:

@@ -77,6 +77,10 @@ class Extras:
             first = error.errors()[0]
             reason = str(first["msg"]).removeprefix("Value error, ")
             raise ConfigError(f"{first['loc'][0]} {first['input']!r}: {reason}") from None
+        if explain and engine == "server":
+            raise ConfigError(
+                "--explain asks once per word; it is for engines that run here, and a server may cost money"
+            )
         fitted = card.calibration.get(engine) if card else None
         below, never = _thresholds(asked.abstain, fitted, tasks) if asked.abstain else (None, ())
         found = _sets(asked.sets, fitted, tasks) if asked.sets else None
@@ -264,6 +268,6 @@ def _numbers(column: pa.Array) -> Floats:
 def _probabilities(column: pa.StructArray) -> tuple[Floats, NDArray[np.bool_]]:
     """[N, K] and which rows have none, where it is 0."""
     p_NK = np.stack([_numbers(part) for part in column.flatten()], axis=1)
-    missing_N: NDArray[np.bool_] = np.isnan(p_NK).any(axis=1)
+    missing_N: NDArray[np.bool_] = np.asarray(np.isnan(p_NK).any(axis=1))
     p_NK[missing_N] = 0.0
     return p_NK, missing_N

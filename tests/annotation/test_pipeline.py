@@ -22,7 +22,7 @@ from emollm.annotation.monitor import Progress
 from emollm.annotation.options import AnnotateConfig
 from emollm.annotation.pipeline import annotate_corpus
 from emollm.annotation.verify import verify
-from emollm.core.errors import DataError, ModelError, ResourceError
+from emollm.core.errors import ConfigError, DataError, ModelError, ResourceError
 from emollm.core.options import ClusterConfig, with_values
 from tests.annotation.cheap import CheapOpener, cheap_scorer
 from tests.annotation.drive import commits
@@ -300,3 +300,20 @@ def test_prometheus_finds_the_actors_counters(local_ray: None) -> None:
     assert found["ray_emollm_annotated_padding_total"] // 30_000 == 1
     assert found["ray_emollm_annotated_errors_total"] == 2
     assert "ray_emollm_annotated_post_seconds_bucket" in found
+
+
+@pytest.mark.ray
+def test_what_is_asked_for_beside_the_answers_is_in_the_corpus(local_ray: None, tmp_path: Path) -> None:
+    job = cheap(tmp_path, ["one two", "", "three"], abstain="0.5", second=True, explain=True, overwrite=True)
+    summary = annotate_corpus(job, opener=cheap_scorer)
+    assert summary["posts"] == 3 and verify(job.out).problems == []
+    found = rows(job.out)
+    for row in (found["p0"], found["p2"]):
+        assert row["v_reg_best"] is not None and row["e_c_second"] != row["e_c_best"]
+        assert row["v_reg_abstained"] == (row["v_reg_confidence"] < 0.5) == (row["v_reg"] is None)
+        assert {word["word"] for word in row["v_reg_words"]} <= {"one", "two", "three"} and row["v_reg_words"]
+    assert found["p1"]["v_reg_error"] == "empty_text" and not found["p1"]["v_reg_abstained"]
+    with pytest.raises(DataError, match=r"extras"):
+        annotate_corpus(with_values(job, second=False, overwrite=False), opener=cheap_scorer)
+    with pytest.raises(ConfigError, match="read at once"):
+        annotate_corpus(with_values(job, long="windows"), opener=cheap_scorer)

@@ -9,8 +9,9 @@ import pytest
 
 from emollm.core.errors import ConfigError, DataError
 from emollm.core.tasks import TASKS, QuestionKey, Value
-from emollm.data.aaid import OwnConfig, build_own
+from emollm.data.aaid import SAMPLES, OwnConfig, build_own
 from emollm.data.corpora.own import read_own, read_own_toml
+from emollm.data.raters import alpha
 from emollm.metrics.predictions import Prediction, predictions_table, read_predictions
 from emollm.metrics.questions import GoldQuestion, load_questions
 from emollm.metrics.raters import measure_raters
@@ -148,3 +149,14 @@ def test_ratings_stay_in_the_table_of_predictions(tmp_path: Path) -> None:
     pq.write_table(predictions_table({"m": [made]}), tmp_path / "p.parquet")
     (back,) = read_predictions(tmp_path / "p.parquet", [TASKS["E-c"]])["m"]
     assert back.question.ratings == (("joy",), ())
+
+
+def test_the_bundled_sample_of_raters(tmp_path: Path) -> None:
+    tables = build_own(OwnConfig(data=SAMPLES / "own" / "rated.toml", out=tmp_path / "data"))
+    tasks = read_own(SAMPLES / "own" / "rated.toml").tasks
+    questions = [q for name in tables for q in load_questions(tmp_path / "data", tasks, split=name)]
+    by_task = {task: [q for q in questions if q.task.name == task] for task in ("V-reg", "Mood")}
+    assert [len(mine) for mine in by_task.values()] == [24, 24]
+    # They agree on most posts, and are of different minds about irony.
+    assert 0.8 < alpha(TASKS["V-reg"], [q.ratings for q in by_task["V-reg"]]) < 0.95
+    assert 0.5 < alpha(by_task["Mood"][0].task, [q.ratings for q in by_task["Mood"]]) < 0.8

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
+from emollm.core.conformal import Conformal
 from emollm.core.tasks import TASKS, Value
 from emollm.evaluation.fragility import WORDING, Fragility, summed_up, variants
+from emollm.evaluation.measured import Evaluation, measure, metrics_json
 from emollm.evaluation.options import EvaluateConfig
 from emollm.evaluation.perturb import CHANGES, other_names, typo, without_emoji
+from emollm.evaluation.report.evaluation_page import evaluation_page
+from emollm.evaluation.report.terminal import moved_table
+from emollm.evaluation.systems import System
 from emollm.metrics.predictions import Prediction
 from emollm.metrics.questions import GoldQuestion
 from emollm.metrics.scores import Bootstrap
@@ -80,3 +86,22 @@ def test_a_model_is_asked_in_the_wording_named(model_directory: Path) -> None:
     assert first["number"] != other["number"]
     again = scorer(pa.table({name: values[:1] for name, values in rows.items() if name != "template"})).to_pylist()
     assert again[0]["number"] == pytest.approx(first["number"])
+
+
+def test_the_report_shows_raters_sets_and_fragility() -> None:
+    rows = [replace(question(n, f"glad :) {n}", n / 200), ratings=(n / 200, n / 200 + 0.1)) for n in range(120)]
+    predictions = [Prediction(question=q, value=float(q.gold), std=0.1, confidence=0.5) for q in rows]  # type: ignore[arg-type]
+    sets = (Conformal(task="V-reg", score="std", rows=100, quantiles={"0.9": 1.0}),)
+    config = EvaluateConfig(predictions=Path("p.jsonl"), resamples=20)
+    measured = measure(System("mine", "model", predictions, {}, sets), config)
+    assert measured.sets[0].coverage == 1.0 and measured.raters[0].posts == 120
+    asked = variants(rows, TASKS, worded=True)
+    fragility = summed_up(rows, asked, [Prediction(question=rows[a.row], value=0.5) for a in asked], Bootstrap(20, 0))
+    evaluation = Evaluation([measured], {"V-reg": "rows"}, fragility)
+    shown = evaluation_page(config, evaluation)
+    for heading in ("Which questions are fragile?", "Where raters differ", "Do 90% sets hold the truth here?"):
+        assert heading in shown
+    told = metrics_json(config, evaluation)
+    assert told["fragility"]["wordings"][0]["scores"][0] is None  # a constant answer has no Pearson
+    assert told["systems"][0]["sets"][0]["coverage"] == 1.0 and told["systems"][0]["raters"][0]["js"] is None
+    assert moved_table(fragility.moved).row_count == len(fragility.moved) > 1

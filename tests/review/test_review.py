@@ -137,6 +137,18 @@ def test_labels_that_are_none_are_named_and_nothing_is_written(tmp_path: Path) -
     assert not (tmp_path / "labels").exists()
 
 
+def test_several_people_are_raters(tmp_path: Path) -> None:
+    asked = (*ASKED, TASKS["EI-reg"])
+    (tmp_path / "anna.csv").write_text("id,text,v_reg,e_c,ei_reg_joy\nx,one,0.4,joy,0.9\ny,two,0.5,,\n")
+    (tmp_path / "ben.csv").write_text("id,text,v_reg,ei_reg_joy\nx,one,0.8,0.7\nz,three,,0.1\n")
+    found = merge_reviews([tmp_path / "anna.csv", tmp_path / "ben.csv"], asked, tmp_path / "labels")
+    assert found == {"ei_reg_joy": 3, "v_reg": 3, "e_c": 1}
+    said = {(e.id, e.task): (e.value, e.ratings) for e in read_own(tmp_path / "labels" / "labels.toml").examples}
+    assert said["x", "V-reg"] == (pytest.approx(0.6), (0.4, 0.8)) and said["y", "V-reg"] == (0.5, (0.5,))
+    assert said["x", "EI-reg"][1] == (0.9, 0.7) and said["z", "EI-reg"][1] == (0.1,)
+    assert said["x", "E-c"][0] == ("joy",) and len(said) == 5
+
+
 def test_a_task_of_ones_own_travels_with_its_definition(tmp_path: Path) -> None:
     mood = TASKS["SST5"].model_copy(update={"name": "Mood", "source": "own labels"})
     review = tmp_path / "r.csv"

@@ -99,6 +99,8 @@ def test_what_was_not_fitted_is_an_error_that_names_the_way_out() -> None:
         Extras.of(CARD, "constrained", ASKED, sets=0.9)
     with pytest.raises(ConfigError, match="no sets for V-reg"):
         Extras.of(None, "constrained", ASKED, sets=0.5)
+    with pytest.raises(ConfigError, match="once per word"):
+        Extras.of(CARD, "server", ASKED, explain=True)
     with pytest.raises(ConfigError, match=r"sets 0.7: choose from: 0.5"):
         Extras.of(CARD, "heads", ASKED, sets=0.7)
     for wrong in ({"abstain": "recall=0.8"}, {"abstain": "1.2"}, {"sets": 0.7}):

@@ -95,6 +95,25 @@ def test_answers_are_those_of_the_annotation_job_whatever_the_batch(
 
 
 @pytest.mark.ray
+def test_what_a_request_asks_for_beside_the_answers(client: httpx.Client) -> None:
+    asked = {"texts": ["glad and sad", ""], "tasks": ["E-c", "V-reg"], "abstain": 1, "second": True, "explain": True}
+    first, empty = client.post("/v1/annotate", json=asked).json()["results"]
+    labels, number = first["answers"]
+    assert labels["value"] is None and labels["error"] is None and labels["beside"]["abstained"] is True
+    assert set(labels["beside"]) == {"abstained", "best", "second", "words"}
+    assert {word["word"] for word in number["beside"]["words"]} == {"glad", "and", "sad"}
+    word = number["beside"]["words"][0]
+    assert "glad and sad"[word["start"] : word["end"]] == word["word"]
+    assert "second" not in number["beside"] and "words" not in empty["answers"][0]["beside"]
+    plain = client.post("/v1/annotate", json={"texts": ["glad"], "tasks": ["V-reg"]}).json()["results"][0]
+    assert "beside" not in plain["answers"][0]
+    refused = client.post("/v1/annotate", json={"texts": ["glad"], "tasks": ["V-reg"], "sets": 0.9})
+    assert refused.status_code == 422 and "emollm calibrate" in refused.json()["error"]["message"]
+    refused = client.post("/v1/annotate", json={"texts": ["glad"], "tasks": ["V-reg"], "sets": 0.7})
+    assert refused.status_code == 422 and "choose from" in refused.json()["error"]["message"]
+
+
+@pytest.mark.ray
 def test_a_stream_is_the_same_line_by_line(client: httpx.Client, offline: list[dict[str, Any]]) -> None:
     body = {"texts": TEXTS * 3, "tasks": ["profile"]}
     with client.stream("POST", "/v1/annotate/stream", json=body) as response:

@@ -107,6 +107,21 @@ def test_a_post_is_read_and_shown_with_the_numbers_of_the_api(open_page: Open, c
     assert not page.is_visible("#many")
 
 
+def test_the_words_that_moved_an_answer_are_marked(open_page: Open) -> None:
+    page = open_page()
+    read(page, "glad 😢 <b>sad</b>")
+    assert page.query_selector(".words") is None
+    page.check("#explain")
+    read(page, "glad 😢 <b>sad</b>")
+    assert page.inner_text(".words .highlighted") == "glad 😢 <b>sad</b>"
+    marked = [mark.inner_text() for mark in page.query_selector_all(".words mark")]
+    assert set(marked) & {"glad", "sad", "b", "😢"} and page.query_selector(".words mark b") is None
+    names = [option.inner_text() for option in page.query_selector_all("#words-of option")]
+    assert names[0] == "EI-reg anger" and any(name.startswith("E-c: ") for name in names)
+    page.select_option("#words-of", label=next(name for name in names if name.startswith("E-c: ")))
+    assert "second reading" in page.inner_text(".words") and "not the writer" in page.inner_text(".words")
+
+
 def test_text_is_never_taken_for_html(open_page: Open, tmp_path: Path) -> None:
     page = open_page()
     read(page, HOSTILE, "another one")

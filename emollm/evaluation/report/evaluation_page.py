@@ -5,6 +5,7 @@ It shows texts of the rows (the worst mistakes): whoever may not show the corpus
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -180,11 +181,11 @@ def _set_row(found: SetCoverage) -> list[object]:
 
 
 def _wording_row(found: Wordings) -> list[object]:
-    low, high = min(found.scores), max(found.scores)
+    known = [score for score in found.scores if not math.isnan(score)] or [float("nan")]
     widest = [f"{format_score(i.low)} to {format_score(i.high)}" if i else "" for i in found.intervals[:1]]
     return [
         found.task, found.metric, f"{found.rows:,}", len(found.scores), format_score(found.scores[0]), *widest,
-        format_score(low), format_score(high), format_score(found.spread),
+        format_score(min(known)), format_score(max(known)), format_score(found.spread),
     ]  # fmt: skip
 
 

@@ -41,6 +41,8 @@ class _Job:
 class ServerScorer:
     """Asks servers; keeps what they answered. Counts what it takes in `usage`."""
 
+    engine = "server"
+
     def __init__(
         self,
         model: str,
