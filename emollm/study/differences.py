@@ -62,12 +62,18 @@ Side = tuple[str, Sums, int]
 
 
 def differences(
-    pairs: Sequence[tuple[Side, Side]], estimator: Estimator, bias: Mapping[str, float]
+    pairs: Sequence[tuple[Side, Side]], estimator: Estimator, bias: Mapping[str, float], answers: Sequence[str] = ()
 ) -> list[Difference]:
-    """Every measure between the sides of each pair; p-values corrected over all of these together."""
-    found = [one for first, second in pairs for one in _pair(first, second, estimator, bias)]
+    """Every measure of `answers` between the sides of each pair; p-values corrected over all of these together."""
+    every = [one for first, second in pairs for one in _pair(first, second, estimator, bias)]
+    found = [one for one in every if is_asked(one.measure, answers)]
     corrected = holm([one.p_value for one in found])
     return [replace(one, p_holm=p) for one, p in zip(found, corrected, strict=True)]
+
+
+def is_asked(measure: Measure, answers: Sequence[str]) -> bool:
+    """Whether a measure or its question is among these names; all are where there are none."""
+    return not answers or measure.name in answers or measure.question in answers
 
 
 def _pair(first: Side, second: Side, estimator: Estimator, bias: Mapping[str, float]) -> Iterator[Difference]:

@@ -56,6 +56,11 @@ class _Study:
         self.beside = Beside(lexicons, self.questions)
         self.questions += self.beside.columns
         self.measures = [m for q in self.questions for m in q.measures]
+        known = dict.fromkeys(name for m in self.measures for name in (m.question, m.name))
+        if unknown := [name for name in config.answers if name not in known]:
+            raise DataError(
+                f"--answers {unknown[0]!r} is no answer of {config.output}; choose from: {', '.join(known)}"
+            )
         self.labelled = LabelledRows(config.labelled, self.questions) if config.labelled else None
         self.layout = find_layout(self.source, config)
         self.cube = Cube(len(self.layout.groups), self.layout.slots, self.questions)
@@ -159,10 +164,11 @@ class _Study:
         if chosen and chosen[0] in self.layout.period_names and chosen[1] in self.layout.period_names:
             sums, names = self.cube.by_period(), self.layout.period_names
             first, second = (_side(name, sums, names.index(name)) for name in chosen)
-            return differences([(first, second)], in_periods, self.bias)
+            return differences([(first, second)], in_periods, self.bias, self.config.answers)
         if not self.config.by:
             return []
-        return differences(pairs_of_groups(self.layout.groups, by_group, chosen), in_groups, self.bias)
+        pairs = pairs_of_groups(self.layout.groups, by_group, chosen)
+        return differences(pairs, in_groups, self.bias, self.config.answers)
 
     def _words(self, sample: SampledPosts | None) -> dict[tuple[str, str], list[Word]]:
         if sample is None:

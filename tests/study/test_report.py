@@ -121,6 +121,8 @@ def test_differences_are_found_where_there_are_some_and_rarely_where_there_are_n
     sign = 1 if by_name["mood=anger"].first == "en" else -1
     assert by_name["mood=anger"].holds and by_name["mood=anger"].difference * sign < 0
     assert not by_name["mood=joy"].holds
+    alone = made(tmp_path / "a.parquet", by=("lang",), answers=("mood=anger",)).differences
+    assert [d.measure.name for d in alone] == ["mood=anger"] and alone[0].p_holm == alone[0].p_value
     first, second = (by_name["mood=anger"].first_value, by_name["mood=anger"].second_value)
     h = 2 * np.arcsin(np.sqrt(first)) - 2 * np.arcsin(np.sqrt(second))
     assert by_name["mood=anger"].effect == pytest.approx(h)
@@ -244,6 +246,7 @@ def test_a_report_is_the_same_however_often_it_is_made(tmp_path: Path) -> None:
         (["--compare", "a"], "takes two groups or two periods, not 1"),
         (["--since", "2026-01-01"], "need the column with the times: --over COLUMN"),
         (["--timezone", "Mars"], "unknown zone"),
+        (["--answers", "mood=fear"], "'mood=fear' is no answer of .*; choose from: mood, mood=anger, mood=joy"),
         (["--beside", "liwc"], "unknown lexicon 'liwc'; choose from: vader, textblob"),
         (["--labelled", "LABELLED"], r"has no gold column; name them after the answers: gold_mood"),
         (["--by", "mood_probabilities"], "forms no groups"),
