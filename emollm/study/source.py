@@ -113,7 +113,9 @@ class Source:
                 file = pq.ParquetFile(opened)
                 if missing := [name for name in columns if name not in file.schema_arrow.names]:
                     raise DataError(f"{path} has no column {missing[0]!r}, which {self._paths[0]} has")
-                yield from file.iter_batches(BATCH_ROWS, columns=list(columns))
+                # A row group at a time: pyarrow keeps what it read of a file's earlier ones until it is through.
+                for group in range(file.num_row_groups):
+                    yield from file.iter_batches(BATCH_ROWS, row_groups=[group], columns=list(columns))
 
 
 def find_questions(schema: pa.Schema, about: dict[str, Any]) -> list[QuestionColumn]:
