@@ -172,6 +172,13 @@ def test_words_go_with_labels_and_groups(tmp_path: Path) -> None:
     assert {w.word for w in words["label", "mood=joy"][:3]} >= {"so", "glad"}
     assert words["group", "pt"][0].word == "#porto"
     assert rows(tmp_path / "a.report", "words.csv")[0].keys() >= {"word", "z"}
+    shown = rows(tmp_path / "a.report", "examples.csv")
+    assert len(shown) == 2 * 3 * 2 and {(r["group"], r["label"]) for r in shown} == {
+        (g, k) for g in ("en", "pt") for k in LABELS
+    }
+    for row in shown:
+        at = int(row["id"][1:])
+        assert texts[at] == row["text"] and lang[at] == row["group"] and held[at, LABELS.index(row["label"])]
 
 
 def test_an_output_of_an_older_version_is_read_by_its_columns(tmp_path: Path) -> None:
@@ -225,7 +232,7 @@ def test_the_page_escapes_texts_and_can_do_without(tmp_path: Path) -> None:
     assert "<script" not in html and "&lt;script&gt;alert(1)" in html and "<b>en" not in html
     made(path, by=("lang",), texts=False)
     assert "alert(1)" not in (tmp_path / "a.report" / "report.html").read_text(encoding="utf-8")
-    assert not (tmp_path / "a.report" / "words.csv").exists()
+    assert {p.name for p in (tmp_path / "a.report").iterdir()}.isdisjoint({"words.csv", "examples.csv"})
 
 
 def test_a_report_is_the_same_however_often_it_is_made(tmp_path: Path) -> None:
