@@ -17,6 +17,7 @@ from scipy import stats
 
 from emollm.metrics.multiplicity import holm
 from emollm.study.cells import Sums
+from emollm.study.correction import all_but
 from emollm.study.estimates import LEVEL, Estimator
 from emollm.study.source import Floats, Measure
 
@@ -58,7 +59,7 @@ class Difference:
 
 
 Side = tuple[str, Sums, int]
-"""Its name, its sums as one cell, and its place among the cells of labelled rows, -1 for none of them."""
+"""Its name, its sums as one cell, and its place among the cells of labelled rows, or `all_but` one of them."""
 
 
 def differences(
@@ -134,4 +135,4 @@ def pairs_of_groups(names: Sequence[str], sums: Sums, compare: Sequence[str]) ->
         return [(sides[0], sides[1])]
     if len(sides) < 2:
         return []
-    return [(side, ("all others", sums.total(shown[shown != side[2]]), -1)) for side in sides]
+    return [(side, ("all others", sums.total(shown[shown != side[2]]), all_but(side[2]))) for side in sides]

@@ -21,7 +21,7 @@ from emollm.study.differences import Difference, Side, differences, pairs_of_gro
 from emollm.study.estimates import Estimator, Labels
 from emollm.study.found import Findings
 from emollm.study.labelled import LabelledRows
-from emollm.study.layout import find_layout
+from emollm.study.layout import as_names, find_layout
 from emollm.study.notes import notes
 from emollm.study.options import ReportConfig
 from emollm.study.sample import Sample, SampledPosts
@@ -52,7 +52,7 @@ class _Study:
                 self.source.check_column(column, option)
         self.bias = read_bias(config)
         schema = with_maps(self.source.schema.empty_table(), self.maps).schema
-        self.questions = find_questions(schema, self.source.about)
+        self.questions = find_questions(schema, self.source.about, [one.column for one in self.maps])
         self.beside = Beside(lexicons, self.questions)
         self.questions += self.beside.columns
         self.measures = [m for q in self.questions for m in q.measures]
@@ -99,7 +99,7 @@ class _Study:
         batch = self.beside.add(with_maps(batch, self.maps))
         values = read_values(batch, self.questions)
         cells = group_N * self.layout.slots + period_N
-        authors = batch.column(self.config.author) if self.config.author else None
+        authors = as_names(batch.column(self.config.author)) if self.config.author else None
         self.cube.add(cells, self.buckets.places(batch.num_rows, authors), values)
         self.beside.look(values)
         self.failed += int((~values.valid_NQ[:, : len(self.questions) - len(self.beside.columns)].any(axis=1)).sum())
