@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from emollm.annotation.column_stats import ColumnStats
-from emollm.annotation.identity import Identity, fingerprint
+from emollm.annotation.identity import SCHEMA_KEY, Identity, fingerprint
 from emollm.annotation.output import MANIFEST_FILE, REPORT_FILE, ROW, Committed, OutputFolder
 from emollm.annotation.page import page
 from emollm.annotation.stage import Corpus, read_staged
@@ -22,7 +22,6 @@ from emollm.core.tasks import Task
 from emollm.scoring.extras import Extras
 from emollm.scoring.rows import output_schema
 
-SCHEMA_KEY = b"emollm"
 _GROUP_ROWS = 20_000
 
 

@@ -12,6 +12,10 @@ from emollm.annotation.options import AnnotateConfig
 from emollm.core.digest import model_digest
 from emollm.core.tasks import Task
 from emollm.data.files.inputs import InputFile
+from emollm.scoring.open import resolve_engine
+
+SCHEMA_KEY = b"emollm"
+"""Of the metadata in a Parquet file's schema."""
 
 Identity = dict[str, Any]
 """Named parts, so that a refusal can say which of them differ."""
@@ -42,6 +46,18 @@ def identify(
         **({"asked": [config.requests.api, *(["one prompt"] if config.one_prompt else [])]} if config.server else {}),
         **({"long": [config.long, config.max_windows]} if config.long != "cut" else {}),
     }
+
+
+def file_metadata(config: AnnotateConfig, tasks: Sequence[Task]) -> dict[bytes, bytes]:
+    """What a single file's schema says of how it was made, as an output folder's files do."""
+    about = {
+        "model": model_digest(config.model),
+        "tasks": [task.name for task in tasks],
+        "engine": resolve_engine(config.model, config.engine),
+        "code": emollm.__version__,
+        "definitions": [task.model_dump(mode="json") for task in tasks],
+    }
+    return {SCHEMA_KEY: json.dumps(about).encode()}
 
 
 def input_digest(files: Sequence[InputFile]) -> str:

@@ -14,8 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from emollm.annotation.finish import SCHEMA_KEY
-from emollm.annotation.identity import fingerprint, input_digest
+from emollm.annotation.identity import SCHEMA_KEY, fingerprint, input_digest
 from emollm.annotation.output import MANIFEST_FILE, OutputFolder
 from emollm.core.errors import DataError
 from emollm.core.folders import HIDDEN_RUN_FILE

@@ -121,11 +121,13 @@ def _with_ray(config: FileConfig, posts: int) -> bool:
 
 
 def _annotated(table: pa.Table, config: FileConfig, tasks: Any, extras: Any) -> pa.Table:
+    from emollm.annotation.identity import file_metadata
     from emollm.commands.in_process import annotate_table
     from emollm.core.progress import progress_bar
 
     with progress_bar("annotating", table.num_rows, "posts") as advance:
-        return annotate_table(table, config, tasks, extras=extras, processes=config.processes, on_posts=advance)
+        found = annotate_table(table, config, tasks, extras=extras, processes=config.processes, on_posts=advance)
+    return found.replace_schema_metadata(file_metadata(config, tasks))
 
 
 def _tables(folder: Path) -> Any:

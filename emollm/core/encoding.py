@@ -173,6 +173,7 @@ class PromptEncoder:
         encoded = self._tokenizer(
             texts, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False,
             return_token_type_ids=False,
+            verbose=False,  # a text beyond the model's own limit is cut by us, and is no news
         )  # fmt: skip
         found: list[list[int]] = encoded["input_ids"]
         return found

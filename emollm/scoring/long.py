@@ -65,7 +65,7 @@ def long_columns(
     scored = _in_portions(pieces, score)
     counts = np.array([len(each.windows) for each in windowed], np.intp)
     firsts = np.concatenate([[0], np.cumsum(counts)]).astype(np.intp)
-    long = np.flatnonzero(counts > 1)
+    long = np.flatnonzero(counts > 1).tolist()
     read = [_Read(questions, scored, int(firsts[n]), int(firsts[n + 1]), windowed[n].windows) for n in long]
     _find_peaks([(texts[n], one) for n, one in zip(long, read, strict=True)], score)
     base = [column.take(pa.array(firsts[:-1])) for column in scored]

@@ -41,12 +41,12 @@ class Buckets:
         self._seen: set[int] = set()
 
     def places(self, rows: int, authors: Any = None) -> NDArray[np.intp]:
-        """[N] of the next rows; a row without an author is an author of its own."""
+        """[N] of the next rows; `authors` are strings, and a row without one is an author of its own."""
         own = (np.arange(self._row, self._row + rows) % self.count).astype(np.intp)
         self._row += rows
         if authors is None:
             return own
-        coded = pc.dictionary_encode(pc.cast(authors, "string"))
+        coded = pc.dictionary_encode(authors)
         codes = np.asarray(pc.fill_null(coded.indices, -1))
         self.without_author += int((codes < 0).sum())
         hashes = pd.util.hash_array(np.asarray(coded.dictionary.to_pandas(), object), categorize=False)

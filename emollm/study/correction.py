@@ -48,6 +48,18 @@ class Corrected:
     why_not: str | None = None
 
 
+def all_but(cell: int) -> int:
+    """The place of all cells together but this one."""
+    return -2 - cell
+
+
+def _inside(rows: LabelledMeasure, cell: int) -> NDArray[np.bool_]:
+    """[L] whether each row lies in a cell, or in none but `all_but` of one."""
+    if cell >= 0:
+        return np.asarray(rows.cell_L == cell)
+    return np.asarray((rows.cell_L >= 0) & (rows.cell_L != -2 - cell))
+
+
 def draw_labelled(count: int, resamples: int, seed: int) -> Floats:
     """[R, L] how often each labelled row is drawn."""
     return np.random.default_rng([seed, 1]).multinomial(count, np.full(count, 1 / count), resamples).astype(float)
@@ -109,7 +121,7 @@ def _ppi(
     error_R = weights_RL @ (gold - predicted) / np.maximum(weights_RL.sum(axis=1), 1)
     estimate, draws = mean_C * power + error, drawn_RC * power + error_R[:, None]
     for c, cell in enumerate(() if cells is None else cells):
-        mine = rows.cell_L == cell
+        mine = _inside(rows, int(cell))
         if mine.sum() >= FEWEST_ROWS:
             apart_L = (rows.gold_L - rows.expected_L)[mine]
             weights = weights_RL[:, mine]

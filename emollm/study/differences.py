@@ -17,6 +17,7 @@ from scipy import stats
 
 from emollm.metrics.multiplicity import holm
 from emollm.study.cells import Sums
+from emollm.study.correction import all_but
 from emollm.study.estimates import LEVEL, Estimator
 from emollm.study.source import Floats, Measure
 
@@ -58,16 +59,22 @@ class Difference:
 
 
 Side = tuple[str, Sums, int]
-"""Its name, its sums as one cell, and its place among the cells of labelled rows, -1 for none of them."""
+"""Its name, its sums as one cell, and its place among the cells of labelled rows, or `all_but` one of them."""
 
 
 def differences(
-    pairs: Sequence[tuple[Side, Side]], estimator: Estimator, bias: Mapping[str, float]
+    pairs: Sequence[tuple[Side, Side]], estimator: Estimator, bias: Mapping[str, float], answers: Sequence[str] = ()
 ) -> list[Difference]:
-    """Every measure between the sides of each pair; p-values corrected over all of these together."""
-    found = [one for first, second in pairs for one in _pair(first, second, estimator, bias)]
+    """Every measure of `answers` between the sides of each pair; p-values corrected over all of these together."""
+    every = [one for first, second in pairs for one in _pair(first, second, estimator, bias)]
+    found = [one for one in every if is_asked(one.measure, answers)]
     corrected = holm([one.p_value for one in found])
     return [replace(one, p_holm=p) for one, p in zip(found, corrected, strict=True)]
+
+
+def is_asked(measure: Measure, answers: Sequence[str]) -> bool:
+    """Whether a measure or its question is among these names; all are where there are none."""
+    return not answers or measure.name in answers or measure.question in answers
 
 
 def _pair(first: Side, second: Side, estimator: Estimator, bias: Mapping[str, float]) -> Iterator[Difference]:
@@ -128,4 +135,4 @@ def pairs_of_groups(names: Sequence[str], sums: Sums, compare: Sequence[str]) ->
         return [(sides[0], sides[1])]
     if len(sides) < 2:
         return []
-    return [(side, ("all others", sums.total(shown[shown != side[2]]), -1)) for side in sides]
+    return [(side, ("all others", sums.total(shown[shown != side[2]]), all_but(side[2]))) for side in sides]

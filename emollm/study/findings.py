@@ -21,7 +21,7 @@ from emollm.study.differences import Difference, Side, differences, pairs_of_gro
 from emollm.study.estimates import Estimator, Labels
 from emollm.study.found import Findings
 from emollm.study.labelled import LabelledRows
-from emollm.study.layout import find_layout
+from emollm.study.layout import as_names, find_layout
 from emollm.study.notes import notes
 from emollm.study.options import ReportConfig
 from emollm.study.sample import Sample, SampledPosts
@@ -52,10 +52,15 @@ class _Study:
                 self.source.check_column(column, option)
         self.bias = read_bias(config)
         schema = with_maps(self.source.schema.empty_table(), self.maps).schema
-        self.questions = find_questions(schema, self.source.about)
+        self.questions = find_questions(schema, self.source.about, [one.column for one in self.maps])
         self.beside = Beside(lexicons, self.questions)
         self.questions += self.beside.columns
         self.measures = [m for q in self.questions for m in q.measures]
+        known = dict.fromkeys(name for m in self.measures for name in (m.question, m.name))
+        if unknown := [name for name in config.answers if name not in known]:
+            raise DataError(
+                f"--answers {unknown[0]!r} is no answer of {config.output}; choose from: {', '.join(known)}"
+            )
         self.labelled = LabelledRows(config.labelled, self.questions) if config.labelled else None
         self.layout = find_layout(self.source, config)
         self.cube = Cube(len(self.layout.groups), self.layout.slots, self.questions)
@@ -94,7 +99,7 @@ class _Study:
         batch = self.beside.add(with_maps(batch, self.maps))
         values = read_values(batch, self.questions)
         cells = group_N * self.layout.slots + period_N
-        authors = batch.column(self.config.author) if self.config.author else None
+        authors = as_names(batch.column(self.config.author)) if self.config.author else None
         self.cube.add(cells, self.buckets.places(batch.num_rows, authors), values)
         self.beside.look(values)
         self.failed += int((~values.valid_NQ[:, : len(self.questions) - len(self.beside.columns)].any(axis=1)).sum())
@@ -159,10 +164,11 @@ class _Study:
         if chosen and chosen[0] in self.layout.period_names and chosen[1] in self.layout.period_names:
             sums, names = self.cube.by_period(), self.layout.period_names
             first, second = (_side(name, sums, names.index(name)) for name in chosen)
-            return differences([(first, second)], in_periods, self.bias)
+            return differences([(first, second)], in_periods, self.bias, self.config.answers)
         if not self.config.by:
             return []
-        return differences(pairs_of_groups(self.layout.groups, by_group, chosen), in_groups, self.bias)
+        pairs = pairs_of_groups(self.layout.groups, by_group, chosen)
+        return differences(pairs, in_groups, self.bias, self.config.answers)
 
     def _words(self, sample: SampledPosts | None) -> dict[tuple[str, str], list[Word]]:
         if sample is None:

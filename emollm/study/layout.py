@@ -76,7 +76,7 @@ def find_layout(source: Source, config: ReportConfig) -> Layout:
     found = _Times()
     posts = left_out = 0
     columns = list(dict.fromkeys([*config.by, *([config.over] if config.over else [])]))
-    for batch in source.batches(columns or ["id"] if "id" in source.schema.names else source.schema.names[:1]):
+    for batch in source.batches(columns or (["id"] if "id" in source.schema.names else source.schema.names[:1])):
         counts = np.ones(batch.num_rows, bool)
         if config.over:
             times = _times(batch, config)
@@ -117,14 +117,18 @@ def _count(sizes: Counter[str], names: Any, config: ReportConfig) -> None:
 
 def group_names(batch: Any, by: Sequence[str]) -> Any:
     """One string per row; several columns joined."""
-    columns = [pc.fill_null(pc.cast(_plain(batch.column(name)), pa.string()), NO_GROUP) for name in by]
+    columns = [pc.fill_null(as_names(batch.column(name)), NO_GROUP) for name in by]
     return columns[0] if len(columns) == 1 else pc.binary_join_element_wise(*columns, _JOINED)
 
 
-def _plain(column: Any) -> Any:
-    if pa.types.is_nested(column.type):
-        raise DataError(f"a column of type {column.type} forms no groups; name one of text or numbers")
-    return column
+def as_names(column: Any) -> Any:
+    """A column's values as strings. Raises DataError for a type whose values have no names."""
+    try:
+        return pc.cast(column, pa.string())
+    except pa.ArrowException:
+        raise DataError(
+            f"a column of type {column.type} names no groups or authors; name one of text or numbers"
+        ) from None
 
 
 def _times(batch: Any, config: ReportConfig) -> Times:
@@ -135,13 +139,18 @@ def _times(batch: Any, config: ReportConfig) -> Times:
 def inside(times: Times, config: ReportConfig) -> NDArray[np.bool_]:
     """Between --since and --until; all where neither is given, those without a time too."""
     counts = np.ones(len(times), bool)
-    for bound, option in ((config.since, "--since"), (config.until, "--until")):
-        if bound is not None:
-            [edge] = read_times(pa.array([bound]), zone=config.timezone)
-            if np.isnat(edge):
-                raise DataError(f"{option} {bound!r} is not a time; write it as 2020-01-31 or 2020-01-31T12:00")
-            counts &= (times >= edge) if bound is config.since else (times < edge)
+    if config.since is not None:
+        counts &= times >= _edge(config.since, "--since", config)
+    if config.until is not None:
+        counts &= times < _edge(config.until, "--until", config)
     return counts
+
+
+def _edge(bound: str, option: str, config: ReportConfig) -> np.datetime64:
+    [edge] = read_times(pa.array([bound]), zone=config.timezone)
+    if np.isnat(edge):
+        raise DataError(f"{option} {bound!r} is not a time; write it as 2020-01-31 or 2020-01-31T12:00")
+    return np.datetime64(edge, "s")
 
 
 class _Times:

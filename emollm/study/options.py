@@ -52,6 +52,9 @@ class ReportConfig(Config):
     ids are in the corpus, else pacc."""
     compare: tuple[str, ...] = ()
     """Two groups, or two periods, to compare. None: two groups with each other, each of several with all others."""
+    answers: tuple[str, ...] = ()
+    """Answers to compare: v_reg, e_c=anger, or e_c for all of its labels. P-values are corrected for these alone, so
+    choose before you look. None: all."""
     audit: Path | None = None
     """Folder that `emollm audit` wrote of the same model: differences within the model's own bias are marked."""
     beside: tuple[str, ...] = ()

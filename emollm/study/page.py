@@ -15,11 +15,11 @@ from emollm.study.differences import ALPHA, Difference
 from emollm.study.estimates import Estimate
 from emollm.study.found import Findings
 from emollm.study.source import Measure
+from emollm.study.tables import EXAMPLES
 
 _GROUPS_SHOWN = 12
 """Of group by period, and of examples."""
 _CALENDARS = 12
-_EXAMPLES = 2
 _CHARACTERS = 280
 
 
@@ -214,7 +214,7 @@ def _examples(found: Findings) -> Iterator[tuple[str, list[tuple[str, list[tuple
             if not measure.is_share:
                 continue
             with np.errstate(invalid="ignore"):
-                places = np.flatnonzero(inside & (sample.values_NM[:, m] == 1))[:_EXAMPLES]
+                places = np.flatnonzero(inside & (sample.values_NM[:, m] == 1))[:EXAMPLES]
             if len(places):
                 posts = [(sample.ids[i], sample.texts[i][:_CHARACTERS]) for i in places.tolist()]
                 per_label.append((measure.name, posts))

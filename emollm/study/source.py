@@ -113,14 +113,16 @@ class Source:
                 file = pq.ParquetFile(opened)
                 if missing := [name for name in columns if name not in file.schema_arrow.names]:
                     raise DataError(f"{path} has no column {missing[0]!r}, which {self._paths[0]} has")
-                yield from file.iter_batches(BATCH_ROWS, columns=list(columns))
+                # A row group at a time: pyarrow keeps what it read of a file's earlier ones until it is through.
+                for group in range(file.num_row_groups):
+                    yield from file.iter_batches(BATCH_ROWS, row_groups=[group], columns=list(columns))
 
 
-def find_questions(schema: pa.Schema, about: dict[str, Any]) -> list[QuestionColumn]:
-    """The columns of answers: those with a `_confidence` beside them, by their types, whatever version wrote them.
+def find_questions(schema: pa.Schema, about: dict[str, Any], more: Sequence[str] = ()) -> list[QuestionColumn]:
+    """The columns of answers: those of the tasks that the file tells of, and `more`.
 
-    Ranges and labels come from the file's own account where it has one, else from its fields and the known tasks.
-    Raises DataError where there is no such column.
+    Of a file that tells of none those with a `_confidence` beside them, whatever version wrote them: ranges and labels
+    are then read off its columns and the known tasks. Raises DataError where there is no such column.
     """
     from emollm.core.tasks import fold_name
 
@@ -130,7 +132,8 @@ def find_questions(schema: pa.Schema, about: dict[str, Any]) -> list[QuestionCol
             told[fold_name(f"{task['name']}.{emotion}" if emotion else task["name"])] = task
     found = []
     for field in schema:
-        if f"{field.name}_confidence" in schema.names:
+        told_of = not told or field.name in told or field.name in more
+        if f"{field.name}_confidence" in schema.names and told_of:
             beside = f"{field.name}_probabilities"
             found.append(_question(field, schema.field(beside) if beside in schema.names else None, told))
     if not found:
@@ -187,8 +190,9 @@ def read_values(batch: Any, questions: Sequence[QuestionColumn]) -> Values:
         column = batch.column(question.name)
         ok_N = np.asarray(pc.is_valid(column))
         if question.kind == "number":
-            mine = np.nan_to_num(np.asarray(pc.cast(column, pa.float64()).fill_null(0.0)))[:, None]
-            theirs = mine
+            numbers = np.asarray(pc.cast(column, pa.float64()).fill_null(np.nan))
+            ok_N = np.isfinite(numbers)
+            mine = theirs = np.where(ok_N, numbers, 0.0)[:, None]
         else:
             mine = _indicators(column, question)
             theirs = _probabilities(batch, question, ok_N) if question.probabilities else mine

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from emollm.study.estimates import Estimate
 from emollm.study.found import Findings
 
+EXAMPLES = 2
+"""Posts of a label in a group and period."""
 _ESTIMATES = (
     "view", "group", "period", "question", "label", "posts", "value", "low", "high", "corrected", "corrected_low",
     "corrected_high", "method",
@@ -18,12 +23,14 @@ _ESTIMATES = (
 
 
 def write_tables(folder: Path, found: Findings) -> None:
-    """estimates.csv, differences.csv, words.csv, volume.csv, and beside.csv where there are lexicons."""
+    """estimates, differences and volume; words and examples unless without texts; beside where there are lexicons."""
     _write(folder / "estimates.csv", _ESTIMATES, _estimates(found))
     _write(folder / "differences.csv", _DIFFERENCES, _differences(found))
     _write(folder / "volume.csv", ("group", "period", "posts"), _volume(found))
     if found.words:
         _write(folder / "words.csv", ("with", "name", "word", "z", "log_odds", "posts", "posts_other"), _words(found))
+    if found.config.texts and found.sample is not None:
+        _write(folder / "examples.csv", ("group", "period", "question", "label", "id", "text"), _examples(found))
     if found.agreements:
         names = ("lexicon", "question", "correlation", "compared", "same_sign", "same_verdict")
         _write(folder / "beside.csv", names, ([getattr(a, name) for name in names] for a in found.agreements))
@@ -65,6 +72,23 @@ def _volume(found: Findings) -> Iterator[Sequence[Any]]:
 def _words(found: Findings) -> Iterator[Sequence[Any]]:
     for (kind, name), words in found.words.items():
         yield from ((kind, name, w.word, w.z, w.log_odds, w.posts, w.posts_other) for w in words)
+
+
+def _examples(found: Findings) -> Iterator[Sequence[Any]]:
+    """Of each label in each group and period the first of the sample, whose order is random."""
+    sample, groups = found.sample, found.layout.groups
+    assert sample is not None
+    periods = [*(found.layout.period_names or [""]), ""]
+    cells = sample.group_N * len(periods) + sample.period_N
+    for m, measure in enumerate(found.measures):
+        if not measure.is_share:
+            continue
+        places = np.flatnonzero(sample.values_NM[:, m] == 1)
+        order = np.argsort(cells[places], kind="stable")
+        for _, mine in itertools.groupby(places[order].tolist(), key=lambda i: int(cells[i])):
+            for i in itertools.islice(mine, EXAMPLES):
+                group, period = groups[sample.group_N[i]], periods[sample.period_N[i]]
+                yield group, period, measure.question, measure.label, sample.ids[i], sample.texts[i]
 
 
 def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

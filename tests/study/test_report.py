@@ -51,6 +51,26 @@ def test_shares_and_means_are_those_of_the_rows(tmp_path: Path) -> None:
     assert found.volume.tolist() == [[2, 0, 0], [0, 0, 2]]
 
 
+def test_a_number_that_is_none_counts_nowhere_and_carried_columns_are_no_answers(tmp_path: Path) -> None:
+    path = corpus(tmp_path / "a.parquet", np.eye(3), numbers=[0.2, float("nan"), 0.4], rank=[1, 2, 3],
+                  rank_confidence=[0.1, 0.2, 0.3])  # fmt: skip
+    about = {"definitions": [{"name": "Mood", "labels": LABELS}, {"name": "V-reg", "low": 0, "high": 1}]}
+    table = pq.read_table(path).replace_schema_metadata({"emollm": json.dumps(about)})
+    pq.write_table(table, path)
+    found = made(path)
+    by_name = dict(zip([m.name for m in found.measures], found.whole, strict=True))
+    assert "rank" not in by_name and by_name["v_reg"].posts == 2 and by_name["v_reg"].value == pytest.approx(0.3)
+
+
+def test_posts_between_two_times(tmp_path: Path) -> None:
+    path = corpus(tmp_path / "a.parquet", np.eye(3), day=["2026-01-01", "2026-01-02", None])
+    for since, until, posts in (("2026-01-02", None, 1), (None, "2026-01-02", 1), ("2026-01-01", "2026-01-03", 2)):
+        found = made(path, over="day", period="day", since=since, until=until)
+        assert (found.posts, found.layout.left_out) == (posts, 3 - posts)
+    with pytest.raises(DataError, match="has no posts between --since and --until"):
+        made(path, over="day", since="2026-01-02", until="2026-01-02")
+
+
 def test_intervals_hold_the_truth_and_are_wider_where_authors_repeat(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     inside, widths = 0, []
@@ -121,6 +141,8 @@ def test_differences_are_found_where_there_are_some_and_rarely_where_there_are_n
     sign = 1 if by_name["mood=anger"].first == "en" else -1
     assert by_name["mood=anger"].holds and by_name["mood=anger"].difference * sign < 0
     assert not by_name["mood=joy"].holds
+    alone = made(tmp_path / "a.parquet", by=("lang",), answers=("mood=anger",)).differences
+    assert [d.measure.name for d in alone] == ["mood=anger"] and alone[0].p_holm == alone[0].p_value
     first, second = (by_name["mood=anger"].first_value, by_name["mood=anger"].second_value)
     h = 2 * np.arcsin(np.sqrt(first)) - 2 * np.arcsin(np.sqrt(second))
     assert by_name["mood=anger"].effect == pytest.approx(h)
@@ -170,6 +192,13 @@ def test_words_go_with_labels_and_groups(tmp_path: Path) -> None:
     assert {w.word for w in words["label", "mood=joy"][:3]} >= {"so", "glad"}
     assert words["group", "pt"][0].word == "#porto"
     assert rows(tmp_path / "a.report", "words.csv")[0].keys() >= {"word", "z"}
+    shown = rows(tmp_path / "a.report", "examples.csv")
+    assert len(shown) == 2 * 3 * 2 and {(r["group"], r["label"]) for r in shown} == {
+        (g, k) for g in ("en", "pt") for k in LABELS
+    }
+    for row in shown:
+        at = int(row["id"][1:])
+        assert texts[at] == row["text"] and lang[at] == row["group"] and held[at, LABELS.index(row["label"])]
 
 
 def test_an_output_of_an_older_version_is_read_by_its_columns(tmp_path: Path) -> None:
@@ -223,7 +252,7 @@ def test_the_page_escapes_texts_and_can_do_without(tmp_path: Path) -> None:
     assert "<script" not in html and "&lt;script&gt;alert(1)" in html and "<b>en" not in html
     made(path, by=("lang",), texts=False)
     assert "alert(1)" not in (tmp_path / "a.report" / "report.html").read_text(encoding="utf-8")
-    assert not (tmp_path / "a.report" / "words.csv").exists()
+    assert {p.name for p in (tmp_path / "a.report").iterdir()}.isdisjoint({"words.csv", "examples.csv"})
 
 
 def test_a_report_is_the_same_however_often_it_is_made(tmp_path: Path) -> None:
@@ -244,9 +273,12 @@ def test_a_report_is_the_same_however_often_it_is_made(tmp_path: Path) -> None:
         (["--compare", "a"], "takes two groups or two periods, not 1"),
         (["--since", "2026-01-01"], "need the column with the times: --over COLUMN"),
         (["--timezone", "Mars"], "unknown zone"),
+        (["--author", "mood_probabilities"], "names no groups or authors"),
+        (["--over", "when", "--since", "soon"], "--since 'soon' is not a time; write it as 2020-01-31"),
+        (["--answers", "mood=fear"], "'mood=fear' is no answer of .*; choose from: mood, mood=anger, mood=joy"),
         (["--beside", "liwc"], "unknown lexicon 'liwc'; choose from: vader, textblob"),
         (["--labelled", "LABELLED"], r"has no gold column; name them after the answers: gold_mood"),
-        (["--by", "mood_probabilities"], "forms no groups"),
+        (["--by", "mood_probabilities"], "names no groups or authors"),
     ],
 )
 def test_what_does_not_fit_is_one_line(tmp_path: Path, options: list[str], message: str) -> None:

@@ -71,7 +71,7 @@ def test_rules(rule: str, wanted: float) -> None:
 def test_the_maps_that_come_along_fit_their_tasks() -> None:
     for one in bundled_maps().values():
         source = TASKS[one.source].labels
-        found = one.probabilities(np.full((1, len(source)), 0.2), source)
+        found = one.probabilities(np.full((1, len(source)), 0.02), source)
         assert found.shape == (1, len(one.labels)) and ((found > 0) & (found < 1)).all()
     for name in ("ekman", "sentiment"):
         used = [label for group in bundled_maps()[name].labels.values() for label in group]

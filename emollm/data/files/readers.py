@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import pyarrow as pa
@@ -205,7 +205,11 @@ def _parquet_rows(filesystem: Any, file: InputFile, columns: Columns) -> Iterato
             raise DataError(f"{file.path}: column {columns.text!r} is {type_}, not text; give another --text-column")
         wanted = [name for name in columns.named if name in schema.names]
         place = 1
-        for batch in parquet.iter_batches(batch_size=BATCH_ROWS, columns=wanted):
+        # A row group at a time: pyarrow keeps what it read of a file's earlier ones until it is through.
+        groups = (
+            parquet.iter_batches(BATCH_ROWS, row_groups=[i], columns=wanted) for i in range(parquet.num_row_groups)
+        )
+        for batch in chain.from_iterable(groups):
             text, bad = _to_text(batch[columns.text])
             problem = [INVALID_UTF8 if wrong else None for wrong in bad] if bad else pa.nulls(len(text), pa.string())
             ids = pa.nulls(len(text), pa.string())
