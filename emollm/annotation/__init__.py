@@ -1,4 +1,4 @@
-"""Corpora to affect columns, on pools of Ray actors: one row in, one row out, whatever dies.
+"""Annotates corpora with affect columns on pools of Ray actors: one row out per row in, whatever fails.
 
 config       options
 job          options, input and output of one job, checked
@@ -15,13 +15,13 @@ lock         one run at a time
 blocks       Ray Data's source: rows still to score
 ledger       who scores what; what went wrong
 monitor      the ledger as a Ray actor, and progress
-actor        scores a block, surviving what kills actors
+actor        scores a block; a post that crashes actors is set aside
 finish       blocks to ordered files, manifest, marker
-column_stats histograms and extremes, as rows stream by
-page         those as an HTML report
+column_stats streaming histograms and extremes
+page         column statistics as an HTML report
 verify       output against input
 estimate     a dry run: time, GPU-hours, size
-score        blocks through the actors, with Ray Data
-pipeline     all of it, top to bottom
-report       annotated posts on the terminal
+score        runs blocks through the actors, with Ray Data
+pipeline     the whole job, top to bottom
+report       annotated posts and the summary on the terminal
 """

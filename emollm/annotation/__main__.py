@@ -12,7 +12,7 @@ from emollm.core.options import run_job
 def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m emollm.annotation", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="verify")
-    command = commands.add_parser("verify", help="hold an annotated corpus against its manifest, tasks and input")
+    command = commands.add_parser("verify", help="check an annotated corpus against its manifest, tasks and input")
     command.add_argument("output", help="folder that `emollm annotate` finished, local, s3:// or gs://")
     command.add_argument("--no-input", action="store_true", help="do not read the input again")
     chosen = parser.parse_args(argv)
@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> None:
     if found.problems:
         sys.exit(1)
     against = "manifest, tasks and input" if found.compared else "manifest and tasks"
-    print(f"{chosen.output}: {found.posts:,} posts in {found.files:,} files hold against {against}")
+    print(f"{chosen.output}: {found.posts:,} posts in {found.files:,} files agree with {against}")
 
 
 if __name__ == "__main__":

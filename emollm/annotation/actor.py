@@ -1,4 +1,4 @@
-"""What an actor does with a block of posts: score its different texts in portions, telling the ledger of each."""
+"""How an actor scores a block of posts: its distinct texts in portions, each reported to the ledger."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ScoreBlock:
     """A block of numbered rows to the same rows with affect columns."""
 
     def __init__(self, *, ledger: Any, batch_size: int | None, patience_s: float, **options: Any) -> None:
-        """`ledger` is a handle of the one that `monitor.monitored` yields; the other options are `AnnotatePosts`'s.
+        """`ledger` is the handle that `monitor.monitored` yields; the other options are those of `AnnotatePosts`.
 
         A portion that is not scored after `patience_s` ends the process.
         """
@@ -79,7 +79,7 @@ class ScoreBlock:
 
         self._tell(self._ledger.loading.remote())
         _ = self._annotate.scorer
-        # Else every full garbage collection goes through all that torch and the model have made.
+        # Otherwise every full garbage collection scans all objects of torch and the model.
         gc.freeze()
         ray.get(self._ledger.loaded.remote())
         self._metrics = Metrics()
@@ -94,7 +94,7 @@ class ScoreBlock:
             first += size
 
     def _score(self, table: pa.Table, weights: NDArray[np.intp]) -> tuple[pa.Table, Portion]:
-        """`weights` says how many posts each row stands for."""
+        """`weights` is the number of posts that each row stands for."""
         tokens, padded, started = PASSES.tokens, PASSES.padded, time.monotonic()
         usage = getattr(inner(self._annotate.scorer), "usage", None)
         asked_before = replace(usage) if usage else None
@@ -121,7 +121,7 @@ class ScoreBlock:
         return scored, portion
 
     def _adapt(self, count: int, seconds: float) -> None:
-        """Portions of a few seconds: often enough to see the run move, long enough to batch well."""
+        """Keep portions at a few seconds: short enough for regular progress, long enough for good batches."""
         if self._batch_size is None and count == self._size:
             if seconds < _SHORT_S:
                 self._size = min(self._size * 2, _LARGEST_PORTION)
@@ -137,9 +137,9 @@ class ScoreBlock:
 
 @contextlib.contextmanager
 def ending_if_it_hangs(patience_s: float) -> Iterator[None]:
-    """The process dies if the block takes longer, with a trace of its threads in its log.
+    """End the process if the block takes longer, with a trace of its threads in its log.
 
-    From a thread that needs no interpreter: native code that hangs, on a GPU say, may never give it back.
+    A watchdog thread without the interpreter does this: native code that hangs, such as on a GPU, may hold its lock.
     """
     faulthandler.dump_traceback_later(patience_s, exit=True, file=_STDERR)
     try:
@@ -150,7 +150,7 @@ def ending_if_it_hangs(patience_s: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def ending_if_the_gpu_fails() -> Iterator[None]:
-    """The process dies with its GPU's context: Ray starts another, and the ledger has the block done again there."""
+    """End the process if the GPU's context is broken: Ray starts another actor, which scores the block again."""
     try:
         yield
     except DeviceError:
@@ -177,7 +177,7 @@ def _answers(table: pa.Table, answered: pa.Table) -> pa.Table:
 
 
 def block_name(table: pa.Table) -> str:
-    """Stable over attempts: a block is read again as it was."""
+    """The same at each attempt, since a block is always read with the same rows."""
     return f"rows {table[ROW][0]} to {table[ROW][-1]} ({table.num_rows})"
 
 
@@ -188,7 +188,7 @@ def error_code(error: str) -> str:
 def _setting_aside(table: pa.Table, first: int, instructions: Instructions) -> pa.Table:
     if not any(first + i in instructions.set_aside for i in range(table.num_rows)):
         return table
-    why = f"{KILLED_WORKER}: {instructions.attempt} actors died over this post or near it"
+    why = f"{KILLED_WORKER}: {instructions.attempt} actors died while scoring this post or its neighbours"
     problems = [
         why if first + i in instructions.set_aside else problem
         for i, problem in enumerate(table["problem"].to_pylist())

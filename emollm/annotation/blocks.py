@@ -1,8 +1,8 @@
-"""Ray Data's source: the rows that are still to be scored, a read task a block.
+"""Ray Data's source: the rows that are still to be scored, one read task per block.
 
-Ray Data would read a commit's ids into every one of its filter actors and leave out the rows that they name. Ours are
-numbers and the source asks for none that are done, so its checkpoint has nothing to filter; what is used of it is the
-two-phase commit of its writes: a pending list of rows, the file, the list's last name.
+Ray Data would load the committed ids into each of its filter actors and filter the rows with them. Our ids are row
+numbers, and the source reads only rows that are not committed, so there is nothing to filter. Of Ray Data's checkpoint
+only the two-phase commit of its writes is used: a pending list of rows, the file, the list under its final name.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Block:
 
     file: Staged
     spans: tuple[tuple[int, int], ...]
-    """From and up to which row, counted in the file."""
+    """First and past-the-end row of each range, counted within the file."""
 
     @property
     def rows(self) -> int:
@@ -47,13 +47,13 @@ class Block:
 
 
 def block_size(posts: int, *, asked: int | None, workers: int, on_gpu: bool) -> int:
-    """Posts per block: `asked`, or as docs/annotation.md says under "Blocks"."""
+    """Posts per block: `asked`, or the default that docs/annotation.md gives for the commit size."""
     size = asked or max(2048 if on_gpu else 256, -(-posts // _MOST_BLOCKS))
     return max(1, min(size, -(-posts // (workers * _BLOCKS_A_WORKER)) if asked is None else size))
 
 
 def pending_blocks(corpus: Corpus, done: NDArray[np.bool_], size: int) -> list[Block]:
-    """The rows that are not `done`, in order, in blocks of at most `size`; a block is of one file."""
+    """The rows that are not `done`, in order, in blocks of at most `size` rows, each from a single file."""
     blocks = []
     for file in corpus.files:
         rows = np.flatnonzero(~done[file.start : file.start + file.rows])
@@ -73,7 +73,7 @@ def read_block(filesystem: Any, folder: str, block: Block, beside: Mapping[str, 
     places = np.concatenate([np.arange(low, high) for low, high in block.spans])
     with filesystem.open_input_file(posixpath.join(folder, block.file.name)) as opened:
         parquet = pq.ParquetFile(opened)
-        # Row groups are of one size but for the last. One is in memory at a time: rows that are retried lie far apart.
+        # All row groups but the last have one size. One is in memory at a time: retried rows may be far apart.
         size = parquet.metadata.row_group(0).num_rows
         table = pa.concat_tables(
             parquet.read_row_group(group, columns=columns).take(
@@ -88,7 +88,7 @@ def read_block(filesystem: Any, folder: str, block: Block, beside: Mapping[str, 
 
 
 class PostsSource(Datasource):  # type: ignore[misc]
-    """Blocks of posts, each a read task of its own, so that Ray Data neither joins nor splits them."""
+    """Blocks of posts, each a separate read task, so that Ray Data neither merges nor splits them."""
 
     def __init__(self, output: OutputFolder, blocks: Sequence[Block], beside: Mapping[str, Any]) -> None:
         """`beside` are the carried columns that are read with the post, with their types."""
@@ -114,7 +114,7 @@ class PostsSource(Datasource):  # type: ignore[misc]
 
 
 class _NothingToFilter(IdColumnCheckpointManager):  # type: ignore[misc]
-    """`OutputFolder.committed` has mended what a crash left and `pending_blocks` left out what is done."""
+    """`OutputFolder.committed` has cleaned up after a crash, and `pending_blocks` has left out committed rows."""
 
     def load_checkpoint(self, *_: Any, **__: Any) -> tuple[None, int]:
         return None, 0

@@ -1,4 +1,4 @@
-"""What a report says of annotated rows, gathered as they stream by: counts, histograms, a few extreme posts."""
+"""Streaming statistics of annotated rows for the report: counts, histograms, a few extreme posts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TEXT_SHOWN = 280
 
 
 class Extreme(NamedTuple):
-    """A post at an end of a column. Sorts by value, then confidence."""
+    """One of the lowest or highest posts of a column. Sorts by value, then confidence."""
 
     value: float
     confidence: float

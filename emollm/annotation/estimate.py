@@ -1,4 +1,4 @@
-"""A dry run: a few posts through the same job, and from them the time, GPU-hours and size of the whole."""
+"""A dry run: score a few posts with the same job and estimate time, GPU-hours and output size of the whole job."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from emollm.annotation.lock import Lock
 
 _BLOCK_SECONDS = 120.0
-"""Of an actor's work: what is done again when one dies."""
+"""Recommended duration of a block, which is the work that is lost when an actor dies."""
 
 
 def dry_run(job: Job, run: Callable[[Job, Lock], dict[str, Any]]) -> dict[str, Any]:
-    """Score the first `dry_run` posts into a folder beside `out` that is removed, and scale up by the number of posts.
+    """Score the first `dry_run` posts into a temporary folder next to `out`, and scale up by the number of posts.
 
-    `run` does a job. Loading models and starting Ray is left out of the estimate: it does not grow with the corpus.
+    `run` runs a job. The estimate leaves out starting Ray and loading models, which do not grow with the corpus.
     """
     from emollm.annotation.job import open_job
     from emollm.annotation.lock import locked
@@ -53,7 +53,7 @@ def dry_run(job: Job, run: Callable[[Job, Lock], dict[str, Any]]) -> dict[str, A
 
 
 def beside(out: str) -> str:
-    """A hidden folder that is not there yet: next to `out`, or in it where that is a whole bucket."""
+    """A hidden folder that does not exist yet: next to `out`, or in it if `out` is a whole bucket."""
     root, mark, query = out.partition("?") if "://" in out else (out, "", "")
     folder, slash, name = root.rstrip("/").rpartition("/")
     hidden = f"dry-run-{uuid.uuid4().hex[:8]}"
@@ -70,7 +70,7 @@ def _remove(output: OutputFolder) -> None:
 
 
 def _count(job: Job) -> int:
-    """All posts of the input, or `max_posts`; what is no Parquet has to be read for it, a small part of scoring it."""
+    """All posts of the input, or `max_posts`. Files other than Parquet are read, which is cheap next to scoring."""
     most, count = job.config.max_posts, 0
     for file in job.files:
         count += count_rows(job.source, file, job.columns)

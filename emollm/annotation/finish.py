@@ -1,4 +1,4 @@
-"""Scored blocks to the finished output: files in the order of the input, manifest, report, and the marker at last."""
+"""Turns scored blocks into the finished output: files in the order of the input, manifest, report, then the marker."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def write_parts(
 ) -> list[dict[str, Any]]:
     """Write `part-*.parquet`, the staged rows with their answers in order, `file_posts` per file.
 
-    `see` gets each file's table. Holds one file's rows at a time. Returns what the manifest says of each file. Raises
-    DataError if a row is not there; a row that is there twice, which a machine lost at the wrong moment can cause, is
-    kept once.
+    `see` gets each file's table. One file's rows are in memory at a time. Returns the manifest's entry for each file.
+    Raises DataError if a row is missing; a row that was committed twice, which losing a machine at the wrong moment
+    can cause, is kept once.
     """
     given = {"id", "text", *corpus.carried}
     numbered = pa.schema([pa.field(ROW, pa.int64()), *(field for field in schema if field.name not in given)])
@@ -106,7 +106,7 @@ def finish(
     summary: dict[str, Any],
     config: dict[str, Any],
 ) -> dict[str, Any]:
-    """Make the output whole; `check` raises if the output does not belong to this run any more. Returns the summary."""
+    """Complete the output; `check` raises if the output does not belong to this run any more. Returns the summary."""
     check()
     output.clear_finished()
     schema = declared_schema(identity, tasks, corpus, extras)
@@ -132,7 +132,7 @@ def finish(
 
 
 def _written_columns(output: OutputFolder, name: str) -> dict[str, str]:
-    """As a reader finds them: Parquet renames the elements of lists."""
+    """The types as a reader of the files sees them: Parquet renames the elements of lists."""
     with output.filesystem.open_input_file(output.path(name)) as opened:
         return {field.name: str(field.type) for field in pq.read_schema(opened)}
 
@@ -142,7 +142,7 @@ def reopen(output: OutputFolder, corpus: Corpus) -> int:
 
     Returns how many rows are left out.
 
-    The finished one stays as it is until `finish` replaces it: a retry that stops loses nothing, and is continued.
+    The finished output stays unchanged until `finish` replaces it: a retry that stops loses nothing and can continue.
     """
     start = lacking = 0
     for number, table in enumerate(_parts(output)):

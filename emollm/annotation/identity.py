@@ -1,4 +1,4 @@
-"""What makes two annotation jobs the same: only the same job may continue in an output."""
+"""The identity of an annotation job: only the same job may continue in an output."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ Identity = dict[str, Any]
 def identify(
     config: AnnotateConfig, files: Sequence[InputFile], tasks: Sequence[Task], *, engine: str, scorer: str | None
 ) -> Identity:
-    """The parts of a job that decide what its rows hold; not where, how wide or in which portions it runs.
+    """The parts of a job that determine the content of its rows; not where, with how many actors or in which blocks.
 
-    `engine` is the one that answers, never `auto`; `scorer` names what stands in for an engine, if anything does.
+    `engine` is the resolved engine, never `auto`; `scorer` is the name of the function that replaces it, if any.
     """
     return {
         "model": model_digest(config.model),
@@ -61,7 +61,7 @@ def file_metadata(config: AnnotateConfig, tasks: Sequence[Task]) -> dict[bytes, 
 
 
 def input_digest(files: Sequence[InputFile]) -> str:
-    """Of where the files lie, how large they are and when they were changed; not of what they hold."""
+    """A digest of the files' paths, sizes and times of change, not of their content."""
     return _digest([(f.path, f.size, f.mtime_ns) for f in files])
 
 
@@ -77,7 +77,7 @@ _TOLD = (
 
 
 def differences(before: Identity, now: Identity) -> str:
-    """The parts that differ, in words; values are told where they are short."""
+    """The parts that differ, in words; values are included if they are short."""
     parts = []
     for name in now:
         if before.get(name) != now[name]:

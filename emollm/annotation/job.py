@@ -1,4 +1,4 @@
-"""An annotation job, opened: everything that can be wrong is looked at before anything is started or written."""
+"""An open annotation job: its options and input are checked before anything is started or written."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _LOG = logging.getLogger("emollm")
 
 @dataclass(slots=True)
 class Job:
-    """What is asked of which files, and where the rows go."""
+    """The tasks, the input files and the output of a job."""
 
     config: AnnotateConfig
     tasks: tuple[Task, ...]
@@ -58,7 +58,7 @@ class Job:
         return self.engine == "server" and self.opener is None
 
     def settle(self, cluster: ClusterConfig) -> AnnotateConfig:
-        """Decide what was left open, once and for all actors: their GPUs and their arithmetic. Ray must be up."""
+        """Resolve GPUs and precision, once for all actors. Ray must be running."""
         from emollm.models.precision import resolve_here
         from emollm.runtime.pools import on_a_worker
 
@@ -89,7 +89,7 @@ def open_job(
     if output.is_file():
         raise DataError(f"--out {config.out} is a file; give a folder")
     if identity["precision"] == UNDECIDED:
-        # The same job goes on in the arithmetic that it was begun with, wherever that was.
+        # A continued job keeps the precision that it was started with, on any machine.
         begun = output.identity() or {}
         if {**begun, "precision": UNDECIDED} == identity and not config.overwrite:
             identity = begun

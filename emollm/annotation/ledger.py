@@ -1,4 +1,4 @@
-"""Which blocks are being scored, how far they are, and what went wrong: plain bookkeeping without Ray.
+"""Bookkeeping of a run, without Ray: which blocks are being scored, their progress, and what went wrong.
 
 Ray restarts a dead actor and retries its block without limit, so a post that always kills its actor, by exhausting
 memory or crashing native code, would block the run for good. The ledger records the posts that each actor is about to
@@ -27,9 +27,9 @@ class Instructions:
     """How an attempt at a block proceeds. Posts are numbered from 0 within the block."""
 
     attempt: int
-    """0 for the first."""
+    """0 for the first attempt."""
     suspect_range: tuple[int, int] | None = None
-    """First and past-the-end post of those to score one at a time."""
+    """First and past-the-end index of the posts to score one at a time."""
     set_aside: frozenset[int] = frozenset()
     """Posts not to score."""
 
@@ -152,7 +152,7 @@ class Ledger:
         return self.stop
 
     def finish_portion(self, block: str, portion: Portion) -> str | None:
-        """They were scored. Returns the same as `start_portion`."""
+        """The posts were scored. Returns the same as `start_portion`."""
         state = self._blocks[block]
         state.flight = None
         state.done += portion.posts

@@ -1,8 +1,8 @@
-"""One run at a time in an output: a lock of the system where there is one, and a heartbeat everywhere.
+"""One run at a time in an output: a file lock of the operating system if available, and always a heartbeat.
 
-The system's lock dies with its process, so a run that was killed can be continued at once. It is not shared between
-the machines of some network filesystems, and object stores have none: there a heartbeat says that a run is alive, and
-one that is older than `STALE_S` that it is not.
+The file lock ends with its process, so a run that was killed can be continued at once. Some network filesystems do not
+share locks between machines, and object stores have none: there a heartbeat shows that a run is alive, and a heartbeat
+older than `STALE_S` that it is not.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SETTLE_S = 2.0
 
 
 class Lock:
-    """Held while a run writes; `check` before what must not be done twice."""
+    """Held while a run writes; call `check` before a step that must not happen twice."""
 
     def __init__(self, output: OutputFolder) -> None:
         self._output = output
@@ -50,7 +50,7 @@ class Lock:
             raise _refusal(output, holder)
         self._write()
         if not output.is_local:
-            # Two that found it free at once: the one that wrote last has it.
+            # If two runs found it free at the same time, the one that wrote last holds it.
             time.sleep(_SETTLE_S)
             self.check()
         self._thread.start()
@@ -70,7 +70,7 @@ class Lock:
                 raise _refusal(self._output, self._output.read_json(str(path)) or {}) from None
             except OSError:  # a filesystem without locks: the heartbeat has to do
                 return file
-            # The holder before may have removed the file between our opening and locking it.
+            # The previous holder may have removed the file after we opened it and before we locked it.
             with contextlib.suppress(FileNotFoundError):
                 if path.stat().st_ino == os.fstat(file).st_ino:
                     self._has_system_lock = True
@@ -78,7 +78,7 @@ class Lock:
             os.close(file)
 
     def check(self) -> None:
-        """Raise DataError if another run has taken over: this one stood still for longer than `STALE_S`."""
+        """Raise DataError if another run has taken over because this one paused for longer than `STALE_S`."""
         holder = self._output.read_json(self._output.lock) or {}
         if holder.get("token") != self._token:
             raise _refusal(self._output, holder)
@@ -88,7 +88,7 @@ class Lock:
         data = (json.dumps(beat) + "\n").encode()
         if self._file is None:
             self._output.write_bytes(self._output.lock, data)
-        else:  # into the very file that is locked
+        else:  # into the file that is locked
             os.pwrite(self._file, data, 0)
             os.ftruncate(self._file, len(data))
 

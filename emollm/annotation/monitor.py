@@ -1,4 +1,4 @@
-"""The ledger as a Ray actor beside the driver, the progress the driver makes of it, and metrics for Prometheus."""
+"""The ledger as a Ray actor on the driver's node, the progress computed from it, and metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _POLL_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is, for whoever shows it."""
+    """The progress of a run, to be displayed."""
 
     new: int
     """Posts since the last time."""
@@ -27,7 +27,7 @@ class Progress:
 
 @contextlib.contextmanager
 def monitored(*, receive: Callable[[Totals], None], **options: Any) -> Iterator[Any]:
-    """A `Ledger(**options)` that actors of any node can reach.
+    """A `Ledger(**options)` that actors on any node can call.
 
     `receive` gets its totals about twice a second, and at the end.
     """
@@ -73,7 +73,7 @@ class Pace:
         recent = [point for point in self._points if now - point[0] < 60]
         # Actors load their model before the first post: that does not count towards their pace.
         self._points = (recent if totals.posts and recent else []) + [(now, totals)]
-        # A dead actor's posts are taken back; the bar waits for them rather than going backwards.
+        # A dead actor's posts are subtracted; the bar waits for them rather than going backwards.
         new = max(0, totals.posts - self._told)
         self._told += new
         if new or self._before + totals.posts < self._total:  # once all are scored, the rate stays as it was
@@ -117,7 +117,7 @@ class Metrics:
 
         self._posts = Counter("emollm_annotated_posts", "Posts scored.")
         self._errors = Counter("emollm_annotated_errors", "Posts with an error, by its code.", tag_keys=("code",))
-        self._tokens = Counter("emollm_annotated_tokens", "Tokens that went through the model, padding aside.")
+        self._tokens = Counter("emollm_annotated_tokens", "Tokens that went through the model, without padding.")
         self._padding = Counter("emollm_annotated_padding", "Padding tokens that went through the model.")
         self._seconds = Histogram(
             "emollm_annotated_post_seconds",

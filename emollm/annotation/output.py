@@ -1,18 +1,18 @@
-"""The output folder while it grows, and after.
+"""The output folder during a run and after it.
 
     OUT/_unfinished/job.json     the job's identity and options: written first
                     posts/       the input as numbered rows (stage.py)
-                    corpus.json  written when they are all there
+                    corpus.json  written when posts/ is complete
                     blocks/      row numbers and answers, one file per block, as Ray Data writes them
-                    commits/     Ray Data's checkpoint: which rows stand in which file of blocks/
+                    commits/     Ray Data's checkpoint: which rows are in which file of blocks/
                     progress.json  how many rows were scored, committed or not
                     retry.json   the finished output whose errors are being retried, if any
     OUT/part-*.parquet           the finished rows, in the order of the input
     OUT/_manifest.json, _report.html, _run.json
-                                 `_run.json`, written last, says that the output is whole
+                                 `_run.json`, written last, says that the output is complete
 
-Readers of Parquet skip names with an underscore: an unfinished folder holds nothing that they would read, until the
-very end. Everything goes through a pyarrow filesystem, so it may be a disk or an object store.
+Readers of Parquet skip names that begin with an underscore: until the end, an unfinished folder has nothing that they
+would read. All access is through a pyarrow filesystem, so the folder may be on a disk or in an object store.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _OPEN_AT_ONCE = 16
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """A block file that counts."""
+    """A committed block file."""
 
     path: str
     low: int
@@ -92,7 +92,7 @@ class OutputFolder:
         self.write_bytes(path, (json.dumps(data, indent=2, ensure_ascii=False, default=str) + "\n").encode())
 
     def write_bytes(self, path: str, data: bytes) -> None:
-        """Whole or not at all: an object store does so by itself, elsewhere a new file takes the name."""
+        """Write atomically: an object store does so by itself; elsewhere a new file is renamed."""
         partial = f"{path}.partial" if self.is_local else path
         with self.filesystem.open_output_stream(partial) as stream:
             stream.write(data)
@@ -100,7 +100,7 @@ class OutputFolder:
             self.filesystem.move(partial, path)
 
     def finished(self) -> dict[str, Any] | None:
-        """What `_run.json` says, or None where no run has finished."""
+        """The content of `_run.json`, or None if no run has finished."""
         return self.read_json(self._at(HIDDEN_RUN_FILE))
 
     def mark_finished(self, facts: dict[str, Any]) -> None:
@@ -108,10 +108,10 @@ class OutputFolder:
         self._remove(_WORK)
 
     def open_job(self, identity: Identity, *, overwrite: bool) -> None:
-        """Make the folder this job's, and continue what it holds of it.
+        """Assign the folder to this job, and continue with the rows of it that are there.
 
-        `overwrite` removes another job's output, or this one's if it is finished. Raises DataError if the folder holds
-        anything else, or another job's output and `overwrite` is off.
+        `overwrite` removes another job's output, or this one's if it is finished. Raises DataError if the folder has
+        other files, or if it has another job's output and `overwrite` is off.
         """
         before = self.identity()
         names = [info.base_name for info in self._list(self.root) if info.base_name != "_lock.json"]
@@ -120,7 +120,7 @@ class OutputFolder:
             raise DataError(f"{self.location} {why}; choose another --out")
         if before is not None and before != identity and not overwrite:
             raise DataError(
-                f"{self.location} holds the output of another job: what differs is {differences(before, identity)}; "
+                f"{self.location} holds the output of another job, which differs in {differences(before, identity)}; "
                 "choose another --out, or pass --overwrite to replace it"
             )
         if overwrite and before is not None and (before != identity or self.finished()):
@@ -141,7 +141,7 @@ class OutputFolder:
         return None
 
     def clear_finished(self) -> None:
-        """Take the marker away, and then what it vouched for."""
+        """Remove the marker first, and then the files that it declares complete."""
         self._remove(HIDDEN_RUN_FILE)
         for info in self._list(self.root):
             if info.base_name.startswith("part-") or info.base_name in (MANIFEST_FILE, REPORT_FILE):
@@ -151,14 +151,14 @@ class OutputFolder:
         self._remove(_WORK)
 
     def is_retried(self) -> bool:
-        """Whether the unfinished rows are those of the finished output but for its errors: see `finish.reopen`."""
+        """Whether the unfinished rows are the error-free rows of the finished output: see `finish.reopen`."""
         return self.read_json(self._at(_WORK, "retry.json")) == {"of": self.finished()}
 
     def mark_retried(self) -> None:
         self.write_json(self._at(_WORK, "retry.json"), {"of": self.finished()})
 
     def discard_if_empty(self) -> None:
-        """Leave nothing behind of a run that committed nothing; other runs' rows stay."""
+        """Remove the work folder of a run that committed nothing; rows of other runs stay."""
         if not self._list(self.commits):
             self._remove(_WORK)
 
@@ -167,7 +167,7 @@ class OutputFolder:
             self.filesystem.delete_dir(self.root)
 
     def corpus(self) -> Corpus | None:
-        """The staged input, if all of it is there."""
+        """The staged input if it is complete, else None."""
         found = self.read_json(self._at(_WORK, "corpus.json"))
         if found is None:
             return None
@@ -185,10 +185,10 @@ class OutputFolder:
         self.write_json(self._at(_WORK, "progress.json"), {"scored": count})
 
     def committed(self, done: NDArray[np.bool_]) -> list[Committed]:
-        """The block files that count; their rows are set in `done`, which has a place a row. Mends what a crash left.
+        """The committed block files; their rows are set in `done`, one entry per row. Cleans up after a crash.
 
-        A block counts if its commit is there, and no pending one, and the file has the rows that the commit names.
-        Ray Data alone would trust a commit whose file is gone: one it committed, did again and died over.
+        A block is committed if its commit exists and is not pending, and its file has the rows that the commit names.
+        Ray Data alone would trust a commit without a file, which a crash while a block is scored again can leave.
         """
         data: dict[str, list[Any]] = {}
         for info in self._list(self.blocks):
@@ -228,7 +228,7 @@ class OutputFolder:
         return Committed(path, int(rows.min()), int(rows.max()), _without_error(metadata))
 
     def commit_rows(self, name: str, table: pa.Table) -> None:
-        """Put scored rows among the blocks as Ray Data would: for rows of a finished output that are kept."""
+        """Write and commit scored rows like Ray Data does: for the rows of a finished output that are kept."""
         with self.filesystem.open_output_stream(posixpath.join(self.blocks, f"{name}-0.parquet")) as stream:
             pq.write_table(table, stream, compression="zstd")
         with self.filesystem.open_output_stream(posixpath.join(self.commits, f"{name}.parquet")) as stream:
@@ -248,7 +248,7 @@ class OutputFolder:
 
 
 def _without_error(metadata: Any) -> int:
-    """By the file's own statistics: how many rows have no `error`."""
+    """The number of rows without an `error`, from the statistics of the file."""
     paths = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
     place = paths.index("error")
     return sum(metadata.row_group(i).column(place).statistics.null_count for i in range(metadata.num_row_groups))

@@ -1,4 +1,4 @@
-"""_report.html: an annotated corpus in counts and plots, laid out by `reports/templates/annotation.html`."""
+"""_report.html: counts and plots of an annotated corpus; the template is `reports/templates/annotation.html`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from emollm.reports.page import render
 
 
 def page(stats: ColumnStats, summary: dict[str, Any], identity: Identity) -> str:
-    """The whole page. Posts stand in it, so it goes where the corpus may go and nowhere else; all text is escaped."""
+    """The whole page. It shows posts, so it may be shared only like the corpus itself; all text is escaped."""
     return render(
         "annotation.html",
         title=f"{stats.posts:,} annotated posts",
@@ -44,7 +44,7 @@ def _tiles(stats: ColumnStats, summary: dict[str, Any]) -> Iterator[tuple[str, s
 
 
 def _panel(column: Column) -> tuple[str, str, Markup, Markup]:
-    """Name, what stands beside it, and the charts of the answers and of the confidences."""
+    """Name, the note next to it, and the charts of the answers and of the confidences."""
     labels, counts = _answers(column)
     series = [Series.of(column.name, counts, column.answered)]
     answers = columns(labels, series) if column.is_number else bars(labels, series, width=300, label_width=118)
@@ -61,7 +61,7 @@ def _answers(column: Column) -> tuple[list[str], list[int]]:
         case Kind.REGRESSION:
             assert task.low is not None and task.high is not None
             step = (task.high - task.low) / VALUE_BINS
-            # Every fourth edge: twenty labels would run into each other.
+            # Label every fourth edge: twenty labels would overlap.
             labels = [f"{task.low + i * step:.3g}" if i % 4 == 0 else "" for i in range(VALUE_BINS)]
             return labels, [column.counts[str(i)] for i in range(VALUE_BINS)]
         case Kind.ORDINAL:

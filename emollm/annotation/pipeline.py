@@ -34,12 +34,12 @@ def annotate_corpus(
     on_progress: Callable[[Progress], None] = lambda _progress: None,
     opener: Callable[..., Scorer] | None = None,
 ) -> dict[str, Any]:
-    """Write one row a post, in the order of the input. Returns the summary, which `_run.json` holds as well.
+    """Write one row per post, in the order of the input. Returns the summary, which is in `_run.json` too.
 
-    A job that died is continued: rows that were committed are not scored again. Rerunning a finished job does nothing
-    (`already_done` in the summary), and retrying its errors leaves it whole until they are scored. `opener` stands in
-    for `scoring.open.open_scorer` in the actors: tests and benchmarks put a cheap scorer there. Raises DataError if
-    `out` holds another job's output or another run is writing it, if the input cannot be read, or if ids are missing
+    An interrupted job is continued: committed rows are not scored again. Rerunning a finished job does nothing
+    (`already_done` in the summary), and retrying its errors leaves it as it is until they are scored. `opener` replaces
+    `scoring.open.open_scorer` in the actors: tests and benchmarks pass one for a cheap scorer. Raises DataError if
+    `out` has another job's output or another run is writing it, if the input cannot be read, or if ids are missing
     or occur twice; ResourceError if `out` cannot be written.
     """
     job = open_job(config, on_progress=on_progress, opener=opener)
@@ -72,7 +72,7 @@ def run(job: Job, lock: Lock) -> dict[str, Any]:
     retry = finished is not None and finished.get("identity") == job.identity
     begun = retry and output.is_retried()
     if retry and not begun:
-        output.discard_work()  # of a retry that died before it had begun, or of one that has ended
+        output.discard_work()  # left by a retry that died before it had begun, or by one that has ended
     output.open_job(job.identity, overwrite=config.overwrite)
     try:
         with ray_session(config.cluster):
@@ -162,7 +162,7 @@ def _stage_on_ray(
 
 
 def _run_summary(totals: Totals, seconds: float, *, continued: int, lost_before: int) -> dict[str, Any]:
-    """Of the last run; `posts` and `errors` come from the rows themselves."""
+    """The summary of this run; `posts` and `errors` are counted from the rows later."""
     return {
         "continued_from": continued,
         "scored": totals.posts,
@@ -185,5 +185,5 @@ def _disk_trouble(out: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise ResourceError(
-            f"cannot write {out}: {error.strerror or error}; what was scored is kept, run the same command to continue"
+            f"cannot write {out}: {error.strerror or error}; scored posts are kept; run the same command to continue"
         ) from None

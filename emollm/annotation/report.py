@@ -1,4 +1,4 @@
-"""Annotated posts, and what a run came to, for the terminal."""
+"""Annotated posts and the summary of a run, for the terminal."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from emollm.annotation.options import AnnotateConfig
 from emollm.scoring.server.usage import told
 
 _STRONG = 0.4
-"""Emotions are named with their intensity from here on."""
+"""An emotion is named with its intensity from this intensity on."""
 
 
 def posts_table(posts: pa.Table, *, title: str) -> Table:
     """One line per post: its valence (0..1), its strongest emotion with the intensity, and its set of emotions.
 
-    A dash stands where there is an error.
+    A dash marks an error.
     """
     table = Table(title=title, title_justify="left", expand=True)
     table.add_column("post", overflow="fold", ratio=3)
@@ -34,7 +34,7 @@ def posts_table(posts: pa.Table, *, title: str) -> Table:
         known = {name.removeprefix(prefix): row[name] for name in intensities if row[name] is not None}
         emotion = max(known, key=lambda name: known[name], default="")
         strongest = f"{emotion} {known[emotion]:.2f}" if emotion and known[emotion] >= _STRONG else "–"
-        # Text: a post is data, and "[bold]" in it no markup.
+        # Text: a post is data, and "[bold]" in it is not markup.
         table.add_row(Text(row["text"] or ""), _number(row["v_reg"]), strongest, emotions)
     return table
 
@@ -44,7 +44,7 @@ def _number(value: float | None) -> str:
 
 
 def summary_lines(summary: dict[str, Any], config: AnnotateConfig) -> list[str]:
-    """What a finished job came to, in a few lines."""
+    """The summary of a finished job, in a few lines."""
     errors = ", ".join(f"{count:,} {code}" for code, count in summary["error_codes"].items())
     whole = (
         f"{config.out}: {summary['posts']:,} posts in {_some(summary['files'], 'file')} ({_bytes(summary['bytes'])}), "
@@ -55,8 +55,8 @@ def summary_lines(summary: dict[str, Any], config: AnnotateConfig) -> list[str]:
     lines = [whole]
     run = f"{summary['scored']:,} posts scored in {left_in_words(summary['seconds'])}"
     if summary["continued_from"]:
-        run += f", {summary['continued_from']:,} were there before"
-    run += f"; {summary['scored_again']:,} scored again after something died"
+        run += f", {summary['continued_from']:,} were done before"
+    run += f"; {summary['scored_again']:,} scored again after a failure"
     if summary["actors_died"]:
         run += f" ({_some(summary['actors_died'], 'actor')})"
     lines.append(run)
@@ -64,9 +64,9 @@ def summary_lines(summary: dict[str, Any], config: AnnotateConfig) -> list[str]:
         f"{summary['repeated']:,} answered by an equal text ({summary['repeated'] / max(1, summary['scored']):.1%})"
     ]
     if summary["tokens"]:
-        more.append(f"{summary['tokens']:,} tokens, {summary['padding']:.0%} padding on top")
+        more.append(f"{summary['tokens']:,} tokens, {summary['padding']:.0%} padding")
     if summary["set_aside"]:
-        more.append(f"{summary['set_aside']:,} set aside: they kill what scores them")
+        more.append(f"{summary['set_aside']:,} set aside because they crash the actor")
     lines.append("; ".join(more))
     if server := summary.get("server"):
         lines.append(f"servers: {told(server)}")
@@ -75,19 +75,19 @@ def summary_lines(summary: dict[str, Any], config: AnnotateConfig) -> list[str]:
 
 
 def estimate_lines(summary: dict[str, Any], config: AnnotateConfig) -> list[str]:
-    """What a dry run says of the whole."""
+    """The estimate of a dry run for the whole job."""
     workers = config.cluster.num_workers
     posts_per_second = summary["posts"] / summary["actor_seconds"]
     spent = f"{summary['estimated_cpu_hours']:,.2f} CPU-hours"
     if summary["estimated_gpu_hours"]:
         spent = f"{summary['estimated_gpu_hours']:,.2f} GPU-hours, {spent}"
     return [
-        f"{summary['posts']:,} posts scored, {posts_per_second:,.2f} a second and actor, {summary['failed']:,} with an "
+        f"{summary['posts']:,} posts scored, {posts_per_second:,.2f} posts/s per actor, {summary['failed']:,} with an "
         f"error, {summary['repeated']:,} answered by an equal text",
         f"all {summary['total']:,} posts with {_some(workers, 'actor')}: about "
         f"{left_in_words(summary['estimated_seconds'])}, {spent}, "
-        f"{_bytes(summary['estimated_bytes'])} of output; starting up not counted",
-        f"two minutes of an actor's work: --block-posts {summary['block_posts']}",
+        f"{_bytes(summary['estimated_bytes'])} of output; start-up is not included",
+        f"for two minutes of an actor's work per block: --block-posts {summary['block_posts']}",
     ]
 
 

@@ -1,4 +1,4 @@
-"""The rows that are not committed yet through a pool of actors: Ray Data reads, maps and commits them."""
+"""Scores the rows that are not committed yet on a pool of actors: Ray Data reads, maps and commits them."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from emollm.annotation.blocks import Block
 
 _LIGHT_CPUS = 0.25
-"""CPUs of a task that reads or writes: several fit beside the actors, on the one that `check_resources` leaves."""
+"""CPUs of a task that reads or writes: several fit on the one CPU that `check_resources` leaves free."""
 _KEEP_SCORED_S = 5.0
 
 
 def ledger_options(config: AnnotateConfig, *, good_before: int) -> dict[str, Any]:
-    """What the run's `Ledger` is to know."""
+    """The options of the run's `Ledger`."""
     most = config.max_workers or config.cluster.num_workers
     return {
         "max_error_rate": config.max_error_rate,
@@ -40,9 +40,9 @@ def ledger_options(config: AnnotateConfig, *, good_before: int) -> dict[str, Any
 
 
 def score(job: Job, corpus: Corpus, done: NDArray[np.bool_], *, good_before: int) -> None:
-    """Score and commit the rows that are not `done`; of those that are, `good_before` have no error.
+    """Score and commit the rows that are not `done`; `good_before` of the others have no error.
 
-    Raises what stopped it, if anything did; `job.totals` says what was scored in any case.
+    Raises the error that stopped it, if any; in any case `job.totals` counts the scored posts.
     """
     from emollm.annotation.blocks import block_size, pending_blocks
     from emollm.annotation.monitor import monitored
@@ -75,7 +75,7 @@ def score(job: Job, corpus: Corpus, done: NDArray[np.bool_], *, good_before: int
             types = corpus.types()
             _score_blocks(job, blocks, ledger, {name: types[name] for name in config.beside if name})
         finally:
-            # The last word on what was scored, whatever ends the run.
+            # The final count of scored posts, however the run ends.
             with contextlib.suppress(Exception):
                 import ray
 
@@ -115,7 +115,7 @@ def _score_blocks(job: Job, blocks: Sequence[Block], ledger: Any, beside: dict[s
         posts = ray.data.read_datasource(
             PostsSource(job.output, blocks, beside), num_cpus=_LIGHT_CPUS, override_num_blocks=len(blocks)
         )
-        # A block a batch: what an actor is given is what is committed.
+        # One batch per block: an actor's input is what is committed.
         scored = map_on_actors(
             posts, ScoreBlock, options, config.cluster, batch_size=None, max_workers=config.max_workers
         )
@@ -134,7 +134,7 @@ def _score_blocks(job: Job, blocks: Sequence[Block], ledger: Any, beside: dict[s
 
 @contextlib.contextmanager
 def _checkpointing(output: OutputFolder) -> Iterator[None]:
-    """Data sets made inside the block commit their rows; the context is the whole process's, so it is put back."""
+    """Data sets created inside the block commit their rows; the context is global to the process, so it is restored."""
     from ray.data import DataContext
 
     from emollm.annotation.blocks import checkpoint

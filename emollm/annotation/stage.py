@@ -1,7 +1,7 @@
-"""The input as numbered rows in Parquet, made once: after it, any row is found by its number.
+"""Stages the input once as numbered rows in Parquet; after that any row is found by its number.
 
-Reading everything before anything is scored tells how many posts there are, and which ids are missing or occur twice,
-while it is cheap to say so. And no later step has to read a compressed file from its start to get to its middle.
+Reading the whole input first gives the number of posts and finds missing and repeated ids before any post is scored.
+And no later step has to read a compressed file from its start to get to its middle.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from emollm.data.files.inputs import InputFile
 from emollm.data.files.readers import read_rows
 
 GROUP_ROWS = 1024
-"""Rows of a Parquet row group: the least that is read to get at a row."""
+"""Rows per Parquet row group: the smallest unit that is read to get a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +58,14 @@ class Corpus:
 
 @dataclass(slots=True)
 class GroupFacts:
-    """What was seen while a group of files was staged."""
+    """Facts gathered while a group of files was staged."""
 
     files: list[int] = field(default_factory=list)
     """Rows of each staged file."""
     texts: int = 0
-    """Rows whose text is text."""
+    """Rows whose text is a string."""
     hashes: list[Hashes] = field(default_factory=list)
-    """Of ids that the input gave; derived ones cannot be equal."""
+    """Hashes of the input's ids; derived ids cannot be equal."""
     without_id: list[str] = field(default_factory=list)
     """Places of the first few rows without an id."""
     num_without_id: int = 0
@@ -88,7 +88,7 @@ def stage_group(
 ) -> GroupFacts:
     """Write the rows of these files, the `number`th group, to `folder`, at most `max_rows`.
 
-    A staged file has one schema: where a column to carry has another type than in the file before, the next begins.
+    A staged file has one schema: a new one is started if a carried column has another type than in the file before.
     Raises DataError naming the file that is broken.
     """
     facts = GroupFacts()
@@ -124,7 +124,7 @@ def _tables(
 
 
 class _StagedFile:
-    """Rows of one schema on their way into a file, in whole row groups."""
+    """Buffers rows of one schema and writes them to a file in whole row groups."""
 
     def __init__(self, target: Any, path: str, schema: pa.Schema) -> None:
         self.schema = schema
@@ -194,10 +194,10 @@ def stage_corpus(
     source: str,
     notes: Notes,
 ) -> Corpus:
-    """Have `stage` write every group, and judge what was seen.
+    """Have `stage` write every group, and check the facts it gathered.
 
     `stage` gets (number, files) of all groups and calls back with (number, facts) in any order; `read_ids` opens a
-    staged file's ids. `source` names the input in errors; `notes` gets what people should know. Raises DataError if
+    staged file's ids. `source` names the input in errors; `notes` gets messages for the user. Raises DataError if
     there are no posts, if the text column holds no text, or if ids are missing or occur twice.
     """
     rows: list[list[int]] = [[] for _ in groups]

@@ -1,4 +1,4 @@
-"""A finished output against its manifest, its tasks and its input."""
+"""Checks a finished output against its manifest, its tasks and its input."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ from emollm.scoring.rows import output_schema
 
 _ROWS = 8192
 _TOLERANCE = 1e-3
-"""By how much probabilities, kept as float32, may miss a sum of one."""
+"""Tolerance for the sum of probabilities, which are stored as float32."""
 _MOST_PROBLEMS = 20
 
 
 @dataclass(slots=True)
 class Findings:
-    """What is wrong, each thing in words; and how much was looked at."""
+    """The problems found, in words, and how much was checked."""
 
     posts: int = 0
     files: int = 0
     problems: list[str] = field(default_factory=list)
     compared: bool = False
-    """Whether every row was held against the input."""
+    """Whether every row was compared with the input."""
 
     def say(self, problem: str) -> None:
         self.problems.append(problem)
 
 
 def verify(location: str, *, with_input: bool = True) -> Findings:
-    """Check that a finished output holds what it claims, row by row; memory: 8 bytes an id.
+    """Check that a finished output is what it claims, row by row; memory: 8 bytes per id.
 
-    Marker, manifest, files, schema and its metadata; ids present and different; values in the task's range;
+    Checked are marker, manifest, files, schema and its metadata; ids present and unique; values in the task's range;
     probabilities summing to one and confidence within 0..1; a value or an error in every answer, never both. With
     `with_input` the input is read again, and each row must have its id and text, in its order.
     """
@@ -78,7 +78,7 @@ def verify(location: str, *, with_input: bool = True) -> Findings:
         if expected is not None:
             _compare(table, expected, found)
         if len(found.problems) >= _MOST_PROBLEMS:
-            found.say("and perhaps more; stopped looking")
+            found.say("there may be more problems; stopped here")
             return found
     _check_counts(run, manifest, found, ids, errors)
     if expected is not None and expected.take(1).num_rows:
@@ -95,7 +95,7 @@ def _check_files(
     schemas = []
     for entry in manifest["files"]:
         if sizes.pop(entry["file"], None) != entry["bytes"]:
-            found.say(f"{entry['file']} is missing or not of {entry['bytes']:,} bytes")
+            found.say(f"{entry['file']} is missing or does not have {entry['bytes']:,} bytes")
             continue
         with output.filesystem.open_input_file(output.path(entry["file"])) as opened:
             parquet = pq.ParquetFile(opened)
@@ -173,7 +173,7 @@ def _check_probabilities(table: pa.Table, name: str, task: Task, found: Findings
     parts = [pc.struct_field(column, i) for i in range(column.type.num_fields)]
     for part in parts:
         _none(table, _outside(part), f"{name}: outside 0..1", found)
-    if task.kind is not Kind.LABEL_SET:  # there each label's own, independently
+    if task.kind is not Kind.LABEL_SET:  # whose labels have independent probabilities
         total = parts[0]
         for part in parts[1:]:
             total = pc.add(total, part)
@@ -182,7 +182,7 @@ def _check_probabilities(table: pa.Table, name: str, task: Task, found: Findings
 
 
 def _none(table: pa.Table, wrong: Any, what: str, found: Findings) -> None:
-    """Say `what` of the rows where `wrong` is true, with the first one's id."""
+    """Report `what` for the rows where `wrong` is true, with the id of the first."""
     rows = table["id"].filter(pc.fill_null(wrong, False))
     if len(rows):
         found.say(f"{what} ({len(rows):,} rows, the first {rows[0].as_py()!r})")
@@ -194,7 +194,7 @@ def _check_counts(
     if not found.posts == manifest["posts"] == run["summary"]["posts"]:
         found.say(f"{found.posts:,} rows, but the manifest says {manifest['posts']:,}")
     if dict(errors) != manifest["errors"]:
-        found.say("the manifest counts other numbers of errors")
+        found.say("the numbers of errors differ from those of the manifest")
     if repeated := len(ids.repeated()):
         found.say(f"{repeated:,} ids occur more than once")
 
@@ -238,14 +238,14 @@ def _up_to(tables: Iterator[pa.Table], most: int | None) -> Iterator[pa.Table]:
 
 
 class _InOrder:
-    """Rows of a stream of tables, as many at a time as are asked for."""
+    """Takes a given number of rows at a time from a stream of tables."""
 
     def __init__(self, tables: Iterator[pa.Table]) -> None:
         self._tables = tables
         self._rest = pa.table({"id": pa.array([], pa.string()), "text": pa.array([], pa.string())})
 
     def take(self, count: int) -> pa.Table:
-        """The next `count` rows, or what there is."""
+        """The next `count` rows, or fewer at the end."""
         parts, have = [self._rest], self._rest.num_rows
         while have < count and (table := next(self._tables, None)) is not None:
             parts.append(table)
@@ -256,7 +256,7 @@ class _InOrder:
 
 
 def _compare(table: pa.Table, expected: _InOrder, found: Findings) -> None:
-    """Hold rows against the input's next ones."""
+    """Compare rows with the next rows of the input."""
     theirs = expected.take(table.num_rows)
     mine = table.select(["id", "text"]).combine_chunks()
     if theirs.num_rows < mine.num_rows:

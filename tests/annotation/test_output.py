@@ -113,7 +113,7 @@ def test_only_the_same_job_continues_and_the_refusal_says_what_differs(tmp_path:
     OutputFolder(str(tmp_path)).open_job(IDENTITY, overwrite=False)
     for part in IDENTITY:
         other = IDENTITY | {part: ["changed"]}
-        with pytest.raises(DataError, match=f"what differs is {part}.*--overwrite"):
+        with pytest.raises(DataError, match=f"which differs in {part}.*--overwrite"):
             OutputFolder(str(tmp_path)).open_job(other, overwrite=False)
     assert differences(IDENTITY, IDENTITY | {"code": "1", "model": "n"}) == "model, code (0 then, 1 now)"
     OutputFolder(str(tmp_path)).keep_scored(7)
@@ -231,10 +231,10 @@ def put(column: str, row: int, value: object) -> Callable[[pa.Table], pa.Table]:
         (edit("part-000002.parquet", lambda t: t.slice(1)), "29 rows, but the manifest says 30"),
         (edit("part-000000.parquet", lambda t: t.drop_columns(["v_reg"])), "different schemas"),
         (edit("part-000000.parquet", put("id", 3, "p4")), "1 ids occur more than once"),
-        (edit("part-000000.parquet", put("v_reg", 2, 1.5)), "v_reg: a value that is none of the task's .*'p2'"),
-        (edit("part-000000.parquet", put("v_oc", 2, 9)), "v_oc: a value that is none of the task's"),
-        (edit("part-000000.parquet", put("e_c", 2, ["joy", "bliss"])), "e_c: a value that is none of the task's"),
-        (edit("part-000000.parquet", put("v_reg", 2, None)), "v_reg: a value and an error, or neither"),
+        (edit("part-000000.parquet", put("v_reg", 2, 1.5)), "v_reg: a value outside the task's values .*'p2'"),
+        (edit("part-000000.parquet", put("v_oc", 2, 9)), "v_oc: a value outside the task's values"),
+        (edit("part-000000.parquet", put("e_c", 2, ["joy", "bliss"])), "e_c: a value outside the task's values"),
+        (edit("part-000000.parquet", put("v_reg", 2, None)), "v_reg: both value and error, or neither"),
         (edit("part-000000.parquet", put("v_oc_confidence", 2, 1.2)), "v_oc_confidence: outside 0..1"),
         (
             edit("part-000000.parquet", put("v_oc_probabilities", 2, dict.fromkeys(map(str, range(-3, 4)), 0.2))),

@@ -44,8 +44,8 @@ def test_the_bar_shows_rates_without_the_time_that_actors_took_to_start(monkeypa
 def test_a_finished_run_in_a_few_lines() -> None:
     whole, run, more, next_ = summary_lines(SUMMARY, CONFIG)
     assert whole == "o: 1,000 posts in 1 file (123.5 kB), 3 with an error (3 empty_text), 2 cut"
-    assert run == ("600 posts scored in 2 min, 400 were there before; 50 scored again after something died (1 actor)")
-    assert more.startswith("60 answered by an equal text (10.0%); 12,000 tokens, 7% padding on top; 1 set aside")
+    assert run == ("600 posts scored in 2 min, 400 were done before; 50 scored again after a failure (1 actor)")
+    assert more.startswith("60 answered by an equal text (10.0%); 12,000 tokens, 7% padding; 1 set aside")
     assert "verify o" in next_
     assert summary_lines({**SUMMARY, "already_done": True}, CONFIG) == [f"{whole}; already done, nothing to do"]
 
@@ -54,7 +54,7 @@ def test_a_dry_run_in_a_few_lines() -> None:
     more = {"total": 50_000_000, "estimated_seconds": 7200.0, "estimated_gpu_hours": 4.0, "estimated_cpu_hours": 4.0}
     summary = {**SUMMARY, **more, "estimated_bytes": 20e9, "block_posts": 1200}
     scored, whole, blocks = estimate_lines(summary, CONFIG)
-    assert "10.00 a second and actor" in scored and "--block-posts 1200" in blocks
+    assert "10.00 posts/s per actor" in scored and "--block-posts 1200" in blocks
     assert "all 50,000,000 posts with 2 actors: about 2.0 h, 4.00 GPU-hours, 4.00 CPU-hours, 20.0 GB of output" in whole
 
 

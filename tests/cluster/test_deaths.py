@@ -72,7 +72,7 @@ def test_an_annotation_whose_node_dies_ends_whole_and_verifies(
     ran = subprocess.run(check, cwd=ROOT, env=cluster.env, capture_output=True, text=True, timeout=300)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "220 posts" in ran.stdout
-    assert "hold against manifest, tasks and input" in ran.stdout
+    assert "agree with manifest, tasks and input" in ran.stdout
 
 
 def test_a_training_whose_node_dies_ends_with_the_losses_of_one_undisturbed(
