@@ -1,4 +1,4 @@
-"""Check a Ray cluster before a long run, and say what to do: emollm doctor --cluster.profile a100x2"""
+"""Check a Ray cluster before a long run and suggest remedies: emollm doctor --cluster.profile a100x2"""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _PACKAGES = ("ray", "emollm", "torch")
 _LEAST_DRIVER = {11: 450, 12: 525, 13: 580}
 """The oldest branch of NVIDIA's driver for each major version of CUDA (CUDA compatibility guide, minor versions)."""
 _MEGABYTES = 64
-"""Float32 values that the workers sum up, in MB: enough for NCCL to use its fast way between machines."""
+"""MB of float32 values that the workers sum: enough for NCCL to use its fastest transport between machines."""
 
 
 class DoctorConfig(Config):
@@ -63,7 +63,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """One node, as it sees itself."""
+    """Facts about one node, collected on it."""
 
     node: str
     versions: dict[str, str | None]
@@ -71,13 +71,13 @@ class Facts:
     token_is_private: bool
     storage_error: str | None = None
     sees_driver: bool = True
-    """Whether the storage there holds what the driver wrote here."""
+    """Whether the node's storage has the file that the driver wrote."""
     model: str | None = None
-    """Digest of the model's card or config; "" where its folder is missing; None where no folder was asked for."""
+    """Digest of the model's card or config; "" if its folder is missing; None if no folder is to be checked."""
 
 
 def look(node: str, storage: str | None, model: str | None) -> dict[str, Any]:
-    """`Facts` of the node that it runs on. It needs the standard library and Ray alone: nodes need not have emollm."""
+    """`Facts` of the node that it runs on. It needs only the standard library and Ray, since a node may lack emollm."""
     from ray._private.authentication.authentication_utils import is_token_auth_enabled
 
     versions: dict[str, str | None] = {"Python": platform.python_version()}
@@ -123,10 +123,10 @@ def driver_for(cuda: str | None, loaded: str) -> str:
 
 
 class Member:
-    """A worker as the job would have it, with its CPUs and GPUs: it computes, and talks to the others."""
+    """A worker with the CPUs and GPUs that the job would use: it computes, and communicates with the others."""
 
     def address(self) -> str:
-        """Where the others may find this one."""
+        """The address at which the other workers reach this one."""
         import ray
 
         host = ray.util.get_node_ip_address()
@@ -135,7 +135,7 @@ class Member:
             return f"tcp://{host}:{probe.getsockname()[1]}"
 
     def compute(self, gpus: float) -> str:
-        """A matrix product on the device that a job would use; what the device is. Raises RuntimeError."""
+        """Compute a matrix product on the device that a job would use; returns the device. Raises RuntimeError."""
         import torch
 
         if gpus and not torch.cuda.is_available():
@@ -150,11 +150,11 @@ class Member:
         return torch.cuda.get_device_name() if gpus else "CPU"
 
     def all_reduce(self, address: str, rank: int, world: int, gpus: float, timeout_s: float) -> float:
-        """GB/s at which all workers sum their tensors, as training does with gradients. Raises RuntimeError."""
+        """GB/s of an all-reduce over all workers, as in training. Raises RuntimeError."""
         import torch
         import torch.distributed as dist
 
-        # NCCL takes no GPU twice, as workers with a part of one would have it.
+        # NCCL does not accept a GPU twice, which workers with a fraction of a GPU would need.
         backend, device = ("nccl", "cuda") if gpus >= 1 else ("gloo", "cpu")
         timeout = timedelta(seconds=timeout_s)
         dist.init_process_group(backend, init_method=address, rank=rank, world_size=world, timeout=timeout)
@@ -174,10 +174,10 @@ class Member:
 
 
 def examine(config: DoctorConfig) -> list[Finding]:
-    """All findings on the cluster that `config.cluster` names. Raises ResourceError where Ray cannot be reached."""
+    """All findings on the cluster that `config.cluster` names. Raises ResourceError if Ray cannot be reached."""
     from ray import cloudpickle
 
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # nodes need not have this folder
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # nodes may lack this folder
     with ray_session(config.cluster):
         cluster = with_gpus(config.cluster)
         folder = _mark(cluster.storage)
@@ -238,7 +238,7 @@ def _mark(storage: Path | None) -> Path | Finding | None:
 
 
 def check_versions(facts: Sequence[Facts]) -> Finding:
-    """Python, Ray and emollm equal everywhere: others cannot talk to each other, or give other answers."""
+    """Python, Ray and emollm must be equal on all nodes, or they cannot communicate or give different answers."""
     for name in facts[0].versions:
         by_value: dict[str | None, list[str]] = {}
         for node in facts:
@@ -252,19 +252,19 @@ def check_versions(facts: Sequence[Facts]) -> Finding:
 
 
 def check_token(facts: Sequence[Facts]) -> Finding:
-    """Token authentication on, and the token's file private."""
+    """Token authentication must be on, and the token's file private."""
     if without := [node.node for node in facts if not node.asks_for_token]:
-        message = f"{_some(without)} ask for no token: whoever reaches a port of Ray can run code"
+        message = f"{_some(without)} require no token: anyone who can reach a port of Ray can run code"
         remedy = "restart Ray with RAY_AUTH_MODE=token and the same token on every node: docs/cluster.md#the-token"
         return Finding(check="token", status="failed", message=message, remedy=remedy)
     if readable := [node.node for node in facts if not node.token_is_private]:
         message = f"other users of {_some(readable)} can read the token"
         return Finding(check="token", status="failed", message=message, remedy="chmod 600 ~/.ray/auth_token there")
-    return Finding(check="token", status="ok", message="every node asks for it")
+    return Finding(check="token", status="ok", message="every node requires it")
 
 
 def check_storage(facts: Sequence[Facts], folder: Path | None) -> Finding:
-    """One folder that every node sees and writes; `folder` is the doctor's own on it. None: no storage is named."""
+    """All nodes must see and write one folder; `folder` is the doctor's own folder in it. None: no storage is named."""
     if folder is None:
         alone = len(facts) == 1
         message = "no --cluster.storage" + ("" if alone else ": give jobs absolute paths that all nodes share")
@@ -280,7 +280,7 @@ def check_storage(facts: Sequence[Facts], folder: Path | None) -> Finding:
 
 
 def check_model(facts: Sequence[Facts], model: str | None) -> Finding:
-    """The model's folder on every node, and the same one; or a model that comes with a package or from the hub."""
+    """The model's folder must be the same on every node, unless the model comes from a package or the hub."""
     name = (model or "").removeprefix(BASE_PREFIX)
     if model is None:
         return Finding(check="model", status="skipped", message="no --model")
@@ -289,17 +289,17 @@ def check_model(facts: Sequence[Facts], model: str | None) -> Finding:
     elif len({node.model for node in facts}) > 1:
         message = f"{name} is not the same model on every node"
     elif facts[0].model is None and not bundled(name) and not (name in BASES and BASES[name].package):
-        message = f"{name} is downloaded by every worker that finds it in no cache; a gated model needs HF_TOKEN there"
+        message = f"{name} is downloaded by every worker without a cached copy; a gated model needs HF_TOKEN there"
         return Finding(
-            check="model", status="warning", message=message, remedy="put a copy on the storage, and name its folder"
+            check="model", status="warning", message=message, remedy="copy it to the storage, and name that folder"
         )
     else:
         return Finding(check="model", status="ok", message=f"{name} on every node")
-    return Finding(check="model", status="failed", message=message, remedy="put it on the storage that all nodes share")
+    return Finding(check="model", status="failed", message=message, remedy="copy it to the storage shared by all nodes")
 
 
 def check_workers(config: DoctorConfig, cluster: ClusterConfig) -> list[Finding]:
-    """The workers as the job would have them: placed, at work on their device, and in touch with each other."""
+    """Start the workers that the job would use: are they placed, do they compute, do they reach each other?"""
     import ray
 
     world, gpus = cluster.num_workers, cluster.gpus
@@ -310,13 +310,13 @@ def check_workers(config: DoctorConfig, cluster: ClusterConfig) -> list[Finding]
         devices = sorted(set(ray.get([m.compute.remote(gpus) for m in members], timeout=config.timeout_s)))
         findings = [Finding(check="workers", status="ok", message=f"{world} placed, each computes on {devices[0]}")]
         if len(devices) > 1:
-            message = f"{world} placed, on unlike devices: {', '.join(devices)}"
+            message = f"{world} placed, on different devices: {', '.join(devices)}"
             findings = [Finding(check="workers", status="warning", message=message, remedy="the slowest sets the pace")]
     except ray.exceptions.GetTimeoutError:
-        message = f"{world} workers were not up within {config.timeout_s:g} s: others may hold the CPUs and GPUs"
+        message = f"{world} workers did not start within {config.timeout_s:g} s: other jobs may use the CPUs and GPUs"
         return [Finding(check="workers", status="failed", message=message, remedy="see `ray status`")]
     except ray.exceptions.RayError as error:
-        remedy = "a driver that is new enough for torch's CUDA (nvidia-smi), or an image with a torch for the driver"
+        remedy = "install a driver that fits torch's CUDA (see nvidia-smi), or a torch that fits the driver"
         return [Finding(check="workers", status="failed", message=_last_line(error), remedy=remedy)]
     if world == 1:
         return findings
@@ -328,7 +328,7 @@ def check_workers(config: DoctorConfig, cluster: ClusterConfig) -> list[Finding]
     except ray.exceptions.RayError as error:
         message = f"{backend}: {_last_line(error)}"
         status: Status = "failed" if config.job == "train" else "warning"
-        remedy = "let the nodes reach each other on all ports; NCCL_DEBUG=INFO, and NCCL_SOCKET_IFNAME, tell and help"
+        remedy = "let the nodes reach each other on all ports; to debug, set NCCL_DEBUG=INFO and NCCL_SOCKET_IFNAME"
         return [*findings, Finding(check="all-reduce", status=status, message=message, remedy=remedy)]
     message = f"{backend}, {world} workers, {_MEGABYTES} MB at {speed:.2g} GB/s"
     return [*findings, Finding(check="all-reduce", status="ok", message=message)]
@@ -337,7 +337,7 @@ def check_workers(config: DoctorConfig, cluster: ClusterConfig) -> list[Finding]
 def _no_room(lacking: str, cluster: ClusterConfig) -> Finding:
     message, _, remedy = lacking.partition("; lower ")
     if cluster.wait_for_nodes_s:
-        waits = "the job will ask the autoscaler for nodes, and wait"
+        waits = "the job will request nodes from the autoscaler and wait"
         return Finding(check="workers", status="warning", message=message, remedy=waits)
     return Finding(check="workers", status="failed", message=message, remedy=f"lower {remedy}")
 
@@ -351,12 +351,12 @@ def _last_line(error: BaseException) -> str:
 
 
 def _some(names: Sequence[str], most: int = 4) -> str:
-    """A few names, and how many more there are."""
+    """A few names, and the number of the others."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def as_text(findings: Sequence[Finding]) -> str:
-    """One line per finding, with what to do."""
+    """One line per finding, with its remedy."""
     width = max(len(finding.check) for finding in findings)
     return "\n".join(
         f"{f.status:7}  {f.check:{width}}  {f.message}" + (f"; {f.remedy}" if f.remedy else "") for f in findings
@@ -368,7 +368,7 @@ def main(argv: Sequence[str]) -> None:
     try:
         findings = examine(config)
     except ResourceError as error:
-        remedy = "on every node: RAY_AUTH_MODE=token and the same token"
+        remedy = "set RAY_AUTH_MODE=token and the same token on every node"
         findings = [Finding(check="Ray", status="failed", message=str(error), remedy=remedy)]
     passed = all(finding.status != "failed" for finding in findings)
     listed = {"ok": passed, "findings": [asdict(finding) for finding in findings]}

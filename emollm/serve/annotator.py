@@ -65,17 +65,17 @@ class Annotator:
             **{**config.scorer_options(), "precision": self._precision, "device": device},
             num_threads=max(1, int(config.cpus_per_replica)),
         )
-        # One batch in the model at a time: concurrent PyTorch threads are slower than one after another. What can be
-        # done there is, so that the event loop goes on taking requests.
+        # One batch in the model at a time: concurrent PyTorch threads are slower than one after another. The model runs
+        # in a thread, so that the event loop keeps taking requests.
         self._model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._gate = FairGate(batch_budget(config))
         self._metrics = ModelMetrics()
         self._gpu_failed = False
         self._score.set_max_batch_size(self._gate.budget)
         self._score.set_batch_wait_timeout_s(config.batch_wait_ms / 1000)
-        # Computes the prefixes, and finds out a model that loads but cannot answer before it gets a request.
+        # Computes the prefixes, and detects a model that loads but cannot answer before a request reaches it.
         self._scorer.score(questions_for("A quiet start.", self._scorer.card.tasks))
-        # Now, not on request: the folder may get another model while this one is served.
+        # Read now, not on request: another model may be written to the folder while this one is served.
         self._description = self._described()
 
     def _described(self) -> Description:

@@ -65,7 +65,7 @@ def make_api(gateway: Gateway, keys: Mapping[str, str]) -> FastAPI:
         title="emollm",
         version=__version__,
         description="Affect in text: emotions, intensities, valence.",
-        docs_url=None,  # FastAPI's own page fetches scripts from elsewhere
+        docs_url=None,  # FastAPI's own page loads scripts from another site
         redoc_url=None,
         exception_handlers={
             Problem: on_problem,
@@ -84,7 +84,7 @@ def make_api(gateway: Gateway, keys: Mapping[str, str]) -> FastAPI:
         message = AnnotateResponse.model_construct(
             results=[TextResult.of(questions, answers, extras) for questions, answers in results]
         )
-        # Written here: FastAPI would validate each answer once more, which took longer than making it.
+        # Serialised here: FastAPI would validate each answer once more, which took longer than computing it.
         return Response(message.model_dump_json(), media_type="application/json")
 
     @api.post("/v1/annotate/stream", responses=ERRORS, response_class=StreamingResponse)
@@ -178,14 +178,14 @@ def build(args: Mapping[str, Any]) -> Any:
     """The Serve application for `serve run emollm.serve.app:build model=DIR [engine=..] [replicas=..]`."""
     config = ServeConfig.model_validate(dict(args))
     keys = check_access(config)
-    card_tasks(config.model)  # a wrong folder is an error here, not a replica that restarts without end
+    card_tasks(config.model)  # a wrong folder is an error here, not a replica that is restarted forever
     config = with_values(config, model=anywhere(config.model), engine=resolve_engine(config.model, config.engine))
     options = config.model_dump(mode="json")
     draining = {"graceful_shutdown_wait_loop_s": 1.0, "graceful_shutdown_timeout_s": config.deadline_s + 5}
-    # One line per request, ours, with the key's name and the number of texts.
+    # Our own log has one line per request, with the key's name and the number of texts.
     logging = LoggingConfig(encoding="JSON", enable_access_log=False)
-    # The gate in the replica is what is fair between requests, so pieces must wait there and not in Serve's queue: room
-    # for every piece that can be in flight, and for readiness checks. Serve warns of less than the tokens of a batch.
+    # The gate in the replica is fair between requests, so pieces must wait there and not in Serve's queue: the limit
+    # covers every piece that can be in flight, and readiness checks. Serve warns if it is below the tokens of a batch.
     at_work = max(batch_budget(config), config.max_requests * PIECES_UNDER_WAY + 64)
     annotator = Annotator.options(  # type: ignore[attr-defined]
         **_replicas(config),

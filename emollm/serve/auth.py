@@ -21,7 +21,7 @@ _LINE = re.compile(r"([\w.@-]{1,64})\s*=\s*sha256:([0-9a-f]{64})")
 
 
 def new_key() -> str:
-    """256 random bits; so a single round of SHA-256 is enough to store it."""
+    """256 random bits, so that a single round of SHA-256 is enough to store it."""
     return _PREFIX + secrets.token_urlsafe(32)
 
 

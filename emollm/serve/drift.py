@@ -1,4 +1,4 @@
-"""How far the latest answers are from the first ones: a number to set an alarm on."""
+"""Drift of the latest answers from the first ones, as a number for alerts."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class ModelChanged(Problem):
 
 
 class Gateway:
-    """What the routes call, one per HTTP process; `annotator` is a handle to the model replicas."""
+    """The interface for the routes, one per HTTP process; `annotator` is a handle to the model replicas."""
 
     def __init__(self, config: ServeConfig, annotator: Any) -> None:
         self.config = config
@@ -220,7 +220,7 @@ class Gateway:
                 return answers
             except RayActorError:
                 self.metrics.lost()
-                log.warning("a replica of the model died; asking again", extra={"attempt": attempt + 1})
+                log.warning("a replica of the model died; sending its pieces again", extra={"attempt": attempt + 1})
         raise Problem(503, "model_lost", "replicas of the model died with this request; try it again", retry_after_s=5)
 
     def _too_late(self) -> Problem:

@@ -15,11 +15,11 @@ def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="serve.keys", description="Make an API key; the file gets its hash, you get the key, once."
     )
-    parser.add_argument("name", help="whose key it is: stands in the logs")
+    parser.add_argument("name", help="name of the key's owner, which appears in the logs")
     parser.add_argument("--file", type=Path, required=True, help="file of hashed keys, made or added to")
     args = parser.parse_args(argv)
     print(add_key(args.file, args.name))
-    print(f"its hash is in {args.file}; the key itself is stored nowhere, keep it now", file=sys.stderr)
+    print(f"its hash is in {args.file}; the key itself is not stored, so copy it now", file=sys.stderr)
 
 
 if __name__ == "__main__":

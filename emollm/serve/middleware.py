@@ -1,4 +1,4 @@
-"""Around every route, from outside in: log line and security headers, access, number of requests, the body."""
+"""Middleware of every route, from the outside in: log line and security headers, access, admission, the body."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from emollm.serve.metrics import HttpMetrics
 from emollm.serve.problems import Problem, log, report
 
 OPEN_PATHS = ("/", "/docs", "/openapi.json", "/healthz", "/readyz")
-"""These need no key: they give away no answers of the model."""
+"""These need no key: they return no answers of the model."""
 OPEN_FOLDER = "/page/"
 COUNTED_FOLDER = "/v1/annotate"
 """Routes that take a body and use the model."""
@@ -61,7 +61,7 @@ class Record:
             return
         notes: dict[str, Any] = {"request_id": ray.serve.context._get_serve_request_context().request_id}
         scope["emollm"] = notes
-        status = 499  # of a client that went away before there was an answer
+        status = 499  # the client disconnected before the response
         started = time.perf_counter()
 
         async def send_with_headers(message: Message) -> None:
@@ -78,15 +78,15 @@ class Record:
             await self._app(scope, receive, send_with_headers)
         except Exception as error:
             report(error, trace=self._log_errors)
-            if status != 499:  # the answer has begun: all that is left is to break it off
+            if status != 499:  # the response has begun, so it can only be aborted
                 raise ConnectionError("the answer broke off") from None
-            problem = Problem(500, "internal", "this is our mistake; tell us the request_id")
+            problem = Problem(500, "internal", "this is an error of the endpoint; report the request_id")
             await problem.response(notes["request_id"])(scope, receive, send_with_headers)
         finally:
             self._write(scope, notes, status, time.perf_counter() - started)
 
     def _write(self, scope: Scope, notes: Mapping[str, Any], status: int, seconds: float) -> None:
-        # The route's pattern, not the path: paths that strangers make up must not become metric labels.
+        # The route's pattern, not the path: arbitrary paths must not become metric labels.
         route = getattr(scope.get("route"), "path", "other")
         key, texts = notes.get("key", ""), notes.get("texts", 0)
         self._metrics.request(route=route, status=status, key=key, seconds=seconds, texts=texts)
@@ -114,7 +114,7 @@ class AskForKey:
         if self._open_access or path in QUIET_PATHS:
             return None
         if not self._keys:
-            # However the server was started: `serve run --host` is not ours to check beforehand.
+            # Checked per request, since the address of `serve run --host` cannot be checked beforehand.
             if _from_this_machine(scope):
                 return None
             message = (
@@ -135,8 +135,8 @@ class AskForKey:
 
 
 def _from_this_machine(scope: Scope) -> bool:
-    """The peer's address is not enough: a proxy here speaks for strangers, and a page elsewhere may have its own name
-    resolved to this machine (DNS rebinding), so that the browser takes both for one site."""
+    """The peer's address is not enough: a proxy on this machine forwards requests of others, and a web site may have
+    its name resolved to this machine (DNS rebinding), so that a browser treats both as one site."""
     headers = Headers(scope=scope)
     return (
         is_loopback((scope.get("client") or ("",))[0])
@@ -146,7 +146,7 @@ def _from_this_machine(scope: Scope) -> bool:
 
 
 class Admit:
-    """Bounds the requests in progress or waiting, each counted until its last byte is sent or its client leaves."""
+    """Bounds the requests in progress or waiting; each counts until its last byte is sent or its client disconnects."""
 
     def __init__(self, app: ASGIApp, metrics: HttpMetrics, *, most: int, patience_s: float) -> None:
         self._app = app
@@ -205,7 +205,7 @@ class LimitBody:
         await problem.response(scope["emollm"]["request_id"])(scope, receive, send)
 
     async def _read(self, headers: Headers, receive: Receive) -> bytes:
-        # Without it a form on any other site's page could make this machine work: browsers ask first only for JSON.
+        # Otherwise a form on any web site could send requests here: browsers send a preflight request only for JSON.
         if not _JSON.match(headers.get("content-type", "")):
             raise Problem(415, "not_json", "send the body as JSON with the header `content-type: application/json`")
         announced = headers.get("content-length", "")

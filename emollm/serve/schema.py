@@ -173,7 +173,7 @@ class AnswerMessage(_Message):
     std: float | None
     """Standard deviation of a regression, in its own range."""
     probabilities: dict[str, float]
-    """Of each class or label; for a regression, of the tenths of 0..1. Empty if the engine computes none."""
+    """Probability of each class or label; for a regression, of the tenths of 0..1. Empty if the engine has none."""
     valid_mass: float | None
     """Probability that unconstrained generation gives a valid answer; near 0, do not trust the other numbers."""
     way: str | None

@@ -8,7 +8,7 @@ from emollm.serve.config import ServeConfig
 
 
 def deploy(config: ServeConfig, *, name: str = "emollm", route_prefix: str = "/") -> None:
-    """Returns once it answers. Raises the error that kept the model from loading, as its replica raised it."""
+    """Return when the endpoint answers. Raises the error that kept the model from loading, as its replica raised it."""
     from ray import serve
 
     from emollm.serve.app import build

@@ -40,7 +40,7 @@ def model(digest: str | None, name: str | None = "/mnt/emollm/m") -> Finding:
         (versions(Python="3.12.1"), "failed", "Python differs: 3.11.9 on 10.0.0.1; 3.12.1 on 10.0.0.2"),
         (versions(emollm=None), "failed", "emollm differs: 0.1.0 on 10.0.0.1; none on 10.0.0.2"),
         (token(), "ok", "every node"),
-        (token(asks_for_token=False), "failed", "10.0.0.2 ask for no token"),
+        (token(asks_for_token=False), "failed", "10.0.0.2 require no token"),
         (token(token_is_private=False), "failed", "other users of 10.0.0.2 can read the token"),
         (model("abc"), "ok", "on every node"),
         (model("other"), "failed", "not the same model on every node"),
@@ -109,4 +109,4 @@ def test_a_gpu_that_only_ray_believes_in_is_found_by_use(local_ray: None) -> Non
 def test_a_finding_is_a_line_with_what_to_do() -> None:
     text = doctor.as_text([versions(), token(asks_for_token=False)])
     assert len(text.splitlines()) == 2
-    assert "failed   token     10.0.0.2 ask for no token" in text and "; restart Ray with" in text
+    assert "failed   token     10.0.0.2 require no token" in text and "; restart Ray with" in text

@@ -257,7 +257,7 @@ def test_mistakes_are_told_in_words(open_page: Open, tmp_path: Path) -> None:
     read(page, "a post")
     assert page.inner_text("#error") == "Choose at least one thing to read."
     for name, content, said in (
-        ("empty.csv", b"", "it holds no rows"),
+        ("empty.csv", b"", "it has no rows"),
         ("head.csv", b"id,text\n", "a heading and no posts"),
         ("picture.csv", bytes(range(256)), "not a text file"),
     ):

@@ -1,10 +1,10 @@
-// Asking the endpoint.
+// Requests to the endpoint.
 
 const KEY = "emollm-key";
 const MAX_TEXTS = 2000;
 const MAX_BYTES = 1_000_000;
 
-/** What went wrong, in words for a person; `status` 0: the endpoint could not be reached. */
+/** An error with a message for the user; `status` 0: the endpoint could not be reached. */
 export class ApiError extends Error {
   constructor(status, message, retryAfter = 0) {
     super(message);
@@ -32,7 +32,7 @@ export async function* annotate(texts, tasks, extras, signal, beside = {}) {
   }
 }
 
-// A lone half of an emoji, as cut-off posts have it, cannot be sent.
+// A lone surrogate, which a cut-off emoji leaves, cannot be sent.
 const whole = (text) => (text.toWellFormed ? text.toWellFormed() : text);
 
 // As many texts as one request may hold.

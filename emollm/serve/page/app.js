@@ -8,7 +8,7 @@ import { picture } from "./picture.js";
 import { Table } from "./table.js";
 
 const PROFILE = ["EI-reg", "EI-oc", "V-reg", "V-oc", "E-c"];
-// Intensities in any post: asked instead of EI-reg's, which say little of an emotion that is absent.
+// Intensities for any post: used instead of EI-reg, which says little about an emotion that is absent.
 const ANY_POST = "Intensity";
 const TRIES = 4;
 
@@ -48,7 +48,7 @@ async function start() {
   await load();
 }
 
-// The card and the tasks: what can be asked here. A model that is still loading is waited for.
+// Load the card and the tasks. If the model is not loaded yet, try again.
 async function load() {
   problem(null);
   say("");
@@ -62,7 +62,7 @@ async function load() {
   } catch (error) {
     byId("card").replaceChildren(el("p", { class: "hint" }, "not available"));
     if (error.status === 503) {
-      say("the model is not ready; asking again");
+      say("the model is not ready; trying again");
       setTimeout(load, 1000 * (error.retryAfter || 3));
     } else fail(error);
   }
@@ -84,9 +84,9 @@ async function take(chosen) {
     const rows = /\.txt$/i.test(chosen.name)
       ? [["post"], ...(await decoded(chosen)).split(/\r?\n/).filter((line) => line.trim()).map((line) => [line])]
       : parseCsv(await decoded(chosen));
-    if (rows.length < 1) throw new Error("it holds no rows");
+    if (rows.length < 1) throw new Error("it has no rows");
     file = { name: chosen.name, ...asTable(rows) };
-    if (!file.rows.length) throw new Error("it holds a heading and no posts");
+    if (!file.rows.length) throw new Error("it has a header and no posts");
   } catch (error) {
     removeFile();
     problem(`${chosen.name} cannot be read: ${error.message}.`);
@@ -105,7 +105,7 @@ async function decoded(chosen) {
   try {
     return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
   } catch {
-    // What Excel on Windows saves; every byte means something there, so binary files must be told apart.
+    // The encoding of Excel on Windows. Any byte is valid in it, so binary files must be detected.
     const text = new TextDecoder("windows-1252").decode(bytes);
     if (text.includes("\0")) throw new Error("it is not a text file");
     return text;
@@ -202,7 +202,7 @@ function show(i) {
 }
 
 function download() {
-  // The mark tells Excel that it is UTF-8.
+  // The byte order mark tells Excel that the file is UTF-8.
   const blob = new Blob(["\uFEFF", table.csv(asked.extra.slice(0, asked.results.length + 1))], { type: "text/csv" });
   const link = el("a", { href: URL.createObjectURL(blob), download: "affect.csv" });
   link.click();
@@ -214,13 +214,13 @@ function busy(on, total = 1) {
   byId("stop").hidden = !on;
   byId("progress").hidden = !on;
   byId("progress").max = total;
-  byId("progress").removeAttribute("value"); // of unknown length until the first has come
+  byId("progress").removeAttribute("value"); // indeterminate until the first result arrives
   if (on) say(`reading ${counted(total)}`);
 }
 
 function advance(done, total) {
   byId("progress").value = done;
-  // A screen reader hears tenths, not every post.
+  // Screen readers announce every tenth of the posts, not each post.
   if (done % Math.ceil(total / 10) === 0) say(`${done.toLocaleString("en")} of ${counted(total)}`);
 }
 
@@ -236,7 +236,7 @@ function fail(error) {
     if (sessionStorage.length) problem(error.message);
     return;
   }
-  problem(error instanceof ApiError ? error.message : "The page made a mistake; the console says which.");
+  problem(error instanceof ApiError ? error.message : "An error in the page; see the browser's console.");
   if (!(error instanceof ApiError)) console.error(error);
 }
 

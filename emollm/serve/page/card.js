@@ -2,7 +2,7 @@
 
 import { el } from "./dom.js";
 
-/** What GET /v1/model and GET /v1/tasks told, as an element. */
+/** The responses of GET /v1/model and GET /v1/tasks as an element. */
 export function modelCard(model, tasks) {
   const { training } = model.card;
   const rows = Object.entries(training.data ?? {}).map(([split, n]) => `${n.toLocaleString("en")} ${split}`);
@@ -11,9 +11,9 @@ export function modelCard(model, tasks) {
     base: lastPart(model.base),
     licence: model.licence,
     kind: { lora: "LoRA on the base", heads: "heads on the base" }[model.adapter] ?? "full weights",
-    "trained on": rows.length ? `rows: ${rows.join(", ")}` : "nothing: its answers are noise",
+    "trained on": rows.length ? `rows: ${rows.join(", ")}` : "nothing; its answers are noise",
     engine: `${model.engine}, ${model.precision}`,
-    "longest post": `${model.max_post_tokens} tokens; the rest of a longer one is not read`,
+    "longest post": `${model.max_post_tokens} tokens; longer posts are truncated`,
     "base weights": model.base_fingerprint,
     "model digest": model.digest,
   };
@@ -22,7 +22,7 @@ export function modelCard(model, tasks) {
     el("section", { class: "panel" }, el("h3", {}, "Where it comes from"), list(facts)),
     el("section", { class: "panel" }, el("h3", {}, "What it reads"),
       list(Object.fromEntries(tasks.map((task) => [task.name, `${task.title}: ${scale(task)}${task.origin ? `; ${task.origin}` : ""}`])))),
-    metrics.length ? el("section", { class: "panel" }, el("h3", {}, "What its training wrote"),
+    metrics.length ? el("section", { class: "panel" }, el("h3", {}, "Metrics from training"),
       list(Object.fromEntries(metrics.map(([name, value]) => [name.replaceAll("_", " "), round(value)])))) : null,
     el("p", { class: "hint wide" }, "Answers are a model's estimates of what a text conveys, not facts about whoever wrote it."),
   );

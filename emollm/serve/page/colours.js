@@ -1,4 +1,4 @@
-// A colour for each emotion: never the only carrier of a meaning.
+// A colour for each emotion. The meaning is always given in text too.
 
 const KNOWN = {
   anger: "red", annoyance: "red", disgust: "olive", fear: "violet", nervousness: "violet", joy: "amber",
@@ -7,7 +7,7 @@ const KNOWN = {
 };
 const OTHERS = ["teal", "orange", "blue", "pink", "green", "violet", "cyan", "red", "amber", "olive"];
 
-/** A CSS value; a label that is not known gets one of ten by its letters, always the same. */
+/** A CSS value; an unknown label gets one of ten colours by its letters, always the same. */
 export function colour(label) {
   const name = label.toLowerCase();
   const letters = [...name].reduce((sum, c) => (sum * 31 + c.codePointAt(0)) % 9973, 0);

@@ -26,7 +26,7 @@ export function parseCsv(text) {
   return rows.filter((cells) => cells.some((one) => one.trim() !== ""));
 }
 
-// The likeliest of comma, semicolon and tab: the one that stands most often in the first line.
+// The most likely delimiter of comma, semicolon and tab: the most frequent one in the first line.
 function separator(text) {
   const first = text.split(/[\r\n]/, 1)[0];
   const count = (c) => first.split(c).length;
@@ -35,7 +35,7 @@ function separator(text) {
 
 const NAMES = ["text", "post", "tweet", "content", "message", "body", "comment", "review"];
 
-/** The names of the columns, the rows below, and which column most likely holds the posts. */
+/** The names of the columns, the rows below, and the column that most likely has the posts. */
 export function asTable(rows) {
   // Not Math.max(...): a hundred thousand arguments overflow the stack.
   const width = rows.reduce((most, row) => Math.max(most, row.length), 0);
@@ -49,7 +49,7 @@ export function asTable(rows) {
   return { columns, rows: body, column: known >= 0 ? known : longest };
 }
 
-/** Rows as CSV. A number stays one; text that a spreadsheet would run as a formula gets an apostrophe before it. */
+/** Rows as CSV. A number stays one; text that a spreadsheet would run as a formula gets a leading apostrophe. */
 export function toCsv(rows) {
   return rows.map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
 }

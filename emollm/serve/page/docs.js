@@ -1,4 +1,4 @@
-// The API's own description, openapi.json, as a page: what FastAPI's page does with scripts from elsewhere.
+// The API's description, openapi.json, as a page. FastAPI's own page loads scripts from another site.
 
 import { byId, el } from "./dom.js";
 
@@ -10,7 +10,7 @@ async function start() {
   try {
     const api = await (await fetch("openapi.json")).json();
     byId("docs").replaceChildren(
-      el("p", { class: "hint" }, `${api.info.description} Version ${api.info.version}. Where API keys are set, send `,
+      el("p", { class: "hint" }, `${api.info.description} Version ${api.info.version}. If API keys are set, send `,
         el("code", {}, "Authorization: Bearer KEY"), "."),
       ...Object.entries(api.paths).flatMap(([path, operations]) =>
         METHODS.filter((method) => operations[method]).map((method) => operation(api, path, method))),
@@ -50,7 +50,7 @@ function resolve(api, schema) {
   return api.components.schemas[schema.$ref.split("/").pop()];
 }
 
-// The fields of an object, those of what they hold below them.
+// The fields of an object, with the fields of nested objects below them.
 function shape(api, title, schema, seen = []) {
   const list = schema.type === "array";
   const inner = resolve(api, list ? schema.items : schema);

@@ -1,4 +1,4 @@
-// Building elements. Everything that came from data goes in as text, never as HTML.
+// Building elements. Data is always inserted as text, never as HTML.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -25,7 +25,7 @@ function fill(node, attributes, children) {
 
 export const byId = (id) => document.getElementById(id);
 
-/** 0.618 as "62%"; what is there but small as "<1%". */
+/** 0.618 as "62%"; small non-zero shares as "<1%". */
 export function percent(share) {
   if (share === null || share === undefined) return "";
   if (share > 0 && share < 0.005) return "<1%";

@@ -1,4 +1,4 @@
-// A number in its range as a half-circle, with its spread as a band.
+// A number in its range on a half-circle gauge, with its standard deviation as a band.
 
 import { el, number, svg } from "./dom.js";
 
@@ -11,7 +11,7 @@ export function gauge(task, answer) {
   const label = `${task.title} ${said}, on a scale from ${task.low} to ${task.high}`;
   const [tipX, tipY] = point(share(answer.value), RADIUS + 12);
   const [footX, footY] = point(share(answer.value), RADIUS - 24);
-  // Twenty-four pieces stand for the colour scale: a gradient cannot follow an arc.
+  // The colour scale is drawn in twenty-four pieces, since a gradient cannot follow an arc.
   const scale = Array.from({ length: 24 }, (_, i) =>
     svg("path", { d: arc(i / 24, (i + 1.04) / 24), class: "scale", "--share": (i / 23).toFixed(3) }));
   const band = answer.std === null ? null : svg("path", {

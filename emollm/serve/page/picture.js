@@ -1,4 +1,4 @@
-// One post's affect as a picture: bars, gauges, steps and chips. All numbers stand there as text too.
+// One post's affect as a picture: bars, gauges, steps and chips. All numbers are shown as text too.
 
 import { colour } from "./colours.js";
 import { el, number, percent } from "./dom.js";
@@ -15,7 +15,7 @@ export function picture(text, result, tasks) {
     .map((answer) => answer.task))];
   return el("article", { class: "picture" },
     el("blockquote", { class: text.trim() ? "" : "empty" }, text.trim() ? text : "(no text)"),
-    result.truncated ? el("p", { class: "flag" }, "Too long for the model: only its beginning was read.") : null,
+    result.truncated ? el("p", { class: "flag" }, "Too long for the model: only the beginning was read.") : null,
     error ? el("p", { class: "flag" }, explain(error.error)) : null,
     doubtful.length ? el("p", { class: "flag" },
       `Left free, the model would seldom give a valid answer to ${doubtful.join(", ")}: do not trust it there.`) : null,
@@ -44,7 +44,7 @@ export function explain(error) {
 
 const key = (task, emotion) => `${task}\t${emotion ?? ""}`;
 
-// An ordinal task that asks the same as a regression ("Valence class" of "Valence") is drawn with it.
+// An ordinal task that asks the same as a regression ("Valence class" and "Valence") is drawn with it.
 function panels(tasks, answers) {
   const drawn = new Set();
   return tasks.flatMap((task) => {
@@ -116,7 +116,7 @@ function sentence(task, answer, emotion) {
   return `${words || answer.value}${sure}`;
 }
 
-// The probability of each class as a column, with what was chosen in words below.
+// The probability of each class as a column, with the chosen class in words below.
 function steps(task, answer) {
   return el("div", { class: "steps" }, strip(task, answer),
     el("p", { class: "class" }, sentence(task, answer, answer.emotion)));
@@ -133,7 +133,7 @@ function strip(task, answer) {
   return el("div", { class: "strip", "aria-hidden": "true" }, ...columns);
 }
 
-// Labels with what was chosen first; the others by their probability.
+// The chosen labels first; the others by their probability.
 function chips(task, answer) {
   const chosen = [answer.value].flat();
   const share = (label) => answer.probabilities[label] ?? null;
@@ -147,6 +147,6 @@ function chips(task, answer) {
   };
   const none = chosen.length ? null : el("li", { class: "chip chosen none" }, task.no_label ?? "none");
   const sure = answer.confidence === null ? null
-    : el("p", { class: "hint" }, `${percent(answer.confidence)} sure of exactly ${chosen.length > 1 ? "these" : "this"}`);
+    : el("p", { class: "hint" }, `${percent(answer.confidence)} confidence in exactly ${chosen.length > 1 ? "these" : "this"}`);
   return el("div", {}, el("ul", { class: "chips" }, none, ...order.map(chip)), sure);
 }

@@ -6,7 +6,7 @@ import { explain } from "./picture.js";
 
 const ROWS = 100;
 
-/** Columns of a table: one a question, in the order of the answers. */
+/** Columns of a table: one per question, in the order of the answers. */
 function questions(results) {
   return results[0].answers.map(({ task, emotion }, at) => ({ task, emotion, at }));
 }
@@ -40,7 +40,7 @@ export class Table {
     this.order.sort((a, b) => {
       const [x, y] = [value(a), value(b)];
       if (x === y) return a - b;
-      if (x === null || y === null) return x === null ? 1 : -1; // no answer comes last, either way
+      if (x === null || y === null) return x === null ? 1 : -1; // missing answers come last in both directions
       return (typeof x === "number" ? x - y : x.localeCompare(y)) * sign;
     });
     this.page = 0;
