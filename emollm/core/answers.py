@@ -30,25 +30,25 @@ class WordEffect(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What a scorer says of one question.
+    """A scorer's answer to one question.
 
     `value` is in the task's own range, or None with `error` set: a bad answer is data, never a guess.
     """
 
     value: Value | None
-    """Of a regression the expected value where an engine knows it; else the answer with the largest probability."""
+    """For a regression the expected value if the engine computes it; else the answer with the largest probability."""
     unit: float | None = None
-    """A regression's value in 0..1, the range that models are asked in."""
+    """A regression's value in 0..1, the range that models are asked for."""
     mode: Value | None = None
-    """What greedy decoding writes: of a regression the likeliest digits one by one, not the largest probability."""
+    """The answer of greedy decoding: for a regression the most likely digits one by one, not the most likely number."""
     std: float | None = None
     """Standard deviation of a regression's distribution, in the task's own range."""
     confidence: float | None = None
-    """Probability of the answer given, 0..1; of a regression the probability of a number within .1 (of 0..1)."""
+    """Probability of the answer, 0..1; for a regression the probability of a number within .1 (of 0..1)."""
     probabilities: dict[str, float] = field(default_factory=dict)
-    """Over the closed answer space where an engine computes it, else empty.
+    """Over the closed answer space if the engine computes them, else empty.
 
-    Of a class or label its own, summing to 1; of a label set each label's, independently; of a regression those of
+    For classes and single labels they sum to 1; for a label set they are each label's own; for a regression those of
     the tenths "0.0" (0.000 to 0.099) to "0.9" and of "1", in 0..1.
     """
     valid_mass: float | None = None
@@ -79,7 +79,7 @@ WAY_UNAVAILABLE = "way_unavailable"
 
 
 def to_unit(task: Task, value: float) -> float:
-    """A value of the task's own range as the 0..1 that models are asked in."""
+    """A value of the task's own range mapped to the 0..1 that models are asked for."""
     assert task.low is not None and task.high is not None
     return (value - task.low) / (task.high - task.low)
 
@@ -114,10 +114,10 @@ _CLASS = re.compile(r"([+-]?\d+)\s*(:|$)")
 
 
 def parse_answer(task: Task, text: str) -> Value | None:
-    """The value that free text states, in the task's own range, or None where it states none.
+    """The value that free text states, in the task's own range, or None if it states none.
 
     Strict on purpose: one "48: disgust" among 975 answers takes Pearson from .80 to .08, so a number out of
-    range is no answer and is never clipped here.
+    range is not an answer and is never clipped here.
     """
     text = text.strip()
     match task.kind:

@@ -22,9 +22,9 @@ class Base:
     licence: str
     """Licence of the weights; a fine-tuned model inherits its terms."""
     settings: dict[str, int | bool]
-    """What config.json of the weights says of their shapes, in the words of transformers; for plans without weights."""
+    """The shapes in the config.json of the weights, under the names of transformers; for plans without weights."""
     package: str | None = None
-    """The Python package that carries the weights (see `models/embedded.py`); None: they come from the hub."""
+    """The Python package that contains the weights (see `models/embedded.py`); None: they come from the hub."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,10 +202,10 @@ SHORT_NAMES = {"fast": "minilm-affect", "llm": "smollm2-135m-heads"}
 """Other names of the bundled models: the small encoder, and the language model."""
 
 DEFAULT_MODEL = "minilm-affect"
-"""The bundled model that answers where none is named."""
+"""The bundled model that is used if none is named."""
 
 BASE_PREFIX = "base:"
-"""Before a folder or hub id where a model directory is expected: an untrained base, to see what it can do."""
+"""Prefix of a folder or hub id where a model directory is expected: the base model without fine-tuning."""
 
 
 def bundled(model: str) -> str | None:
@@ -224,7 +224,7 @@ def anywhere(model: str) -> str:
     """The same model by a name that means it in any working directory: a folder by its absolute path.
 
     `model` is a model directory, a base's registry name, folder or hub id, with `BASE_PREFIX` or without. Workers,
-    actors and replicas stand in folders of their own.
+    actors and replicas run in folders of their own.
     """
     if name := bundled(model):
         return name

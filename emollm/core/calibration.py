@@ -1,8 +1,8 @@
-"""Calibration: maps that make a model's probabilities mean what they say, kept in `affect.json`.
+"""Calibration: maps that make a model's probabilities match observed frequencies, stored in `affect.json`.
 
-Fitted on validation rows by `emollm calibrate`, one set for each engine, since engines give different distributions of
-the same model; applied by `scoring/calibrated.py` to whatever engine answers. No map changes which class or labels are
-answered, and none the order of numbers.
+`emollm calibrate` fits them on validation rows, one set per engine, since engines give different distributions for the
+same model; `scoring/calibrated.py` applies those of the engine in use. No map changes which class or labels are
+answered, nor the order of numbers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _TENTHS = (*(f"0.{tenth}" for tenth in range(10)), "1")
 
 
 class Curve(Frozen):
-    """A rising map of probabilities onto probabilities, straight between its knots."""
+    """An increasing map from probabilities to probabilities, linear between its knots."""
 
     x: tuple[float, ...] = Field(min_length=1)
     y: tuple[float, ...] = Field(min_length=1)
@@ -40,7 +40,7 @@ class Curve(Frozen):
 
 
 class QuestionCalibration(Frozen):
-    """The maps of one task and emotion; those that are not of its kind stay as they are by default."""
+    """The maps of one task and emotion; maps for other kinds of tasks keep their defaults."""
 
     task: str
     emotion: str | None = None
@@ -53,10 +53,10 @@ class QuestionCalibration(Frozen):
     confidence: Curve | None = None
     """Label sets and numbers: the confidence, isotonic; a number is right within .1 (of 0..1)."""
     slope: float = Field(1.0, gt=0)
-    """Numbers, in 0..1: value times slope plus offset. It leaves every correlation as it was but for cut ends."""
+    """Numbers, in 0..1: value times slope plus offset. Correlations change only by clipping at the ends."""
     offset: float = 0.0
     std_scale: float = Field(1.0, gt=0)
-    """Numbers: what the standard deviation is multiplied by, slope aside; then 90% intervals hold nine golds of ten."""
+    """Numbers: factor of the standard deviation, in addition to the slope: 90% intervals then contain 90% of golds."""
 
     @property
     def key(self) -> QuestionKey:
@@ -115,7 +115,7 @@ class Abstention(Frozen):
     right_share: float = Field(gt=0, le=1)
     """Share of the answers above it that was to be right; of a label set, of the labels given."""
     kept: float = Field(ge=0, le=1)
-    """Share of the validation rows that are answered then."""
+    """Share of the validation rows above it."""
 
 
 class Calibration(Frozen):
@@ -154,7 +154,7 @@ def temper(probabilities_NK: NDArray[np.float64], temperature: float) -> NDArray
 
 
 def tenths(unit: float, std: float) -> dict[str, float]:
-    """A normal distribution cut off at 0 and 1, as probabilities of the tenths that an `Answer` has."""
+    """A normal distribution truncated at 0 and 1, as probabilities of the tenths of an `Answer`."""
     from scipy.special import ndtr
 
     below = ndtr((np.arange(1, 11) / 10 - unit) / std)

@@ -1,4 +1,4 @@
-"""`affect.json`: what a model directory must tell so that every later step asks it the same way."""
+"""`affect.json`: what a model directory must record so that every later step asks it in the same way."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ CARD_FILE = "affect.json"
 
 
 ASKED = tuple(task for task in TASKS.values() if task.name != ANY_POST)
-"""The tasks that a language model can be asked untrained: `ANY_POST` is learnt by heads."""
+"""The tasks that a language model can be asked without training; `ANY_POST` needs trained heads."""
 
 
 class BaseModelInfo(Frozen):
     name: str
-    """Registry name, hub id or folder the weights came from."""
+    """Registry name, hub id or folder that the weights came from."""
     architecture: Architecture
     licence: str
     fingerprint: str
-    """`models.weights_fingerprint` of the base; an adapter is put on no other."""
+    """`models.weights_fingerprint` of the base; an adapter is attached to no other."""
 
 
 class AffectCard(Frozen):
@@ -38,18 +38,18 @@ class AffectCard(Frozen):
     name: str
     base: BaseModelInfo
     adapter: Literal["lora", "heads"] | None = None
-    """What the folder adds to the base. lora: adapters. heads: heads alone. None: it holds full weights."""
+    """What the folder adds to the base. lora: adapters. heads: heads only. None: the folder has full weights."""
     layout: Layout = LAYOUTS["emollm"]
     tasks: tuple[Task, ...] = ASKED
     """The tasks it was trained on, with labels in order, ranges and wording."""
     max_post_tokens: int = Field(512, ge=1)
-    """A longer post is cut here and flagged, never dropped."""
+    """A longer post is truncated here and flagged, never dropped."""
     heads: HeadsCard | None = None
-    """Heads on a hidden layer, if it has any: what `--engine heads` reads."""
+    """Heads on hidden layers, if any, for `--engine heads`."""
     calibration: dict[str, Calibration] = Field(default_factory=dict)
     """By engine: maps that `emollm calibrate` fitted on validation rows; `open_scorer` applies them."""
     training: dict[str, Any] = Field(default_factory=dict)
-    """Where it came from: rows of each split, options of the run. Empty for an untrained base."""
+    """How it was trained: rows of each split, options of the run. Empty for an untrained base."""
 
     @model_validator(mode="after")
     def _heads_belong_to_tasks(self) -> Self:
@@ -90,7 +90,7 @@ def card_tasks(model: str) -> tuple[Task, ...]:
 
 
 def card_of(model: str) -> AffectCard | None:
-    """The card of a model directory, or of the bundled default model; None of an untrained base, which has none."""
+    """The card of a model directory, or of the bundled default model; None for an untrained base, which has no card."""
     if model in BASES or model.startswith(BASE_PREFIX):
         return None
     folder = model_folder(model)

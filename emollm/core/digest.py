@@ -1,4 +1,4 @@
-"""A model directory as 16 hex digits."""
+"""The digest of a model directory, 16 hex digits."""
 
 from __future__ import annotations
 

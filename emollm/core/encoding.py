@@ -8,8 +8,8 @@ from typing import Any
 
 from emollm.core.prompts import Layout, Pieces, lay_out
 
-# SentencePiece tokenizers put a blank before whatever comes first; encoded behind an anchor, a piece gets the ids
-# it has in the middle of a text. A colon merges with nothing that starts with a blank, a letter or a digit.
+# SentencePiece tokenizers put a blank before the start of a text; encoded after an anchor, a piece gets the ids that
+# it has in the middle of a text. A colon does not merge with a following blank, letter or digit.
 _ANCHOR = ":"
 
 CONTEXT_TOKENS = 256
@@ -62,7 +62,7 @@ class PromptEncoder:
         self._is_encoder_decoder = is_encoder_decoder
         bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
         if is_encoder_decoder:
-            # An encoder reads what its tokenizer would give it: BART between <s> and </s>, T5 before </s>, BERT
+            # An encoder gets the special tokens of its tokenizer: BART between <s> and </s>, T5 before </s>, BERT
             # between [CLS] and [SEP].
             bos = bos if bos is not None else tokenizer.cls_token_id
             eos = eos if eos is not None else tokenizer.sep_token_id
@@ -80,7 +80,7 @@ class PromptEncoder:
         return self.prompts([pieces])[0]
 
     def prompts(self, pieces: Sequence[Pieces]) -> list[EncodedPrompt]:
-        """The prompts of many, their posts tokenised in one call and equal ones once."""
+        """The prompts of many posts, tokenised in one call, equal ones once."""
         laid_out = [lay_out(each, self._layout) for each in pieces]
         texts = list(dict.fromkeys(text for each in laid_out for text in (each.post, each.context, each.target)))
         ids = dict(zip(texts, self._encode(texts), strict=True))
@@ -117,14 +117,14 @@ class PromptEncoder:
         return [len(ids) for ids in self._encode([f" {text}" for text in texts])]
 
     def _around(self, prefix: str, suffix: str) -> tuple[list[int], list[int]]:
-        """The same lists each time: a reader may tell equal prefixes by identity."""
+        """Returns the same lists each time, so that equal prefixes can be recognised by identity."""
         if (prefix, suffix) not in self._surroundings:
             before = self._begin + self._fixed(prefix, first=True)
             self._surroundings[prefix, suffix] = before, self._fixed(suffix) + self._end
         return self._surroundings[prefix, suffix]
 
     def answer(self, text: str) -> list[int]:
-        """Ids of an answer, closed by the end token.
+        """Ids of an answer, followed by the end token.
 
         After a prompt it continues a text; in a decoder of its own it is a text, with the begin token that BART's
         tokenizer gives to every text.

@@ -6,7 +6,7 @@ between Ray processes.
 
 
 class EmollmError(Exception):
-    """Base of all errors that a user can mend; the jobs print its message and exit with status 2."""
+    """Base of all errors that a user can fix; the jobs print its message and exit with status 2."""
 
 
 class ConfigError(EmollmError, ValueError):
@@ -14,7 +14,7 @@ class ConfigError(EmollmError, ValueError):
 
 
 class DataError(EmollmError, ValueError):
-    """A corpus, data set or output folder that is missing, malformed or of another kind."""
+    """A corpus, data set or output folder that is missing, malformed or of the wrong kind."""
 
 
 class ModelError(EmollmError, ValueError):
@@ -22,11 +22,11 @@ class ModelError(EmollmError, ValueError):
 
 
 class ResourceError(EmollmError, RuntimeError):
-    """CPUs, GPUs, memory or a port that are not to be had."""
+    """CPUs, GPUs, memory or a port that are not available."""
 
 
 class DeviceError(EmollmError, RuntimeError):
-    """A GPU that failed: nothing more can be computed in this process, and nothing it gave is to be trusted."""
+    """A GPU that failed: this process cannot compute anything more, and its results cannot be trusted."""
 
 
 class TrainingError(EmollmError, RuntimeError):

@@ -1,4 +1,4 @@
-"""Output folders that appear whole or not at all, and the record of the run that made them."""
+"""Output folders that appear complete or not at all, and the record of the run that wrote them."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from emollm.core.errors import DataError
 
 @contextlib.contextmanager
 def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Fill a temporary sibling of `path`; it takes the name `path` only when the block ends well.
+    """Fill a temporary folder next to `path`; it is renamed to `path` only if the block succeeds.
 
     Raises DataError before any work if `path` exists and `overwrite` is off, or its parent cannot be written; and at
-    the end if another run has written `path` meanwhile: the result then stands beside it.
+    the end if another run has written `path` meanwhile: the result is then kept next to it.
     """
     path = path.absolute()
     check_new(path, overwrite=overwrite)
@@ -62,7 +62,7 @@ def _take_name(filled: Path, path: Path, *, overwrite: bool) -> None:
             "--overwrite next time"
         ) from None
     if not _exchange(filled, path):
-        # Between these two a kill leaves what was there before as `.previous`, and the new folder hidden.
+        # A kill between the two renames leaves the old folder as `.previous`, and the new one hidden.
         previous = path.with_name(f"{path.name}.previous")
         shutil.rmtree(previous, ignore_errors=True)
         path.rename(previous)
@@ -72,7 +72,7 @@ def _take_name(filled: Path, path: Path, *, overwrite: bool) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Swap two names at once; False where the system or the filesystem cannot."""
+    """Swap two names atomically; False if the system or the filesystem cannot."""
     try:
         rename = ctypes.CDLL(None).renameat2
     except (OSError, AttributeError):
@@ -105,7 +105,7 @@ HIDDEN_RUN_FILE = "_run.json"
 
 
 def write_run(folder: Path, *, job: str, config: Mapping[str, Any], file_name: str = RUN_FILE, **facts: Any) -> None:
-    """Write `run.json`, the marker written last: what was asked, with which versions, and what came of it."""
+    """Write `run.json`, the marker that is written last: options, versions and summary of the run."""
     write_json(folder / file_name, {"job": job, **run_facts(), "config": config, **facts})
 
 

@@ -1,4 +1,4 @@
-"""The base of everything that is read from a file and never changed: unknown fields are refused."""
+"""The base class of all immutable records that are read from files: unknown fields are refused."""
 
 from __future__ import annotations
 

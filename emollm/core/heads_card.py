@@ -1,4 +1,4 @@
-"""The `heads` section of `affect.json`: what is read of a backbone, and what each head makes of it."""
+"""The `heads` section of `affect.json`: which hidden layers are pooled, and how each head maps them to an answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Pooling = Literal["last", "mean", "first"]
 
 
 class Prompt(Frozen):
-    """The words around a post while its hidden states are read."""
+    """The text around a post when its hidden states are computed."""
 
     prefix: str = ""
     suffix: str = ""
@@ -25,30 +25,30 @@ class Prompt(Frozen):
 
 
 class FeatureSpec(Frozen):
-    """One pooled hidden state; those of all feature_specs, one behind the other, are the features of a post."""
+    """One pooled hidden state; the features of a post are those of all `feature_specs`, concatenated."""
 
     layer: int = Field(ge=1)
-    """Blocks that are run; the state is taken behind the last of them, before any final norm."""
+    """Number of layers that are run; the state is that after the last of them, before any final norm."""
     pooling: Pooling
     """last: the prompt's last token. mean: over the tokens of the post. first: the first token, as BERT's [CLS]."""
 
 
 class Derivation(Frozen):
-    """How the answer to a task without a head of its own follows from another task's."""
+    """How the answer to a task without a head of its own is derived from another task's."""
 
     source: str
-    """The task whose answer it is made of."""
+    """The task from whose answer it is derived."""
     rule: Literal["scale", "bins", "classes", "labels"]
     """scale: a number times `slope` plus `offset`. bins: a number's share of equal bins. classes: classes summed up.
     labels: the probability of any of some labels."""
     slope: float = 1.0
     offset: float = 0.0
     groups: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    """Of each class or label of the task, those of the source that count for it; none: that none of them holds."""
+    """For each class or label of the task, those of the source that count for it; empty: none of the source's."""
 
 
 class Head(Frozen):
-    """How the answer to a question, a task and its emotion, is had from the scores."""
+    """How the answer to a question, which is a task and its emotion, is computed from the scores."""
 
     task: str
     emotion: str | None = None
@@ -56,23 +56,23 @@ class Head(Frozen):
     """trained: on gold labels. distilled: on another model's probabilities. derived: from another task's answer."""
     derivation: Derivation | None = None
     outputs: tuple[int, ...] = ()
-    """Rows of the weights: one for a number or an ordered class, one a label else. Heads may share a row."""
+    """Rows of the weights: one for a number or an ordinal, else one per label. Heads may share a row."""
     slope: tuple[float, ...] = ()
-    """Calibration: what an output is multiplied with, one an output."""
+    """Calibration: the factor of each output."""
     offset: tuple[float, ...] = ()
-    """Calibration: what is added then, one an output; of an ordinal the cuts between its classes, ascending."""
+    """Calibration: the offset of each output, added afterwards; for an ordinal the ascending class thresholds."""
     spread: tuple[tuple[float, float], ...] = ()
-    """Of a number: its standard deviation (0..1) where the prediction is so large; linear in between."""
+    """For a number: (prediction, standard deviation) knots, in 0..1; linear in between."""
     thresholds: tuple[float, ...] = ()
-    """Of a label set: the probability from which a label is given, one a label."""
+    """For a label set: the probability from which a label is answered, one per label."""
     decision: Literal["likeliest", "expected", "thresholds", "jaccard"] = "likeliest"
-    """Of an ordinal: the likeliest class, or the one nearest to the expected value. Of a label set: the labels above
-    their thresholds, or the set with the largest expected Jaccard index."""
+    """For an ordinal: the most likely class, or the one nearest to the expected value. For a label set: the labels
+    above their thresholds, or the set with the largest expected Jaccard index."""
     rows: int = 0
-    """LabelledText texts it was fitted on."""
+    """Number of labelled texts that it was fitted on."""
     metrics: dict[str, float] = Field(default_factory=dict)
-    """On training texts held out in turn. The same folds chose the hidden layers, the regularisation and the decision,
-    so the figures are somewhat optimistic: evaluate on rows of their own to know what to expect."""
+    """Cross-validated on training texts. The same folds selected the hidden layers, the regularisation and the
+    decision, so the figures are somewhat optimistic: evaluate on other rows to know what to expect."""
 
     @property
     def key(self) -> QuestionKey:
@@ -86,7 +86,7 @@ class Head(Frozen):
 
 
 class HeadsCard(Frozen):
-    """What a model directory must tell so that its heads are read as they were fitted."""
+    """What a model directory must record so that its heads are used as they were fitted."""
 
     prompt: Prompt
     feature_specs: tuple[FeatureSpec, ...] = Field(min_length=1)
@@ -94,11 +94,11 @@ class HeadsCard(Frozen):
     precision: Literal["float32", "bf16"] = "float32"
     """Arithmetic of the states that the heads were fitted on: what `--precision auto` reads them in."""
     writes_answers: bool = False
-    """Whether the weights were trained to write answers too, so that the other engines can ask them."""
+    """Whether the weights were also trained to generate answers, so that the other engines can be used."""
 
     @property
     def depth(self) -> int:
-        """Blocks that are run."""
+        """Number of layers that are run."""
         return max(feature_spec.layer for feature_spec in self.feature_specs)
 
     @cached_property
@@ -109,5 +109,5 @@ class HeadsCard(Frozen):
         return self._by_question.get(key)
 
     def origins(self) -> dict[str, str]:
-        """Of each task, whether its answers are trained, distilled or derived."""
+        """Whether each task's answers are trained, distilled or derived."""
         return {head.task: head.origin for head in self.heads}

@@ -33,7 +33,7 @@ C = TypeVar("C", bound=Config)
 
 
 class _Text(Enum):
-    """What an option's text stands for."""
+    """The meaning of an option's text value."""
 
     LOCATION = "location"
     MODEL = "model"
@@ -53,26 +53,26 @@ TaskRef = Annotated[str, _Text.TASK]
 
 
 class ClusterConfig(Config):
-    """Where a job runs and what it may use there."""
+    """Where a job runs and which resources it uses."""
 
     profile: str | None = None
-    """Named set of the values below: laptop, a100x2, a100x8, a100x16, or a file of one. Values given beside it win."""
+    """Named set of the values below: laptop, a100x2, a100x8, a100x16, or your own file. Values given here win."""
     ray_address: str | None = None
     """Address of a running Ray cluster. None: the cluster that submitted this job, else a private local Ray."""
     storage: Path | None = None
-    """Folder that all nodes share; the job's relative paths are below it. None: they are this folder's."""
+    """Folder that all nodes share; the job's relative paths are below it. None: they are below this folder."""
     num_workers: int = Field(2, ge=1)
     """Training workers, or scoring actors: one process each."""
     cpus_per_worker: float = Field(1.0, gt=0)
     """CPU cores reserved per worker. On a CPU one thread per worker is fastest; add workers, not threads."""
     gpus_per_worker: float | None = Field(None, ge=0)
-    """GPUs reserved for each worker; 0.25 lets four share one. None: 1 where Ray has a GPU for each worker, else 0."""
+    """GPUs reserved per worker; 0.25 lets four share one. None: 1 if Ray has a GPU for each worker, else 0."""
     wait_for_nodes_s: float = Field(0.0, ge=0)
-    """Seconds to wait for nodes that an autoscaler brings. 0: they must be there."""
+    """Seconds to wait for nodes that an autoscaler starts. 0: they must exist already."""
 
     @property
     def gpus(self) -> float:
-        """GPUs reserved for each worker, as far as that is decided: `runtime.session.with_gpus` decides it."""
+        """GPUs reserved per worker; 0 until `runtime.placement.with_gpus` has resolved None."""
         return self.gpus_per_worker or 0.0
 
     @field_validator("profile")
@@ -90,9 +90,9 @@ class ClusterConfig(Config):
 
 
 def read_profile(name: str) -> dict[str, Any] | None:
-    """The values of a profile: one of `profiles.toml`, or a file. None where there is no such name.
+    """The values of a profile: one of `profiles.toml`, or a file. None if there is no such profile.
 
-    Raises ConfigError where a file cannot be read.
+    Raises ConfigError if a file cannot be read.
     """
     return _read_file(Path(name)) if Path(name).suffix else _profiles().get(name)
 
@@ -106,10 +106,10 @@ _METAVARS = {"str": "TEXT", "int": "N", "float": "X", "Path": "PATH", "bool": "B
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse, but a wrong option is a ConfigError that lists the right ones; options may be given without a name."""
+    """argparse, but a wrong option is a ConfigError that lists the known ones; values may be given without a name."""
 
     bare: tuple[str, ...] = ()
-    """Options that words without a name stand for, in this order: `posts.csv` for `--input posts.csv`."""
+    """Options of positional values, in this order: `posts.csv` for `--input posts.csv`."""
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         words, free = list(args or ()), list(self.bare)
@@ -141,9 +141,9 @@ class _Parser(argparse.ArgumentParser):
 def read_config(cls: type[C], argv: Sequence[str], *, prog: str, bare: Sequence[str] = ()) -> C:
     """The options of a job: defaults, then `--config FILE` (YAML, TOML or JSON), then the command line.
 
-    `bare` names the fields that words without an option's name stand for, in order.
+    `bare` names the fields of positional values, in order.
 
-    Raises ConfigError, one line a problem, naming the option, its value and what is allowed.
+    Raises ConfigError, one line per problem, naming the option, its value and the allowed ones.
     """
     usage = " ".join([f"emollm {prog}", *(f"[{name.upper()}]" for name in bare), "[OPTIONS]"])
     parser = _Parser(prog=prog, usage=usage, description=(cls.__doc__ or "").strip(), allow_abbrev=False)
@@ -183,9 +183,9 @@ def read_config(cls: type[C], argv: Sequence[str], *, prog: str, bare: Sequence[
 
 
 def _on_storage(config: C) -> C:
-    """Relative paths placed below the cluster's storage, as well as models named by a folder there.
+    """Resolve relative paths, and models named by a folder, below the cluster's storage.
 
-    Raises ConfigError where a submitted job would write into its copy of the working directory, which Ray deletes.
+    Raises ConfigError if a submitted job would write into its copy of the working directory, which Ray deletes.
     """
     cluster = getattr(config, "cluster", None)
     if not isinstance(cluster, ClusterConfig):
@@ -194,7 +194,7 @@ def _on_storage(config: C) -> C:
         out = str(getattr(config, "out", None) or "/")
         if "://" not in out and not Path(out).is_absolute() and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
             raise ConfigError(
-                f"--out {out} is relative: a submitted job stands in a copy of the working directory that Ray "
+                f"--out {out} is relative: a submitted job runs in a copy of the working directory that Ray "
                 "deletes; give an absolute path, or the shared folder as --cluster.storage"
             )
         return config
@@ -297,7 +297,7 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 
 def _explain(cls: type[Config], problem: Mapping[str, Any]) -> str:
-    """A pydantic problem as one line in the words of the command line."""
+    """A pydantic problem as one line in the terms of the command line."""
     where = [str(part) for part in problem["loc"]]
     option = "--" + ".".join(where).replace("_", "-") if where else "options"
     message = str(problem["msg"]).removeprefix("Value error, ")
@@ -318,7 +318,7 @@ def _explain(cls: type[Config], problem: Mapping[str, Any]) -> str:
 
 def run_job(main: Callable[[Sequence[str]], None]) -> None:
     """Run a job's `main` as a command: a user's mistake is one clear line and exit status 2, no traceback."""
-    # The jobs show progress themselves; a bar of every library beneath would bury it. Read when tqdm is imported.
+    # The jobs show progress themselves; the bars of libraries would hide it. This is read when tqdm is imported.
     os.environ.setdefault("TQDM_DISABLE", "1")
     # A scheduler's SIGTERM ends the job as Ctrl-C does: Ray is stopped and partial folders are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

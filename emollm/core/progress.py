@@ -1,4 +1,4 @@
-"""Progress: a bar in a terminal or a notebook, a line now and then in a log file."""
+"""Progress: a bar in a terminal or a notebook, a line every 15 seconds in a log file."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def in_notebook() -> bool:
 
 @contextlib.contextmanager
 def _notebook_bar(title: str, total: int | None, unit: str) -> Iterator[Callable[..., None]]:
-    # tqdm comes with transformers. Its bar of widgets needs ipywidgets; the one of text is drawn in any notebook.
+    # tqdm comes with transformers. Its widget bar needs ipywidgets; its text bar works in any notebook.
     if importlib.util.find_spec("ipywidgets"):
         from tqdm.notebook import tqdm
     else:

@@ -34,7 +34,7 @@ class Question:
 
     @property
     def column(self) -> str:
-        """A name for its answer, `EI-reg.joy` or `V-reg`."""
+        """The name of its answer, `EI-reg.joy` or `V-reg`."""
         return str(self.key)
 
 
@@ -56,7 +56,7 @@ class Pieces(NamedTuple):
     prefix: str
     """`Task: <template> Tweet:`, equal for all posts of a task and template."""
     post: str
-    """The text, led by the space that parts it from the prefix."""
+    """The text, after the space that separates it from the prefix."""
     suffix: str
     """` Emotion E: joy. Intensity Score: `, equal for all posts of a task and emotion."""
     context: str = ""
@@ -74,7 +74,7 @@ class Pieces(NamedTuple):
 
 
 class Layout(Frozen):
-    """What stands around the instruction: part of the model, kept in `affect.json`."""
+    """The text around the instruction: part of the model, stored in `affect.json`."""
 
     opening: str = ""
     """Text before the instruction."""
@@ -86,7 +86,7 @@ class Layout(Frozen):
 
 LAYOUTS = {
     "emollm": Layout(),
-    # The published models: trained with a space after the colon and without BOS, used without it and with BOS.
+    # The published models were trained with a space after the colon and without BOS, but used without it and with BOS.
     "emollms-training": Layout(opening="Human: \n", closing="\n\nAssistant: \n"),
     "emollms-released": Layout(opening="Human: \n", closing="\n\nAssistant:\n", bos=True),
 }

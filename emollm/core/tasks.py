@@ -41,7 +41,7 @@ class Kind(StrEnum):
 
 
 class QuestionKey(NamedTuple):
-    """What is asked, whatever the post: a task, and an emotion where the task has emotions."""
+    """What is asked, independent of the post: a task, and an emotion if the task has emotions."""
 
     task: str
     emotion: str | None = None
@@ -53,29 +53,29 @@ class QuestionKey(NamedTuple):
 class OrdinalClass(Frozen):
     value: int
     phrase: str
-    """Its words; `{emotion}` is filled in where a task is asked once per emotion."""
+    """Its wording; `{emotion}` is filled in if a task is asked once per emotion."""
 
 
 class Task(Frozen):
     """One affect task.
 
-    A row of data rather than a class per benchmark: what differs between tasks differs in these fields.
+    A task is data rather than a class per benchmark: all differences between tasks are in these fields.
     """
 
     name: str
     kind: Kind
     title: str
-    """For people: the heading in tables and on the page."""
+    """The heading in tables and on the page."""
     source: str
     metric: Literal["pearson", "jaccard", "accuracy"]
-    """The headline metric of the task; `emollm.metrics.metrics` computes it beside others."""
+    """The headline metric of the task; `emollm.metrics.metrics` computes it and others."""
     low: float | None = None
     high: float | None = None
-    """The task's own range, regressions only. Models are asked in 0..1 and the answer is mapped."""
+    """The task's own range, regressions only. Models are asked for 0..1, and the answer is mapped."""
     classes: tuple[OrdinalClass, ...] = ()
     labels: tuple[str, ...] = ()
     no_label: str | None = None
-    """How a label set says that it is empty."""
+    """The answer text of an empty label set."""
     emotions: tuple[str, ...] = ()
     """The emotions the task is asked for, one question each; empty for a task without that slot."""
     text_name: str = "Tweet"
@@ -83,9 +83,9 @@ class Task(Frozen):
     full_stop: bool = True
     """Whether a full stop is appended to a text that does not end in one of `. ! ?`, as AAID does."""
     question: str
-    """The end of the prompt, with its trailing space."""
+    """The end of the prompt, with the trailing space."""
     answer_end: str = ""
-    """What closes an answer, "." for E-c."""
+    """The end of an answer, "." for E-c."""
     templates: tuple[str, ...]
     """Wordings of one meaning; the first is the one asked at inference."""
     about: Literal["writer", "reader"] = "writer"
@@ -126,12 +126,12 @@ class Task(Frozen):
 
     @property
     def keys(self) -> tuple[QuestionKey, ...]:
-        """The questions that the task asks of a post: one per emotion, or the one without an emotion."""
+        """The questions of the task about a post: one per emotion, or one without an emotion."""
         return tuple(QuestionKey(self.name, emotion) for emotion in self.emotions or (None,))
 
     @property
     def answer_values(self) -> tuple[Value, ...]:
-        """The classes of an ordinal, the labels of the other kinds; empty for a regression."""
+        """The classes of an ordinal, or the labels of the other kinds; empty for a regression."""
         return tuple(c.value for c in self.classes) or self.labels
 
     @property
@@ -150,10 +150,10 @@ class Task(Frozen):
             if label != label.strip().removesuffix(".") or not label or not label.isprintable():
                 return f"label {label!r} is empty, or has blanks, line ends or a full stop at its ends"
             if self.kind is Kind.LABEL_SET and "," in label:
-                return f"label {label!r} holds a comma, which separates the labels of an answer"
+                return f"label {label!r} has a comma, which separates the labels of an answer"
             if label.casefold() in seen:
                 other = "no_label" if label == self.no_label else "another label"
-                return f"label {label!r} and {seen[label.casefold()]!r} differ in case at most; rename {other}"
+                return f"label {label!r} and {seen[label.casefold()]!r} differ at most in case; rename {other}"
             seen[label.casefold()] = label
         return None
 
@@ -188,7 +188,7 @@ class Task(Frozen):
         return [fold_name(f"{self.name}.{emotion}" if emotion else self.name) for emotion in self.emotions or (None,)]
 
     def check_emotion(self, emotion: str | None) -> None:
-        """Raise DataError unless `emotion` is one the task is asked for (None where it has no such slot)."""
+        """Raise DataError unless `emotion` is one of the task's (None if it has no emotions)."""
         if emotion not in (self.emotions or (None,)):
             choices = ", ".join(self.emotions) or "none: the task takes no emotion"
             raise DataError(f"unknown emotion {emotion!r} for {self.name}; choose from: {choices}")
@@ -231,7 +231,7 @@ def as_labels(value: Value | None) -> list[str] | None:
 
 
 def fold_name(name: str) -> str:
-    """In lower case, with an underscore for whatever is neither letter nor digit."""
+    """In lower case, with an underscore for every character that is neither a letter nor a digit."""
     return "".join(c if c.isalnum() else "_" for c in name).lower()
 
 
@@ -243,12 +243,12 @@ _DETAILS = (
 
 
 def clashing_columns(tasks: Iterable[Task]) -> str | None:
-    """Which answers of these tasks would stand in one column, in words; None where each has its own."""
+    """A message if answers of these tasks would have the same column; None if each has its own."""
     taken = dict.fromkeys(("id", "text", "truncated", "error"), "every output")
     for task in tasks:
         mine = {column + detail: task.name for column in task.columns for detail in _DETAILS}
         if len(mine) < len(task.columns) * len(_DETAILS):
-            return "two of its emotions have one column; rename one"
+            return "two of its emotions have the same column; rename one"
         for column, name in mine.items():
             if column in taken:
                 return f"column {column!r} is that of {name} and of {taken[column]}; rename the task"
@@ -284,7 +284,7 @@ def load_tasks(path: Path) -> dict[str, Task]:
             raise ConfigError(f"{path}: task {task.name!r} occurs twice")
         tasks[task.name] = task
     if not tasks:
-        raise ConfigError(f"{path} holds no [[task]]")
+        raise ConfigError(f"{path} has no [[task]]")
     if clash := clashing_columns(tasks.values()):
         raise ConfigError(f"{path}: {clash}")
     return tasks
@@ -293,10 +293,10 @@ def load_tasks(path: Path) -> dict[str, Task]:
 TASKS: Mapping[str, Task] = load_tasks(Path(str(resources.files("emollm") / "core" / "tasks.toml")))
 
 PROFILE = ("EI-reg", "EI-oc", "V-reg", "V-oc", "E-c")
-"""The affect profile of a post as SemEval-2018 has it: eleven questions."""
+"""The affect profile of a post as in SemEval-2018: eleven questions."""
 
 ANY_POST = "Intensity"
-"""A model that answers this has it in its profile, too: EI-reg's numbers say little where the emotion is absent."""
+"""Part of the profile of models that answer it: EI-reg's numbers say little if the emotion is absent."""
 
 
 def select_tasks(names: Sequence[str | Task], known: Mapping[str, Task] | Iterable[Task] = TASKS) -> tuple[Task, ...]:
@@ -305,7 +305,7 @@ def select_tasks(names: Sequence[str | Task], known: Mapping[str, Task] | Iterab
     A `Task` among the names, as `core.ask` makes it at call time, stands for itself. Raises ConfigError listing the
     choices when a name is unknown, or where two tasks would have one name.
     """
-    # Of all tasks there are, as no model is named: what any model can be asked.
+    # No model is named, so `profile` stands for the tasks that any model can be asked.
     profile = PROFILE if known is TASKS else (ANY_POST, *PROFILE)
     by_name = dict(known) if isinstance(known, Mapping) else {task.name: task for task in known}
     wanted: dict[str, Task | None] = {}

@@ -104,7 +104,7 @@ def test_selection_keeps_order_and_lists_choices() -> None:
 @pytest.mark.parametrize(
     ("toml", "message"),
     [
-        ("", r"holds no \[\[task\]\]"),
+        ("", r"has no \[\[task\]\]"),
         ("[[task]]\nname = 'X'", "task 1 .X.*kind: Field required"),
         ("[[task", "not a readable TOML"),
     ],
@@ -129,19 +129,19 @@ def test_a_task_of_a_kind_needs_its_parts() -> None:
 @pytest.mark.parametrize(
     ("task", "change", "message"),
     [
-        ("E-c", {"labels": ("joy, mild", "fear")}, "'joy, mild' holds a comma"),
-        ("E-c", {"labels": ("Joy", "joy")}, "'joy' and 'Joy' differ in case at most"),
+        ("E-c", {"labels": ("joy, mild", "fear")}, "'joy, mild' has a comma"),
+        ("E-c", {"labels": ("Joy", "joy")}, "'joy' and 'Joy' differ at most in case"),
         (
             "E-c",
             {"labels": ("joy", "None"), "no_label": "none"},
-            "'none' and 'None' differ in case at most; rename no_l",
+            "'none' and 'None' differ at most in case; rename no_l",
         ),
         ("E-c", {"labels": ("joy.", "fear")}, "'joy.' is empty, or has blanks"),
         ("TDT", {"classes": ({"value": 0, "phrase": "low {x}"}, {"value": 1, "phrase": "b"})}, "'low {x}' may have no"),
         ("EI-oc", {"classes": ({"value": 0, "phrase": "{x}"}, {"value": 1, "phrase": "b"})}, "may have {emotion} in"),
         ("TDT", {"classes": ({"value": 0, "phrase": "{"}, {"value": 1, "phrase": "b"})}, "write a brace as {{"),
         ("V-reg", {"high": float("inf")}, "low and high must be finite"),
-        ("EI-reg", {"emotions": ("joy", "Joy")}, "two of its emotions have one column"),
+        ("EI-reg", {"emotions": ("joy", "Joy")}, "two of its emotions have the same column"),
         ("V-reg", {"name": "Error"}, "column 'error' is that of Error and of every output"),
     ],
 )
