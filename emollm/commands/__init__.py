@@ -1,1 +1,1 @@
-"""What the jobs do: each module puts rooms together that do not know each other."""
+"""The commands: each module combines rooms that do not import each other."""

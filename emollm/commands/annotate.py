@@ -19,25 +19,25 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 IN_PROCESS_POSTS = 5000
-"""More are annotated with Ray, whose job continues where it was stopped: minutes of work are lost no longer."""
+"""Larger files are annotated with Ray: its job continues where it was stopped, so minutes of work are not lost."""
 
 
 class FileConfig(AnnotateConfig):
-    """Annotate posts with affect columns: a file into a file beside it, or a corpus into a folder of Parquet files.
+    """Annotate posts with affect columns: a file into a file next to it, or a corpus into a folder of Parquet files.
 
-    A small file is annotated at once, in this process and as many more as there are cores; a large one, or with --ray,
-    as a job on Ray that continues where it was stopped when it is run again.
+    A small file is annotated at once, with one process per core; a large one, or any with --ray,
+    by a job on Ray that continues where it was stopped when it is run again.
     """
 
     out: Location | None = None  # type: ignore[assignment]
-    """A file (.parquet, .csv or .jsonl), or a folder, which a job on Ray fills. None: posts.affect.parquet beside
+    """A file (.parquet, .csv or .jsonl), or a folder, which a job on Ray fills. None: posts.affect.parquet next to
     posts.csv, with all columns of the input."""
     format: Literal["parquet", "csv", "jsonl"] | None = None
-    """Format of the output file. None: by the name of --out, else parquet."""
+    """Format of the output file. None: from the name of --out, else parquet."""
     ray: bool | None = None
-    """Whether to use Ray. None: for more than 5,000 posts, where it is installed, and where --out is a folder."""
+    """Whether to use Ray. None: if --out is a folder, or for more than 5,000 posts if Ray is installed."""
     processes: int | None = Field(None, ge=1)
-    """Processes without Ray, one thread each. None: one per core, fewer for few posts; one where there is a GPU."""
+    """Processes without Ray, one thread each. None: one per core, fewer for few posts; one if there is a GPU."""
 
     @model_validator(mode="after")
     def _out_fits(self) -> Self:
@@ -53,7 +53,7 @@ class FileConfig(AnnotateConfig):
 
     @property
     def out_file(self) -> Path | None:
-        """The file to write; None where a folder is to be filled."""
+        """The file to write; None if the output is a folder."""
         if self.out is None:
             path = Path(self.input)
             name = path.name.removesuffix(".gz")
@@ -61,7 +61,7 @@ class FileConfig(AnnotateConfig):
         return Path(self.out) if _is_file(self.out) else None
 
     def as_job(self, out: str) -> AnnotateConfig:
-        """The same for the job on Ray, into the folder `out`."""
+        """The same options for the job on Ray, with the folder `out`."""
         own = {name: value for name, value in self if name in AnnotateConfig.model_fields}
         return AnnotateConfig.model_validate({**own, "out": out})
 
@@ -103,7 +103,7 @@ def _annotate_file(config: FileConfig, out: Path) -> None:
     if _with_ray(config, posts):
         if config.ray is None:
             print(f"{posts:,} posts: annotating them with Ray; a stopped run continues", file=sys.stderr)
-        # Hidden: what is left of a stopped run is its own business, not the user's.
+        # Hidden: the user need not see what is left of a stopped run.
         folder = out.with_name(f".{out.name}.job")
         _run_job(config.as_job(str(folder)))
         write_table(_tables(folder), out, file_format)

@@ -24,7 +24,5 @@ def main(argv: Sequence[str]) -> None:
     if done.sets:
         table_console().print(sets_table(done.sets))
     if done.left:
-        print(
-            f"left as they are, with fewer than {LEAST_ROWS} answers in each half of the texts: {', '.join(done.left)}"
-        )
-    print(f"{config.model}/affect.json now holds the calibration; every engine run that it was fitted for applies it")
+        print(f"not calibrated, with fewer than {LEAST_ROWS} answers in one half of the texts: {', '.join(done.left)}")
+    print(f"{config.model}/affect.json now has the calibration; the engine that it was fitted for applies it")

@@ -1,4 +1,4 @@
-"""The command `emollm`: its first word names a command, and that command's module does the work."""
+"""The `emollm` command: its first argument names a command, and that command's module runs it."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ COMMANDS = {
         "commands.serve_llm", "commands.serve_llm:ServeLlmConfig", "a model directory behind vLLM, for --engine server"
     ),
     "doctor": Command("doctor", "doctor:DoctorConfig", "check a Ray cluster before a long run"),
-    "models": Command("commands.models", None, "list the models and base models that can be named"),
+    "models": Command("commands.models", None, "list the names of models and base models"),
     "samples": Command("commands.samples", None, "copy the bundled sample posts and labels to a folder"),
-    "quickstart": Command("commands.quickstart", "commands.quickstart:QuickstartConfig", "the whole road in minutes"),
+    "quickstart": Command("commands.quickstart", "commands.quickstart:QuickstartConfig", "all steps, in minutes"),
     "completion": Command("commands.completion", None, "print a completion script for bash, zsh or fish"),
 }
 
 _EXIT_CODES = """exit codes:
   0    done
-  1    checked, and something failed (doctor); or an error in emollm itself, with a traceback
-  2    something to mend: an option, a file, a model, a resource; one line says what
+  1    a check failed (doctor), or an error in emollm itself, with a traceback
+  2    something to fix: an option, a file, a model or a resource; one line says what
   130  interrupted by Ctrl-C; 143: ended by SIGTERM"""
 
 

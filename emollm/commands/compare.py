@@ -20,6 +20,6 @@ def main(argv: Sequence[str]) -> None:
     console = table_console()
     console.print(comparison_table(comparison))
     if comparison.unequal_rows or comparison.left_out:
-        tasks = f"; tasks of one run alone: {', '.join(comparison.left_out)}" if comparison.left_out else ""
-        console.print(f"[dim]left out: {comparison.unequal_rows:,} rows that one run alone has{tasks}[/dim]")
+        tasks = f"; tasks of only one run: {', '.join(comparison.left_out)}" if comparison.left_out else ""
+        console.print(f"[dim]left out: {comparison.unequal_rows:,} rows of only one run{tasks}[/dim]")
     console.print(comparison.verdict)

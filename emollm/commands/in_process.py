@@ -1,4 +1,4 @@
-"""Annotate a file without Ray: in this process, or in as many as there are cores, one thread each."""
+"""Annotate a file without Ray: in this process, or in one process per core with one thread each."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from emollm.scoring.server.usage import told
 
 _CHUNK_POSTS = 64
 _POSTS_PER_PROCESS = 200
-"""A further process takes ten seconds to start, in which one core annotates about so many posts."""
+"""A further process takes ten seconds to start, in which one core annotates about this many posts."""
 
 FORMATS = ("parquet", "csv", "jsonl")
 
 
 def read_posts(source: Any, file: InputFile, columns: Columns, *, max_posts: int | None) -> pa.Table:
-    """The whole file: `id` (derived where the file has none), `text`, the carried columns and `problem`."""
+    """The whole file: `id` (derived if the file has none), `text`, the carried columns and `problem`."""
     notes, seen, tables, rows = Notes(), Seen(), [], 0
     for table in read_rows(source, file, columns, notes):
         seen.look(table, file.path, columns.carry)
@@ -58,7 +58,7 @@ def read_posts(source: Any, file: InputFile, columns: Columns, *, max_posts: int
 
 
 def _check_ids(file: InputFile, column: str, tables: Sequence[pa.Table]) -> None:
-    """As the job on Ray: ids that are missing, or occur twice, are refused before anything is scored."""
+    """Refuse missing and repeated ids before anything is scored, as the job on Ray does."""
     ids = [(row["id"], row["place"]) for table in tables for row in table.select(["id", "place"]).to_pylist()]
     missing = [f"{file.name}:{place}" for id_, place in ids if id_ is None]
     refuse_missing(file.path, column, len(missing), missing)
@@ -96,7 +96,7 @@ def annotate_table(
         found.append(table)
         on_posts(table.num_rows)
     whole = pa.concat_tables(found)
-    # As the job on Ray says it: every row has an id.
+    # As in the job on Ray, every row has an id.
     index = whole.schema.get_field_index("id")
     return whole.cast(whole.schema.set(index, whole.schema.field(index).with_nullable(False)))
 
@@ -124,7 +124,7 @@ def _alone(chunks: Sequence[pa.Table], options: dict[str, Any]) -> Iterator[pa.T
 
 
 def _side_by_side(chunks: Sequence[pa.Table], options: dict[str, Any], processes: int) -> Iterator[pa.Table]:
-    # Spawned, for a forked torch may hang.
+    # Spawned, since a forked torch may hang.
     with concurrent.futures.ProcessPoolExecutor(
         processes, multiprocessing.get_context("spawn"), _open_in_process, (options,)
     ) as pool:
@@ -132,7 +132,7 @@ def _side_by_side(chunks: Sequence[pa.Table], options: dict[str, Any], processes
             yield from pool.map(_annotate_in_process, chunks)
         except concurrent.futures.process.BrokenProcessPool:
             raise ResourceError(
-                "an annotating process died, often for want of memory; run it again with --processes 1, or with --ray"
+                "an annotation process died, often because memory ran out; run again with --processes 1, or with --ray"
             ) from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -153,7 +153,7 @@ def _annotate_in_process(chunk: pa.Table) -> pa.Table:
 
 
 def write_table(tables: Iterator[pa.Table], out: Path, file_format: str) -> None:
-    """Write a file that appears whole: Parquet as it is; JSON lines; CSV with lists joined and structs as JSON."""
+    """Write a file atomically: Parquet with all types; JSON lines; CSV with lists joined and structs as JSON."""
     partial = out.with_name(f".{out.name}.partial")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

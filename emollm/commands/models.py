@@ -16,7 +16,7 @@ def main(argv: Sequence[str]) -> None:
 
     from emollm.core.progress import table_console
 
-    table = Table(title="Names that --model and --base take, beside folders and hub ids", title_justify="left")
+    table = Table(title="Names for --model and --base, in addition to folders and hub ids", title_justify="left")
     for column in ("name", "kind", "parameters", "licence", "weights"):
         table.add_column(column, justify="right" if column == "parameters" else "left")
     short = {name: other for other, name in SHORT_NAMES.items()}

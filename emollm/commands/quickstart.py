@@ -1,4 +1,4 @@
-"""The whole road on this machine, in minutes: emollm quickstart"""
+"""All steps on this machine, in minutes: emollm quickstart"""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 TASKS = ("V-reg", "EI-reg", "E-c")
 _LAYERS = (14, 22)
-"""Of SmolLM2's 30. What lies above is not computed, which saves a quarter of the time."""
+"""Layers of SmolLM2's 30. The layers above are not computed, which saves a quarter of the time."""
 _ADAPTED_FROM = 15
-"""Only layers above the first one read get adapters, so the backward pass is a third as long."""
+"""Only layers above the first feature layer get adapters, so the backward pass takes a third of the time."""
 _SHOWN = 12
 
 
@@ -29,7 +29,7 @@ class QuickstartConfig(Config):
     """Build data, fine-tune, evaluate before and after, annotate: on the bundled samples, in a few minutes."""
 
     out: Path = Path("runs/quickstart")
-    """Folder for everything it makes: data, model, evaluations, annotated posts."""
+    """Folder for all outputs: data, model, evaluations, annotated posts."""
     base: ModelRef = DEFAULT_BASE
     """Base model to fine-tune."""
     semeval: Path | None = None
@@ -39,9 +39,9 @@ class QuickstartConfig(Config):
     epochs: float = Field(1.0, gt=0)
     """Passes over the training texts."""
     learning_rate: float = Field(3e-4, gt=0)
-    """Peak learning rate of the adapters: small, for the heads start where they fit the base model best."""
+    """Peak learning rate of the adapters. It is small, since the heads start with their best fit to the base model."""
     base_rows: int = Field(20, ge=2)
-    """Questions per task and emotion for the untrained base model, which is slow; the others answer all."""
+    """Questions per task and emotion for the base model, which is slow; the other models answer all questions."""
     max_rows: int | None = Field(None, ge=16)
     """Use at most the first N rows of training data and of held-out questions. None: all."""
     max_posts: int = Field(220, ge=1)
@@ -76,7 +76,7 @@ def main(argv: Sequence[str]) -> None:
     from emollm.runtime.session import ray_session
 
     step, data, model = _Steps(), config.out / "data", config.out / "model"
-    with step("base model"), console.status(f"getting {config.base} ready"):
+    with step("base model"), console.status(f"preparing {config.base}"):
         locate_base(config.base)
     with step("data"), console.status("building instructions"):
         build_aaid(AaidConfig(semeval=config.semeval or SAMPLES / "semeval2018", out=data, overwrite=True))
@@ -131,7 +131,7 @@ def _fine_tune(config: QuickstartConfig, step: _Steps) -> None:
         num_wordings=1,
         max_rows=config.max_rows,
         global_batch_size=8 * config.cluster.num_workers,
-        num_evaluations=0,  # the held-out posts choose nothing
+        num_evaluations=0,  # the held-out posts select nothing
         overwrite=True,
         cluster=config.cluster,
     )
@@ -167,7 +167,7 @@ def _show(config: QuickstartConfig, results: Mapping[str, Sequence[Any]], step: 
     console = Console(highlight=False, record=True, width=100)
     console.print()
     console.print(_scores(results))
-    console.print(f"[dim]base model: untrained, asked in words, the first {config.base_rows} questions of each[/dim]\n")
+    console.print(f"[dim]base model: not fine-tuned, prompted, the first {config.base_rows} questions of each[/dim]\n")
     shown = _spread(pq.read_table(config.out / "annotated"))
     console.print(posts_table(shown, title="Unlabelled posts, annotated by the fine-tuned model"))
     console.print(f"[dim]{step.told()}[/dim]\n")
@@ -176,13 +176,13 @@ def _show(config: QuickstartConfig, results: Mapping[str, Sequence[Any]], step: 
     console.print("  emollm train --data data/mine --out models/mine --objective heads")
     console.print(f"The report: {config.out}/evaluate-tuned/report.html", soft_wrap=True)
     console.print(f"Over HTTP, with a page: emollm serve --model {config.out}/model")
-    # rich would have the picture fetch its font from a server.
+    # rich would make the picture load its font from a server.
     picture = re.sub(r"@font-face \{.*?\}", "", console.export_svg(title="emollm quickstart"), flags=re.DOTALL)
     (config.out / "summary.svg").write_text(picture, encoding="utf-8")
 
 
 def _scores(results: Mapping[str, Sequence[Any]]) -> Any:
-    """The headline metric of each task, a column per model."""
+    """The headline metric of each task, one column per model."""
     from rich.table import Table
 
     from emollm.evaluation.report.terminal import format_score
@@ -203,7 +203,7 @@ def _scores(results: Mapping[str, Sequence[Any]]) -> Any:
 
 
 def _spread(posts: pa.Table) -> pa.Table:
-    """Posts over the whole range of valence: its two ends, and between them of equal parts each one's surest."""
+    """Posts over the whole range of valence: both ends, and the most confident post of each equal part in between."""
     import numpy as np
 
     good = posts.filter(posts["error"].is_null())

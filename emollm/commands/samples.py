@@ -1,4 +1,4 @@
-"""Copy the bundled samples to a folder, to try every command on: emollm samples DIR"""
+"""Copy the bundled samples, for trying out every command, to a folder: emollm samples DIR"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from emollm.core.errors import ConfigError, DataError
 
 def main(argv: Sequence[str]) -> None:
     if len(argv) != 1 or argv[0].startswith("-"):
-        raise ConfigError("give the folder to write: emollm samples DIR")
+        raise ConfigError("name the folder to write: emollm samples DIR")
 
     from emollm.data.aaid import SAMPLES
 

@@ -1,7 +1,7 @@
-"""Ask a teacher model for its answers, for distillation: the train job calls the annotation job.
+"""Get a teacher model's answers for distillation: the train job runs the annotation job.
 
 The answers are kept in `OUT-teacher`: a stopped run continues there, and a second run with other options of the student
-asks nothing again.
+reuses them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def ask_teacher(config: TrainConfig, tasks: tuple[Task, ...]) -> pa.Table:
         engine=config.teacher_engine,
         cluster=config.cluster,
     )
-    # What was asked of the teacher before is replaced; what it has answered of this is kept, whatever the student.
+    # Answers to another job are replaced; answers to the same job are kept, for any student.
     overwrite = config.overwrite and not _is_done(asked)
     annotate_corpus(with_values(asked, overwrite=overwrite))
     return pq.read_table(out)

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 _BAR = 30
 _TASKS = ("V-reg", "E-c")
 _LIKELY = 0.15
-"""Emotions that were not chosen are shown, dimmed, from this probability on."""
+"""Labels outside the answer are shown, dimmed, from this probability on."""
 
 
 class TextConfig(ExtrasConfig):
     """Show the affect of one text; without a text, of every line of the standard input."""
 
     text: str | None = None
-    """The text; quote it. One that begins with a dash: --text=-_-"""
+    """The text, in quotes. If it begins with a dash: --text=-_-"""
     tasks: tuple[str, ...] | None = None
     """Tasks to ask, or a .toml file of tasks of your own. None: intensities in any post (else EI-reg), V-reg and E-c
     where the model knows them, else all."""
@@ -37,7 +37,7 @@ class TextConfig(ExtrasConfig):
     target: str = ""
     """The name or aspect that is asked about."""
     format: Literal["picture", "json"] = "picture"
-    """picture: bars for a reader. json: one JSON object per text and line; --json for short."""
+    """picture: bars. json: one JSON object per text and line; --json for short."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -182,7 +182,7 @@ def _bar(share: float, colour: str) -> Any:
 
 
 def _labels(answer: Answer) -> Any:
-    """The chosen labels with their probabilities, then, dimmed, others that are not unlikely."""
+    """The answered labels with their probabilities, then, dimmed, other likely labels."""
     from rich.text import Text
 
     chosen = [str(v) for v in answer.value] if isinstance(answer.value, tuple) else [str(answer.value)]

@@ -51,7 +51,7 @@ def _fit_heads(config: TrainConfig) -> None:
         summary = fit_frozen(config, on_posts=lambda new, total: advance(new, total=total), ask_teacher=ask_teacher)
     print(
         f"{config.out}: heads on {' + '.join(summary['feature_specs'])}, {summary['texts']:,} texts, "
-        "held out in turn (they also chose layers and strengths):"
+        "cross-validated (the same folds selected layers and regularisation):"
     )
     for task, metrics in summary["held_out"].items():
         print(f"  {task}: " + ", ".join(f"{name} {value:.3f}" for name, value in metrics.items()))
