@@ -1,4 +1,4 @@
-"""Corpora to data folders: what `emollm build-data` aaid` and `own` run."""
+"""Corpora to data folders: what `emollm build-data aaid` and `own` run."""
 
 from __future__ import annotations
 
@@ -41,33 +41,33 @@ OFFICIAL_AAID: Mapping[str, Mapping[str, int]] = {
 
 
 class BuildConfig(Config):
-    """What all three commands take."""
+    """Options of all three commands."""
 
     out: Path
     """Data folder to write: Parquet files, manifest.json, card.html and run.json."""
     seed: int = 123
-    """Seed of the row order, and of whatever is drawn."""
+    """Seed of the row order and of all random choices."""
     jsonl: bool = False
-    """Also write the rows as JSON lines, in the form of the published data."""
+    """Also write the rows as JSON lines, in the format of the published data."""
     skip_bad: bool = False
-    """Leave bad rows out and list them in rejected.jsonl; otherwise any bad row refuses the whole."""
+    """Leave bad rows out and list them in rejected.jsonl; otherwise nothing is built if there is a bad row."""
     tokenizer: Path | None = None
-    """Model folder or tokenizer.json by which the card counts tokens; None: words."""
+    """Model folder or tokenizer.json with which the card counts tokens; None: it counts words."""
     overwrite: bool = False
-    """Replace a data folder that is already there."""
+    """Replace an existing data folder."""
 
 
 class AaidConfig(BuildConfig):
     """Build AAID-style instructions for training and validation from SemEval-2018 Task 1."""
 
     semeval: Path = SAMPLES / "semeval2018"
-    """Folder with the official files of any of the five tasks, train and dev; by default the bundled samples."""
+    """Folder with the official train and dev files of any of the five tasks; by default the bundled samples."""
     language: Literal["En", "Es", "Ar"] = "En"
-    """Which of the official languages; the wordings stay English."""
+    """One of the official languages; the wordings are always English."""
     templates: Path | None = None
-    """A published AAID file whose wordings are used in place of ours."""
+    """A published AAID file whose wordings are used instead of ours."""
     templates_per_example: int = Field(10, ge=1)
-    """Instruction wordings an example is put in; AAID uses all ten of its task."""
+    """Instruction wordings per example; AAID uses all ten of its task."""
 
 
 class OwnConfig(BuildConfig):
@@ -170,13 +170,13 @@ def read_also(folder: Path, tasks: dict[str, Task]) -> dict[str, pa.Table]:
 
 
 def settle_bad(bad: Sequence[BadRow], *, skip: bool) -> None:
-    """Refuse bad rows, unless they are to be skipped; say how to do that."""
+    """Refuse bad rows, unless they are to be skipped, with a hint how to skip them."""
     if skip:
         return
     try:
         refuse(bad)
     except DataError as error:
-        raise DataError(f"{error}\nnothing was written; mend them, or leave them out with --skip-bad") from None
+        raise DataError(f"{error}\nnothing was written; fix them, or leave them out with --skip-bad") from None
 
 
 def used_tasks(examples: Mapping[str, Sequence[Example]]) -> set[str]:
@@ -187,7 +187,7 @@ def used_tasks(examples: Mapping[str, Sequence[Example]]) -> set[str]:
 
 
 def with_templates(tasks: Mapping[str, Task], place: Path | None, *, used: Iterable[str]) -> dict[str, Task]:
-    """The used tasks, in order, worded as a published file does where one is given.
+    """The used tasks, in order, with the wordings of a published file if one is given.
 
     Raises ConfigError naming the used tasks that the file has no wording of.
     """

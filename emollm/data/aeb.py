@@ -1,7 +1,7 @@
-"""The AEB benchmark from official or published files: what `emollm build-data` aeb` runs.
+"""The AEB benchmark from official or published files: what `emollm build-data aeb` runs.
 
-Texts and golds are those of the published benchmark, spelling included; wordings are ours unless imported. One
-row an example, in the order of its source; golds stand in the task's own range (`value`), in 0..1 (`unit`) or
+Texts and golds are those of the published benchmark, including the spelling; wordings are ours unless imported. One
+row per example, in the order of its source; golds are in the task's own range (`value`), in 0..1 (`unit`) or
 as `labels`; see `instructions.SCHEMA`.
 """
 
@@ -41,7 +41,7 @@ class Part:
     questions: Mapping[str, int]
     """Published rows per question."""
     option: str
-    """The option that gives its official files."""
+    """The option that names its official files."""
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -69,12 +69,12 @@ GOEMOTIONS_28 = Part("GoEmotions-28", {"GoEmotions-28": 5427}, "goemotions")
 
 
 class AebConfig(BuildConfig):
-    """Build the AEB benchmark, one Parquet file a task, from the official files, the published ones, or both."""
+    """Build the AEB benchmark, one Parquet file per task, from the official files, the published ones, or both."""
 
     semeval: Path | None = None
     """Folder of SemEval-2018 Task 1 with its English test files (with gold)."""
     sst: Path | None = None
-    """Folder of the Stanford Sentiment Treebank; the trees give SST5, the distribution SST as well."""
+    """Folder of the Stanford Sentiment Treebank; the trees give SST5, the distribution SST5 and SST."""
     tdt: Path | None = None
     """Folder with TDT's test.raw."""
     with_target: bool = False
@@ -86,18 +86,18 @@ class AebConfig(BuildConfig):
     vader: Path | None = None
     """Folder of VADER's four human-rated sets; without the published files 1,000 rows of each are drawn."""
     published: Path | None = None
-    """Folder of the published JSON lines, for what no official files are given for, and for VADER's draw."""
+    """Folder of the published JSON lines, for tasks without official files and for the selection of VADER's rows."""
     allow_missing: bool = False
-    """Build what the given sources hold and name the rest; otherwise all fourteen tasks must be there."""
+    """Build the tasks of the given sources and name the others; otherwise all fourteen tasks are required."""
     goemotions_28: bool = False
     """Also write GoEmotions with its own 28 labels, a fifteenth file."""
     templates: Path | None = None
-    """A published file, or a folder of them, whose wordings are used in place of ours. Its EmoBank and VADER
-    wordings ask in the corpus's own range, on which models that answer in 0..1 fail."""
+    """A published file, or a folder of them, whose wordings are used instead of ours. Its EmoBank and VADER
+    wordings ask for the corpus's own range, on which models that answer in 0..1 fail."""
     wording: Literal["drawn", "first"] = "drawn"
-    """Draw one of a task's wordings for each row, as published; or always ask the first."""
+    """Draw one of a task's wordings for each row, as published; otherwise always use the first."""
     against: Path | None = None
-    """A data folder: the card counts its training texts that this benchmark holds too."""
+    """A data folder: the card counts its training texts that are in this benchmark too."""
 
 
 def build_aeb(config: AebConfig) -> dict[str, pa.Table]:
@@ -156,7 +156,7 @@ def build_aeb(config: AebConfig) -> dict[str, pa.Table]:
 
 
 def _read_parts(config: AebConfig, parts: list[Part], bad: list[BadRow]) -> dict[str, list[Example]]:
-    """Each part from its official files, else from the published ones; empty where neither has it."""
+    """Each part from its official files, else from the published ones; empty if neither has it."""
     published = _read_published(config, bad) if config.published else []
     semeval = read_semeval(config.semeval, "test", bad=bad) if config.semeval else []
     readers = _official_readers(config, bad)
@@ -164,7 +164,7 @@ def _read_parts(config: AebConfig, parts: list[Part], bad: list[BadRow]) -> dict
     for part in parts:
         released = [example for example in published if example.task in part.tasks]
         official = [example for example in semeval if example.task in part.tasks]
-        # Which thousand rows of a VADER set are the benchmark's, only the published file tells.
+        # Only the published file shows which thousand rows of a VADER set are in the benchmark.
         if part.name in readers and not (part.option == "vader" and released):
             official = readers[part.name]()
         found[part.name] = official or released
@@ -172,7 +172,7 @@ def _read_parts(config: AebConfig, parts: list[Part], bad: list[BadRow]) -> dict
 
 
 def _official_readers(config: AebConfig, bad: list[BadRow]) -> dict[str, Callable[[], list[Example]]]:
-    """A reader of each part whose official files are given, with texts spelled as the published benchmark does."""
+    """A reader for each part whose official files are given, with the spelling of the published benchmark."""
     readers: dict[str, Callable[[], list[Example]]] = {}
     if sst := config.sst:
         if has_scores(sst):
@@ -203,7 +203,7 @@ def _draw(examples: list[Example], name: str, seed: int) -> list[Example]:
 
 def _read_published(config: AebConfig, bad: list[BadRow]) -> list[Example]:
     assert config.published is not None
-    # The official sets' texts place the rows of a VADER file that is not whole.
+    # The texts of the official sets locate the rows of an incomplete VADER file.
     texts = (
         {name: {e.text for e in read_vader(config.vader, name, bad=[])} for name in VADER_FILES} if config.vader else {}
     )

@@ -1,8 +1,8 @@
-"""All corpora of a general affect model in one data folder: what `jobs/build_data.py affect` runs.
+"""All corpora of a general affect model in one data folder: what `emollm build-data affect` runs.
 
-Official training files and splits teach, official dev files validate. A text that also stands in a test file, or
-in a dev file, is left out of training; the manifest counts those texts by corpus. Texts have the labels of their own
-corpus only: what a corpus does not ask is a gap, which teaches nothing.
+Official training files and splits are for training, official dev files for validation. A text that is also in a test
+file, or in a dev file, is left out of training; the manifest counts those texts by corpus. Texts have the labels of
+their own corpus only: for the questions of other corpora they are unlabelled.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _CORPORA = ("semeval", "goemotions", "emobank", "sst", "tdt")
 
 
 class AffectConfig(BuildConfig):
-    """Build one training folder from the official files of all corpora that a general affect model learns from."""
+    """Build one training folder from the official files of all corpora of a general affect model."""
 
     semeval: Path | None = None
     """Folder of SemEval-2018 Task 1, English train and dev files of the five tasks."""
@@ -129,16 +129,16 @@ def read_corpora(config: AffectConfig, split: str, bad: list[BadRow]) -> list[Ex
 
 
 def _class_middle(example: Example) -> Example:
-    """The SST score of a sentence of which only the class is known: the classes are five equal bins of it."""
+    """The SST score of a sentence with a known class: the middle of the class, one of five equal bins of the score."""
     classes = len(TASKS["SST5"].classes)
     assert isinstance(example.value, int)
     return replace(example, task="SST", value=round((example.value + 0.5) / classes, 3))
 
 
 def any_post_intensities(examples: Sequence[Example]) -> list[Example]:
-    """The golds of Intensity: EI-reg's where the tweet shows the emotion (E-c), 0 where it does not.
+    """The golds of Intensity: EI-reg's if the tweet shows the emotion (E-c), 0 if it does not.
 
-    A tweet that shows the emotion and was not rated for its intensity gives none.
+    A tweet that shows the emotion and was not rated for its intensity has no gold.
     """
     rated = {(e.id, e.emotion): e for e in examples if e.task == "EI-reg"}
     golds = []
@@ -153,7 +153,7 @@ def any_post_intensities(examples: Sequence[Example]) -> list[Example]:
 
 
 def read_tests(config: AffectConfig, bad: list[BadRow]) -> list[str]:
-    """The texts of every test file at hand."""
+    """The texts of all given test files."""
     examples: list[Example] = []
     if config.goemotions and (config.goemotions / "test.tsv").is_file():
         examples += read_goemotions(config.goemotions, "test", bad=bad)
@@ -166,7 +166,7 @@ def read_tests(config: AffectConfig, bad: list[BadRow]) -> list[str]:
     vader = {name: read_vader(config.vader, name, bad=bad) for name in VADER_FILES} if config.vader else {}
     examples += [example for found in vader.values() for example in found]
     if config.published:
-        # Which VADER set a published row is of does not matter here; all that is wanted are texts.
+        # Only texts are needed, so it does not matter which VADER set a published row is from.
         unplaced: list[BadRow] = []
         for path in published_files(config.published):
             examples += read_published(path, "test", bad=unplaced)
@@ -175,7 +175,7 @@ def read_tests(config: AffectConfig, bad: list[BadRow]) -> list[str]:
 
 
 def without(examples: Sequence[Example], texts: Iterable[str]) -> tuple[list[Example], dict[str, int]]:
-    """The examples whose words are not those of any of `texts`, and how many texts of each corpus went."""
+    """The examples whose words differ from those of all `texts`, and the number of removed texts per corpus."""
     known = {words_of(text) for text in texts}
     kept = [example for example in examples if words_of(example.text) not in known]
     gone = {(e.source, e.text) for e in examples} - {(e.source, e.text) for e in kept}
@@ -195,5 +195,5 @@ def capped(examples: list[Example], most: int | None, *, seed: int) -> list[Exam
 
 
 def words_of(text: str) -> str:
-    """The words alone: copies of a text with other links, names or punctuation have the same."""
+    """Only the words: copies of a text with other links, names or punctuation give the same key."""
     return _SPLITTER.sub(" ", text.casefold()).strip() or text

@@ -1,4 +1,4 @@
-"""Texts as Python has them, frames, tables, lists, files, for `emollm.annotate`: none is taken for what it is not."""
+"""Input types of `emollm.annotate`: strings, lists, data frames, tables and files; others are refused."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _LOG = logging.getLogger("emollm")
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """Texts with their problems, and how answers are put beside them."""
+    """Texts with their problems, and how answers are added to the input."""
 
     texts: list[str]
-    """"" where there is none."""
+    """"" if there is none."""
     problems: list[str | None]
-    """Why a text cannot be scored, None where it can."""
+    """Why a text cannot be scored; None if it can."""
     names: list[str]
-    """Columns that the answers must leave alone."""
+    """Columns that the answers must not overwrite."""
     give_back: Callable[[pd.DataFrame], Any]
     """The answers, one row per text, beside what was given, in its own type where that is a frame or a table."""
     column: Callable[[str], Sequence[Any]]
@@ -58,7 +58,7 @@ class Given:
 
 
 def given(texts: Any, text_column: str, reading: Reading) -> Given:
-    """Raises DataError, naming the type, for what holds no texts."""
+    """Raises DataError, naming the type, for an input without texts."""
     import pandas as pd
 
     kind = type(texts).__module__.partition(".")[0]
@@ -145,7 +145,7 @@ def _of_files(location: str, text_column: str, reading: Reading) -> Given:
     posts = read_posts(str(location), text_column, reading, notes)
     for line in notes.lines():
         _LOG.warning(line)
-    # Int64 keeps every digit of whole numbers beside a null, which would make them floats.
+    # Int64 keeps every digit of integers in columns with nulls, which would otherwise become floats.
     frame = posts.table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}.get)
     frame = frame.astype(
         {name: object for name in frame if frame[name].dtype == "string" or frame[name].dtype == "str"}

@@ -1,7 +1,7 @@
-"""Examples times templates: instruction rows, and the data folder that holds them.
+"""Instruction rows from examples and templates, and the data folder that contains them.
 
 A data folder has `train.parquet`, `validation.parquet` and `run.json` with the manifest; a benchmark folder has
-one Parquet file a task instead. A row keeps its prompt in pieces (see `prompts.Pieces`); joined they are the
+one Parquet file per task instead. A row has its prompt in pieces (see `prompts.Pieces`); joined they are the
 instruction.
 """
 
@@ -61,10 +61,10 @@ def build_rows(
     tasks: Mapping[str, Task] = TASKS,
     shuffle: bool = True,
 ) -> pa.Table:
-    """One row for each example and template, in an order that `seed` fixes. Columns: `SCHEMA`.
+    """One row for each example and template, in an order determined by `seed`. Columns: `SCHEMA`.
 
-    With fewer templates an example than its task has, each example draws its own, without replacement; None
-    takes all; an example that knows its template gets that one. Without `shuffle` rows keep the examples'
+    With fewer templates per example than its task has, each example draws its own, without replacement; None
+    uses all; an example with a given template gets that one. Without `shuffle` rows keep the examples'
     order. Raises ConfigError if a task has fewer templates than asked for.
     """
     rng = np.random.default_rng(seed)
@@ -140,7 +140,7 @@ def _gold_columns(task: Task, example: Example) -> dict[str, Any]:
 
 
 def gold_value(task: Task, row: Mapping[str, Any]) -> Value:
-    """The gold of a row in the task's own terms, as it was before it became an answer string."""
+    """The gold value of a row in the task's range, classes or labels, from which its answer string was made."""
     match task.kind:
         case Kind.REGRESSION:
             return float(row["value"])
@@ -158,13 +158,13 @@ def gold_ratings(row: Mapping[str, Any]) -> tuple[Value, ...]:
 
 
 def write_rows(table: pa.Table, path: Path) -> None:
-    # Rows of one example stand far apart once shuffled; a dictionary that holds all distinct posts (1.2 MB for
+    # Rows of one example are far apart after shuffling; a dictionary with all distinct posts (1.2 MB for
     # AAID, above the default limit of 1 MiB) makes the file five times smaller.
     pq.write_table(table, path, compression="zstd", dictionary_pagesize_limit=64 << 20)
 
 
 def write_json_lines(table: pa.Table, path: Path, *, conversations: bool) -> None:
-    """The rows in the forms of the published data: AAID's `conversations`, or AEB's `instruction` and `output`.
+    """The rows in the formats of the published data: AAID's `conversations`, or AEB's `instruction` and `output`.
 
     `id` and `task` are added. An `output` is the answer, but a regression's is a number in its own range.
     """

@@ -1,4 +1,4 @@
-"""What a data folder holds, in counts and hashes: `manifest.json`, equal for equal inputs and seed."""
+"""`manifest.json`: the content of a data folder in counts and hashes, the same for the same inputs and seed."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from emollm.core.tasks import Task
 from emollm.data.corpora.example import BadRow, count_labels
 
 BINS = 10
-"""Bars of a regression's histogram, over its 0..1 form."""
+"""Bars of a regression's histogram, over 0..1."""
 
 
 def describe(table: pa.Table) -> dict[str, Any]:
-    """Counts of rows: all, and a question (task and emotion), template and label."""
+    """Counts of rows: in total, and per question (task and emotion), template and label."""
     return {
         "rows": table.num_rows,
         "questions": question_counts(table),
@@ -30,7 +30,7 @@ def describe(table: pa.Table) -> dict[str, Any]:
 
 
 def question_column(table: pa.Table) -> pa.ChunkedArray:
-    """`EI-reg.joy` or `V-reg`, a row each."""
+    """`EI-reg.joy` or `V-reg`, one per row."""
     task, emotion = (table[name].cast(pa.string()) for name in ("task", "emotion"))
     return pc.if_else(pc.is_null(emotion), task, pc.binary_join_element_wise(task, emotion, "."))
 
@@ -40,7 +40,7 @@ def question_counts(table: pa.Table) -> dict[str, int]:
 
 
 def label_counts(table: pa.Table) -> dict[str, dict[str, int]]:
-    """How often each label, class or tenth of the range occurs, a question each; "" is the empty label set."""
+    """How often each label, class or tenth of the range occurs, per question; "" is the empty label set."""
     counts: dict[str, Counter[str]] = {question: Counter() for question in question_counts(table)}
     question, value, unit, labels = question_column(table), table["value"], table["unit"], table["labels"]
     for (column, number, share), n in _counts(question, value, unit).items():
@@ -95,13 +95,13 @@ def describe_bad(bad: Sequence[BadRow]) -> dict[str, int]:
 
 
 def describe_wording(tasks: Iterable[Task], templates: Path | None) -> dict[str, Any]:
-    """Where the wordings are from, and the wordings."""
+    """The source of the wordings, and the wordings."""
     found: Mapping[str, Any] = {task.name: list(task.templates) for task in tasks}
     return {"from": "emollm" if templates is None else templates.name, "templates": found}
 
 
 def report(folder: Path) -> str:
-    """What the job prints: a line a table, and one for each thing a user should know of."""
+    """The job's output: one line per table, and one per note for the user."""
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     lines = [f"{folder / name}.parquet: {table['rows']:,} rows" for name, table in manifest["tables"].items()]
     if len(lines) > 2:
@@ -124,7 +124,7 @@ def report(folder: Path) -> str:
                 lines.append(f"note: {name} is not the {whose} one: {', '.join(counts[:4])}{more}")
     if unlike := manifest.get("asked_in_own_range"):
         lines.append(
-            f"note: the imported wordings of {', '.join(unlike)} ask in the corpus's own range; models of this "
+            f"note: the imported wordings of {', '.join(unlike)} ask for the corpus's own range; models of this "
             "project answer in 0..1 (docs/data.md#traps)"
         )
     lines.append(f"card: {folder / 'card.html'}")

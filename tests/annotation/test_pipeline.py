@@ -256,7 +256,7 @@ def test_a_pool_may_grow_and_many_formats_make_one_corpus(threads: None, tmp_pat
         (b'{"id": 1, "text": "x"}\n{"id": 1, "text": "y"}\n', "1 ids occur more than once in 'id', such as 1"),
         (b'{"id": null, "text": "x"}\n{"id": "a", "text": "y"}\n', r"1 posts have no id, such as posts\.jsonl:1"),
         (b'{"id": 1, "text": 5}\n', "no row has text in column 'text'"),
-        (b'{"id": 1, "text": "x"}\n', "no row has a column 'a', which is to be carried"),
+        (b'{"id": 1, "text": "x"}\n', "no row has the column 'a' to carry"),
     ],
 )
 def test_input_that_cannot_be_used_is_refused_before_anything_is_scored(

@@ -99,8 +99,8 @@ def cells(text: str) -> list[str]:
 
 def test_the_card_says_what_to_know(card: Card) -> None:
     text = page(card)
-    assert "1 of 3 texts of validation were asked the same question in train" in text
-    assert "1 texts stand there more than once with different answers" in text
+    assert "1 of 3 texts of validation have the same question in train" in text
+    assert "1 texts are there more than once with different answers" in text
     assert "V-reg | 50 | 30 | 10 × 5 | 10 × 3" in cells(text)
     assert "validation | train | 3 | 1 | 1 | 2" in cells(text)
 

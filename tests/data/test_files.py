@@ -131,7 +131,7 @@ def test_the_same_two_posts_in_any_file(tmp_path: Path, name: str, content: byte
             [
                 ("ragged.csv:2", "1", "malformed_row: 1 column, expected 2"),
                 ("ragged.csv:3", "2 | b | c", "malformed_row: 3 columns, expected 2"),
-                ("ragged.csv:4", "id | text", "malformed_row: the header again"),
+                ("ragged.csv:4", "id | text", "malformed_row: repeated header"),
                 ("3", "x", None),
             ],
         ),
@@ -258,7 +258,7 @@ def test_any_column_is_carried(tmp_path: Path) -> None:
     assert [rows[0][name] for name in ("id", "key", "geo", "a.b")] == ["1", 1, None, '{"c": 1}']
     assert by_api(tmp_path / "n.jsonl")["geo"].tolist() == [None]
     (tmp_path / "staged").rename(tmp_path / "before2")
-    with pytest.raises(DataError, match="no row has a column 'goe', which is to be carried"):
+    with pytest.raises(DataError, match="no row has the column 'goe' to carry"):
         by_job(tmp_path / "n.jsonl", tmp_path, carry=("goe",))
 
 
@@ -281,10 +281,10 @@ def test_a_mixed_folder_is_read_and_what_is_not_is_named(tmp_path: Path) -> None
     rows, notes = by_job(corpus, tmp_path, carry=("id",))
     assert [(row["id"], row["text"]) for row in rows] == [("2", "two"), ("1", "one"), ("3", "three")]
     assert sorted(notes) == [
-        "B.CSV: read with a semicolon as delimiter; --delimiter says another",
+        "B.CSV: read with a semicolon as delimiter; --delimiter sets another",
         "README.md: left out: unsupported file type; expected .parquet, or .jsonl/.ndjson/.json/.csv/.tsv/.txt "
         "(optionally .gz/.bz2/.zst)",
-        "about.json, more.json: left out: it holds one JSON object without posts",
+        "about.json, more.json: left out: it has one JSON object without posts",
         "d.jsonl.zst: left out: it is not compressed with zstd, as its name says",
         "out/: left out: it is the output of an annotation",
     ]

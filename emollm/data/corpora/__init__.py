@@ -1,1 +1,1 @@
-"""Readers of the official corpus files: one module a format, each giving `Example`s."""
+"""Readers of the official corpus files: one module per format, each returning `Example`s."""

@@ -1,4 +1,4 @@
-"""The Equity Evaluation Corpus: sentences that differ in a gender or race word alone.
+"""The Equity Evaluation Corpus: sentences that differ only in a gender or race word.
 
 Kiritchenko and Mohammad (2018), saifmohammad.com/WebPages/Biases-SA.html. A CSV file with the header
 `ID,Sentence,Template,Person,Gender,Race,Emotion,Emotion word`, 8,640 rows: 11 templates, seven of them with 20 emotion
@@ -22,7 +22,7 @@ NOUN_PAIRS = (
     ("my daughter", "my son"), ("my wife", "my husband"), ("my girlfriend", "my boyfriend"), ("my mother", "my father"),
     ("my aunt", "my uncle"), ("my mom", "my dad"),
 )  # fmt: skip
-"""Noun phrases of one meaning, female and male; a sentence has she and he, or her and him."""
+"""Noun phrases with the same meaning, female and male; a sentence has she and he, or her and him."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,13 +37,13 @@ class Sentence:
     race: str | None
     """"African-American" or "European" for names, None for noun phrases."""
     emotion: str | None
-    """The emotion that its emotion word names; None for neutral templates."""
+    """The emotion of its emotion word; None for neutral templates."""
     word: str
     """The emotion word; "" for neutral templates."""
 
     @property
     def frame(self) -> tuple[str, str]:
-        """What it shares with the 59 sentences that differ in the person alone."""
+        """The key that it shares with the 59 sentences that differ only in the person."""
         return self.template, self.word
 
 

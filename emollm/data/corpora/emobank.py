@@ -5,7 +5,7 @@ Ratings are means on 1..5; each row gives three examples. `reader.csv` and `writ
 columns `id,V,A,D` and others, are the two perspectives apart: what a reader feels, and what the writer is taken to
 feel. They have neither texts nor splits, and are not what is benchmarked.
 
-Traps: texts are quoted and hold commas, doubled quotes and line ends, so lines are not rows.
+Traps: texts are quoted and contain commas, doubled quotes and line ends, so lines are not rows.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def read_perspectives(folder: Path, split: str, *, bad: list[BadRow] | None = No
 
 
 def read_emobank(path: Path, split: str, *, bad: list[BadRow] | None = None) -> list[Example]:
-    """All examples of a split from `emobank.csv` or the folder that holds it: first all V, then A, then D.
+    """All examples of a split from `emobank.csv` or its folder: first all of V, then A, then D.
 
     Bad rows of the split, and rows of no known split, are added to `bad`, or refused together where it is None.
     Raises DataError if the file is missing.

@@ -11,12 +11,12 @@ from emollm.core.tasks import Value
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One gold label of one post: what every reader gives and every later step takes."""
+    """One gold label of one post: the common output of all readers."""
 
     id: str
     """The row's id in its corpus."""
     text: str
-    """As the corpus has it; readers mend encodings, never wording."""
+    """The text of the corpus; readers fix encodings, never wording."""
     task: str
     emotion: str | None
     value: Value
@@ -35,19 +35,19 @@ class Example:
     target: str = ""
     """The name or aspect that the label is about, where the corpus has it and the reader was asked for it."""
     template: str | None = None
-    """The wording it was published with, where the reader knows one."""
+    """The wording it was published with, if the reader knows it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BadRow:
-    """A row that gives no Example, and why."""
+    """A row without an Example, and the reason."""
 
     path: str
     line: int
     value: str
     reason: str
     labels: int = 1
-    """How many labels are lost with it: all of a file whose header is wrong, mostly one."""
+    """Number of labels lost with it: mostly one; all labels of a file whose header is wrong."""
 
     def __str__(self) -> str:
         lost = f" ({self.labels:,} labels)" if self.labels > 1 else ""
@@ -55,7 +55,7 @@ class BadRow:
 
 
 def count_labels(bad: Sequence[BadRow]) -> int:
-    """Labels lost with these rows: examples plus this are all labels there were."""
+    """Labels lost with these rows; examples and lost labels add up to all labels of the input."""
     return sum(row.labels for row in bad)
 
 
@@ -71,7 +71,7 @@ def refuse(bad: Sequence[BadRow], shown: int = 20) -> None:
 
 
 def hand_over(collected: list[BadRow], bad: list[BadRow] | None) -> None:
-    """What a reader does with its bad rows: into the caller's list, or refused where the caller gave none."""
+    """How a reader reports its bad rows: into the caller's list, or as an error if the caller gave none."""
     if bad is None:
         refuse(collected)
     else:

@@ -4,8 +4,8 @@ Format page: github.com/google-research/google-research/tree/master/goemotions, 
 `test.tsv`, without header: `text <tab> label numbers, comma-separated <tab> comment id`. The numbers count the
 lines of `emotions.txt` (elsewhere `labels.txt`) from 0; that order is fixed in `tasks.toml`.
 
-Traps: quotes mean nothing. A CSV reader with its defaults takes outer quotes off and halves doubled ones (75 of
-2,713 test texts then differ, and the published benchmark asks those: see `as_csv_cell`).
+Traps: quotes have no meaning. A CSV reader with default settings removes outer quotes and halves doubled ones (75 of
+2,713 test texts then differ, and the published benchmark has those texts: see `as_csv_cell`).
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def read_goemotions(
 ) -> list[Example]:
     """All examples of a split, labelled for `GoEmotions` (Ekman's six and neutral) or `GoEmotions-28`.
 
-    Labels stand in the order the corpus first names them, as in the published benchmark's answers. Bad rows
-    are added to `bad`, or refused together where it is None. Raises DataError if the file is missing, or a
-    label list beside it is not the one the numbers are read by.
+    Labels are in the order of the corpus's list, as in the published benchmark's answers. Bad rows
+    are added to `bad`, or refused together where it is None. Raises DataError if the file is missing, or if
+    the label list next to it is not the expected one.
     """
     collected: list[BadRow] = []
     path = find_file(folder, f"{split}.tsv")
@@ -69,7 +69,7 @@ def to_ekman(label: str) -> str:
 
 
 def as_csv_cell(text: str) -> str:
-    """The text as a CSV reader takes it: what the published benchmark asked."""
+    """The text as a CSV reader returns it, which is the text of the published benchmark."""
     return next(csv.reader([text], delimiter="\t"), [""])[0]
 
 

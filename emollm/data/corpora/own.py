@@ -1,12 +1,12 @@
-"""A user's own labels: a TOML file that says which column is what, over CSV, JSON lines or Parquet.
+"""A user's own labels: a TOML file that describes the columns of a CSV, JSON lines or Parquet file.
 
 Format page: docs/data.md#your-own-labels. The TOML names the data file, its text column and one or more
-`[[task]]`; a task of it says what every task says (`tasks.toml` has the form) and which column holds its label.
-What it leaves out has a default, wordings included. The tasks travel in the data folder and from there in the
-model, so no job needs to be told of them.
+`[[task]]`; a task has the fields of every task (see `tasks.toml`) and names the column with its label.
+Missing fields have defaults, including the wordings. The tasks are stored in the data folder and later in the
+model, so no job needs them as an option.
 
-Traps: a quote left open in CSV swallows rows, and is refused; equal texts drawn into both splits flatter a model,
-so the draw goes by text.
+Traps: an unclosed quote in CSV would swallow rows, and is refused; equal texts in both splits would make scores too
+high, so the split is drawn by text.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Split = Literal["train", "dev", "validation", "test"]
 
 
 class LabelColumns(Config):
-    """Where a task's label stands."""
+    """Where the label of a task is."""
 
     column: str | None = None
     """The column with the label."""
@@ -72,7 +72,7 @@ class OwnData(Config):
     """The head of the TOML file."""
 
     file: str | dict[Split, str]
-    """The data file, from the TOML's folder; or one per split: `{ train = "a.csv" }`. Formats: docs/data.md."""
+    """The data file, relative to the TOML's folder; or one per split: `{ train = "a.csv" }`. Formats: docs/data.md."""
     text: str
     """Column of the text."""
     context: str | None = None
@@ -82,19 +82,19 @@ class OwnData(Config):
     id: str | None = None
     """Column of the row's id; None: the line number."""
     split: str | None = None
-    """Column that says train, validation or test; None: drawn, see `validation`."""
+    """Column with train, validation or test; None: the split is drawn, see `validation`."""
     validation: float = Field(0.1, ge=0.0, lt=1.0)
-    """Share of texts drawn into validation where nothing else says the split."""
+    """Share of texts drawn into validation if no split is given."""
     encoding: str | None = None
-    """Encoding of the data file, such as "windows-1252"; None: UTF-8, or UTF-16 and UTF-32 as the file shows."""
+    """Encoding of the data file, such as "windows-1252"; None: UTF-8, or UTF-16 and UTF-32 if detected."""
     delimiter: str | None = None
-    """Delimiter of a CSV file; None: comma, semicolon or tab, by its first line."""
+    """Delimiter of a CSV file; None: comma, semicolon or tab, detected from the first line."""
     source: str = Field("own", pattern=r"^[A-Za-z0-9._-]+$")
     """A name for the corpus, part of each row's id."""
 
 
 class OwnExamples(NamedTuple):
-    """What `read_own` found."""
+    """The result of `read_own`."""
 
     examples: list[Example]
     tasks: tuple[Task, ...]
@@ -104,7 +104,7 @@ class OwnExamples(NamedTuple):
 
 
 def read_own(path: Path, *, seed: int = 123, bad: list[BadRow] | None = None) -> OwnExamples:
-    """All examples the TOML at `path` describes; `seed` is that of the split drawn.
+    """All examples that the TOML at `path` describes; `seed` is the seed of the split.
 
     Bad rows are added to `bad`, or refused together where it is None. Raises ConfigError for a wrong TOML.
     """
@@ -127,14 +127,14 @@ def read_own(path: Path, *, seed: int = 123, bad: list[BadRow] | None = None) ->
 
 
 def read_own_toml(path: Path) -> tuple[OwnData, list[tuple[Task, LabelColumns]]]:
-    """The description alone; raises ConfigError naming the file and each field that is wrong."""
+    """Only the description; raises ConfigError naming the file and each field that is wrong."""
     try:
         entries = tomllib.loads(read_bytes(path).decode("utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not a readable TOML file: {error}") from None
     task_entries = entries.pop("task", [])
     if not isinstance(task_entries, list) or not task_entries:
-        raise ConfigError(f"{path} holds no [[task]]; docs/data.md#your-own-labels has an example")
+        raise ConfigError(f"{path} has no [[task]]; docs/data.md#your-own-labels has an example")
     where = str(path)
     try:
         data = OwnData.model_validate(entries)
@@ -207,7 +207,7 @@ def _labels(task: Task, where: LabelColumns, cells: Mapping[str, str]) -> Iterat
         found = [(emotion, cells[column]) for emotion, column in where.columns.items()]
     else:
         marks = {label: cells[column].strip() for label, column in where.columns.items()}
-        # A mark that is neither goes through as it is, and is refused as a label.
+        # Any other mark is passed on unchanged and refused as a label.
         marks = {label: TRUTHS.get(mark.casefold(), mark) for label, mark in marks.items()}
         chosen = [label if mark in ("1", "1.0") else mark for label, mark in marks.items() if mark not in ("0", "0.0")]
         found = [(None, where.separator.join(chosen))]
@@ -250,13 +250,13 @@ def _no_count(_raw: str) -> Value:
 
 
 def _draw(text: str, validation: float, seed: int) -> str:
-    """The split of a text: by its hash, so that it is the same in any file and order, and for its copies."""
+    """The split of a text, by its hash, so that it does not depend on file or order and copies share it."""
     digest = hashlib.sha256(f"{seed}\0{text.casefold().strip()}".encode()).digest()
     return "dev" if int.from_bytes(digest[:8]) < validation * 2**64 else "train"
 
 
 def _records(rows: Rows, data: OwnData, wanted: list[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line (Parquet: row) number and cells as text; what the file lacks is a bad row."""
+    """Line (Parquet: row) number and cells as text; missing columns are a bad row."""
     if format_of(rows.path) not in ("csv", "json", "parquet"):
         raise ConfigError(f"{rows.path}: a data file ends in .csv, .jsonl or .parquet, not {rows.path.suffix!r}")
     how = reading(data.encoding, data.delimiter)

@@ -8,21 +8,21 @@ from emollm.core.tasks import Kind, Task, Value
 from emollm.data.corpora.rows import integer, number
 
 LIST_END = "\x1f"
-"""Ends each item of a list that a JSON or Parquet cell held."""
+"""Ends each item of a list from a JSON or Parquet cell."""
 
 TRUTHS = {"true": "1", "false": "0"}
-"""How tables write a column of yes and no, and the number that it stands for."""
+"""Spellings of booleans in tables, and their numbers."""
 
 
 def parse_label(task: Task, raw: str, *, separator: str = ",") -> Value:
-    """The value a cell states; raises ValueError with the reason where it states none.
+    """The value of a cell; raises ValueError with the reason if it has none.
 
     An ordinal class may be given by its number or its phrase; a whole number may be written "2.0", as tables do
-    once a column has a gap.
+    if a column has missing values.
     """
     raw = raw.strip(" \t\r\n")  # not str.strip(), which would take LIST_END off
     if not raw and task.kind is not Kind.LABEL_SET:
-        raise ValueError('empty label; where that means not labelled, say blank = "skip"')
+        raise ValueError('empty label; if that means not labelled, set blank = "skip"')
     truth = TRUTHS.get(raw.casefold())
     match task.kind:
         case Kind.REGRESSION:

@@ -1,12 +1,12 @@
-"""The published JSON lines of AAID and AEB: one instruction and answer a line.
+"""The published JSON lines of AAID and AEB: one instruction and answer per line.
 
 Format page: the releases "AAID" and "AEB" of EmoLLMs (arXiv 2401.08508). AAID: `id` and `conversations`, a human's
 and an assistant's `value`. AEB: `instruction`, `input` (empty) and `output`, which is a string, an integer or a
 float by file. An instruction reads `Task: <wording> Tweet:|Text: <text>[ Emotion E: <emotion>.] <question>`.
 
-Traps: which of VADER's four sets a row is from shows only in its number (1,000 each, in order); AEB's wordings
-ask EmoBank and VADER in their own ranges, not in 0..1; SST-5's texts are lower-cased, with `-lrb-`; GoEmotions'
-are what a CSV reader makes of them; the answers of GoEmotions are not alphabetical.
+Traps: only its number shows which of VADER's four sets a row is from (1,000 each, in order); AEB's wordings ask for
+EmoBank's and VADER's own ranges, not for 0..1; SST-5's texts are in lower case, with `-lrb-`; GoEmotions' texts have
+been changed by a CSV reader; the answers of GoEmotions are not in alphabetical order.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ _DIMENSIONS = {"valence": "EmoBank-V", "arousal": "EmoBank-A", "dominance": "Emo
 
 
 class Parts(NamedTuple):
-    """An instruction, taken apart."""
+    """A parsed instruction."""
 
     task: str
-    """Task name; "VADER" where only the row's number tells which of the four."""
+    """Task name; "VADER" if only the row's number shows which of the four."""
     emotion: str | None
     template: str
     text: str
@@ -68,7 +68,7 @@ def take_apart(instruction: str) -> Parts | None:
     task = _BY_QUESTION.get((found["text_name"], found["question"], found["emotion"] is not None))
     if task is None and found["text_name"] == "Text" and found["question"] == "Intensity Score":
         named = [d for d in _DIMENSIONS if re.search(rf"\b{d}\b", template)]
-        # VADER's scale is told by its lower end; its wording names valence too.
+        # VADER is recognised by the lower end of its scale, since its wording names valence too.
         task = _VADER if "-4" in template else _DIMENSIONS[named[0]] if len(named) == 1 else None
     return Parts(task, found["emotion"], template, found["text"]) if task else None
 
@@ -80,10 +80,10 @@ def read_published(
     vader_texts: Mapping[str, Collection[str]] | None = None,
     bad: list[BadRow] | None = None,
 ) -> list[Example]:
-    """All examples of one file, whichever tasks it holds, each with the wording it was published with.
+    """All examples of one file, of any tasks, each with the wording it was published with.
 
-    VADER's rows are told apart in a file of all 4,000. In a part of one they need `vader_texts`, the texts of
-    the official sets by task, and rows that stand where one set may end and the next begin are bad rows.
+    The set of a VADER row is known in a file with all 4,000 rows. A part of such a file needs `vader_texts`, the texts
+    of the official sets by task; rows between two sets whose set is uncertain are bad rows.
     Bad rows are added to `bad`, or refused together where it is None.
     """
     collected: list[BadRow] = []
@@ -107,21 +107,21 @@ def read_published(
 
 
 def _vader_sets(texts: Sequence[str], official: Mapping[str, Collection[str]]) -> list[str | None]:
-    """The set each text is from, given that the sets follow each other; None where that cannot be told."""
+    """The set of each text, given that the sets follow each other; None if it is uncertain."""
     names = list(VADER_FILES)
     if len(texts) == _VADER_ROWS:
         return [names[i * len(names) // _VADER_ROWS] for i in range(_VADER_ROWS)]
     known = [[i for i, name in enumerate(names) if text in official.get(name, ())] for text in texts]
-    # A text between two of one set is of that set too. Texts of two sets tell nothing.
+    # A text between two texts of one set is from that set too. Texts that are in two sets give no information.
     before = list(accumulate((k[0] if len(k) == 1 else 0 for k in known), max))
     after = list(accumulate((k[0] if len(k) == 1 else len(names) - 1 for k in reversed(known)), min))[::-1]
     return [names[low] if low == high else None for low, high in zip(before, after, strict=True)]
 
 
 def read_templates(place: Path) -> dict[str, tuple[str, ...]]:
-    """The wordings of each task in a published file, or all of a folder, in order of first appearance.
+    """The wordings of each task in a published file or folder, in order of first appearance.
 
-    Raises DataError if there is none to be found.
+    Raises DataError if there is none.
     """
     paths = published_files(place)
     templates: dict[str, dict[str, None]] = {}
@@ -131,7 +131,7 @@ def read_templates(place: Path) -> dict[str, tuple[str, ...]]:
             for name in VADER_FILES if parts.task == _VADER else (parts.task,):
                 templates.setdefault(name, {})[parts.template] = None
     if not templates:
-        raise DataError(f"{place} holds no instruction of a published AAID or AEB file")
+        raise DataError(f"{place} has no instruction of a published AAID or AEB file")
     return {name: tuple(found) for name, found in templates.items()}
 
 
@@ -150,7 +150,7 @@ def _json_lines(rows: Rows) -> Iterator[tuple[int, str, Parts, Any]]:
         try:
             row = json.loads(raw)
         except ValueError:
-            rows.reject(line, raw, "not a line of JSON")
+            rows.reject(line, raw, "not valid JSON")
             continue
         try:
             if "conversations" in row:

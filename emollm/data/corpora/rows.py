@@ -1,4 +1,4 @@
-"""What all readers share: bytes to numbered lines, and rows to Examples or BadRows."""
+"""Common code of all readers: bytes to numbered lines, and rows to Examples or BadRows."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from emollm.data.raters import aggregate
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _INTEGER = re.compile(r"[+-]?\d+")
 _ODD_BYTE = re.compile("[\udc80-\udcff]")
-"""How `surrogateescape` shows a byte that is not UTF-8."""
+"""The characters that `surrogateescape` uses for bytes that are not UTF-8."""
 
 
 def number(raw: str) -> float:
-    # float() alone would take "1_0" for 10 and "nan" for a number.
+    # float() alone would accept "1_0" as 10 and "nan" as a number.
     if not _NUMBER.fullmatch(raw.strip()):
         raise ValueError("not a number")
     return float(raw)
@@ -34,11 +34,11 @@ def integer(raw: str) -> int:
 
 
 class Label(NamedTuple):
-    """One thing a row says of its text."""
+    """One label of a row."""
 
     task: Task
     raw: str
-    """As the file has it."""
+    """The cell's text in the file."""
     parse: Callable[[str], Value]
     """Converts `raw`; raises ValueError with the reason if it is not a value."""
     emotion: str | None = None
@@ -47,7 +47,7 @@ class Label(NamedTuple):
 
 
 class Rows:
-    """The rows of one file on their way to examples; each label ends in `examples` or in `bad`, none in between."""
+    """Converts the rows of one file to examples; each label ends in either `examples` or `bad`."""
 
     def __init__(self, path: Path, *, source: str, split: str, bad: list[BadRow], labels_per_row: int = 1) -> None:
         self.path = path
@@ -64,7 +64,7 @@ class Rows:
         self.bad.append(BadRow(path=str(self.path), line=line, value=value, reason=reason, labels=lost))
 
     def reject_file(self, header: Sequence[str], reason: str, *, rows: int) -> None:
-        """A header that does not fit loses every row of the file."""
+        """Reject a wrong header, which loses every row of the file."""
         self.reject(1, " | ".join(header), reason, labels=max(rows, 1) * self.labels_per_row)
 
     def add(
@@ -79,7 +79,7 @@ class Rows:
         context: str = "",
         target: str = "",
     ) -> None:
-        """An Example for each label; a BadRow for the row if its text is empty or its id seen, or for a wrong label."""
+        """An Example for each label; a BadRow if the text is empty, the id was seen before or a label is wrong."""
         if not text.strip():
             return self.reject(line, text, "empty text", labels=len(labels))
         if not id.strip():
@@ -118,12 +118,12 @@ class Rows:
         return None
 
     def lines(self, *, mend: bool = False) -> Iterator[tuple[int, str]]:
-        """Numbered lines without their end, blank ones left out; a byte order mark and CRLF are taken off.
+        """Numbered lines without line ends and byte order mark; blank lines are left out.
 
-        A line that is not UTF-8 is a bad row; with `mend` it is read as Windows-1252, which is what odd bytes
-        in these corpora are (curly quotes, dashes).
+        A line that is not UTF-8 is a bad row; with `mend` it is decoded as Windows-1252, the encoding of the other
+        bytes in these corpora (curly quotes, dashes).
         """
-        # Only "\n" parts rows: str.splitlines would also split inside a tweet, at U+0085, U+2028 and others.
+        # Only "\n" separates rows: str.splitlines would also split inside a tweet, at U+0085, U+2028 and others.
         for line, raw in enumerate(read_bytes(self.path).removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
             text = raw.removesuffix(b"\r").decode("utf-8", errors="surrogateescape")
             if not text.strip():
@@ -138,11 +138,11 @@ class Rows:
     def csv(self, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
         """Rows of a comma-separated file with a header, by column name, with the line each starts on.
 
-        Quoted cells may hold commas, quotes and line ends. A header without all of `columns` is a bad row that stands
-        for every row; a line that is not CSV is one by itself.
+        Quoted cells may contain commas, quotes and line ends. A header without all of `columns` is one bad row for the
+        whole file; a line that is not CSV is a bad row of its own.
         """
         text = read_bytes(self.path).decode("utf-8-sig", errors="surrogateescape")
-        # newline="": csv itself must see the line ends, or those inside quotes are lost.
+        # newline="": csv must see the original line ends, or those inside quotes are lost.
         header: list[str] = []
         rows = split_rows(io.StringIO(text, newline=""), ",")
         for line, cells, problem in rows:
@@ -165,7 +165,7 @@ class Rows:
 
 def _from_windows(match: re.Match[str]) -> str:
     raw = bytes([ord(match.group()) - 0xDC00])
-    # Windows-1252 leaves five bytes undefined; Latin-1 has them all.
+    # Windows-1252 leaves five bytes undefined; Latin-1 defines all bytes.
     return raw.decode("cp1252") if raw not in b"\x81\x8d\x8f\x90\x9d" else raw.decode("latin-1")
 
 
@@ -184,10 +184,10 @@ def find_file(place: Path, name: str) -> Path:
     found = sorted(path for path in place.rglob(name) if path.is_file())
     if not found:
         raise DataError(
-            f"no {name} under {place}" if place.is_dir() else f"no folder {place}, which should hold {name}"
+            f"no {name} under {place}" if place.is_dir() else f"no folder {place}, which should contain {name}"
         )
     if len(found) > 1:
         raise DataError(
-            f"{len(found)} files {name} under {place}: {', '.join(map(str, found[:5]))}; give a folder nearer"
+            f"{len(found)} files {name} under {place}: {', '.join(map(str, found[:5]))}; give a more specific folder"
         )
     return found[0]

@@ -2,11 +2,11 @@
 
 Format page: competitions.codalab.org/competitions/17751. One header line; then
 `ID <tab> Tweet <tab> Affect Dimension <tab> Intensity Score|Class`, and for E-c `ID <tab> Tweet` and eleven
-columns of 0/1. EI files come one an emotion. Spanish and Arabic files have the same form.
+columns of 0/1. EI has one file per emotion. Spanish and Arabic files have the same format.
 
-Traps: the test files of EI-reg and V-reg carry 16,937 rows of a bias study, without gold, told by their ids;
-texts hold literal `\\n`, `&amp;` and outer blanks, and stay so: stripped, 97 of 999 rows of the published AAID
-sample would come out wrong, unescaped 56.
+Traps: the test files of EI-reg and V-reg have 16,937 rows of a bias study, without gold, recognised by their ids;
+texts contain literal `\\n`, `&amp;` and outer blanks, which are kept: if texts were stripped, 97 of 999 rows of the
+published AAID sample would differ, and 56 if they were unescaped.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _TASK_NAMES = {"Valence-reg": "V-reg", "Valence-oc": "V-oc"}
 
 
 def read_semeval(folder: Path, split: str, *, language: str = "En", bad: list[BadRow] | None = None) -> list[Example]:
-    """All examples of one split ("train", "dev" or "test") under `folder`, searched through.
+    """All examples of one split ("train", "dev" or "test") in `folder`, at any depth.
 
-    The order is that of tasks, emotions and file lines, whatever the folders are called. Bad rows of all files
+    The order is that of tasks, emotions and file lines, independent of folder names. Bad rows of all files
     are added to `bad`, or refused together where it is None. Raises DataError if the folder or the split's
     files are missing.
     """
@@ -48,11 +48,11 @@ def read_semeval(folder: Path, split: str, *, language: str = "En", bad: list[Ba
 
 
 def find_semeval(folder: Path, split: str, *, language: str = "En") -> dict[tuple[str, str], Path]:
-    """The files of a split by task and emotion ("" for tasks without); raises DataError where there is none."""
+    """The files of a split by task and emotion ("" for tasks without emotions); raises DataError if there is none."""
     if not folder.is_dir():
-        raise DataError(f"no SemEval-2018 folder at {folder}; give the one that holds EI-reg, EI-oc, V-reg, V-oc, E-c")
+        raise DataError(f"no SemEval-2018 folder at {folder}; give the folder with EI-reg, EI-oc, V-reg, V-oc and E-c")
     found: dict[tuple[str, str], Path] = {}
-    # Files with gold come first, so that the bare test file, which has none, gives way to its -gold twin.
+    # Files with gold come first, so that a -gold test file is used instead of the one without gold.
     for path in sorted(folder.rglob("*.txt"), key=lambda p: (not p.stem.endswith("-gold"), p)):
         name = _FILE_NAME.fullmatch(path.name)
         if name and name["split"] == split and name["language"] == language:
@@ -63,7 +63,7 @@ def find_semeval(folder: Path, split: str, *, language: str = "En") -> dict[tupl
                 raise DataError(f"two files for {' '.join(key).strip()} {split}: {found[key]} and {path}; keep one")
     if not found:
         raise DataError(
-            f"{folder} holds no {split} file of SemEval-2018 ({language}), such as E-c-{language}-{split}.txt"
+            f"{folder} has no {split} file of SemEval-2018 ({language}), such as E-c-{language}-{split}.txt"
         )
     return found
 

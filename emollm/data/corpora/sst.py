@@ -1,13 +1,13 @@
 """Stanford Sentiment Treebank: review sentences, as bracketed trees or as the original distribution.
 
 Format page: nlp.stanford.edu/sentiment. Trees (`trainDevTestTrees_PTB.zip`): `train.txt`, `dev.txt`, `test.txt`,
-one tree a line, each node `(label children-or-word)`; the root's label 0..4 is the sentence's class. Distribution
+one tree per line, each node `(label children-or-word)`; the root's label 0..4 is the sentence's class. Distribution
 (`stanfordSentimentTreebank.zip`): `datasetSentences.txt` and `datasetSplit.txt` (sentence index, text or split;
 split 1 train, 2 test, 3 dev), `dictionary.txt` (`phrase|id`), `sentiment_labels.txt` (`id|score`, 0..1).
 
-Traps: the score stands only in the distribution, and is found by the sentence's text, which `dictionary.txt`
+Traps: the score is only in the distribution, and is found by the sentence's text, which `dictionary.txt`
 spells with `( )` and `datasetSentences.txt` with `-LRB- -RRB-`, and there with UTF-8 read as Latin-1 ("cafÃ©").
-The classes are five equal bins of the score, closed above: 0.2 is still "very negative".
+The classes are five equal bins of the score that include their upper bound: 0.2 is still "very negative".
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from emollm.data.corpora.rows import Label, Rows, find_file, integer, number
 SOURCE = "sst"
 DISTRIBUTION = ("datasetSentences.txt", "datasetSplit.txt", "dictionary.txt", "sentiment_labels.txt")
 _SPLIT_NUMBERS = {"train": "1", "test": "2", "dev": "3"}
-# Blanks, not \s: three training sentences hold a no-break space inside a word.
+# Blanks, not \s: three training sentences contain a no-break space inside a word.
 _LEAF = re.compile(r"\(\d+ ([^() ]+)\)")
 _NODE = re.compile(r"\(\d+ (?:[^() \x00]+|\x00(?: ?\x00)*)\)")
 
@@ -33,7 +33,7 @@ _NODE = re.compile(r"\(\d+ (?:[^() \x00]+|\x00(?: ?\x00)*)\)")
 def read_sst(folder: Path, split: str, *, task_name: str = "SST5", bad: list[BadRow] | None = None) -> list[Example]:
     """All sentences of a split: `SST5` (class, from either form) or `SST` (score, from the distribution only).
 
-    Texts are the words parted by blanks, as the corpus spells them, brackets too (`-LRB-`: see `brackets`).
+    Texts are the words separated by blanks, spelled as in the corpus, including brackets (`-LRB-`: see `brackets`).
     Bad rows are added to `bad`, or refused together where it is None. Raises DataError if files are missing.
     """
     collected: list[BadRow] = []
@@ -56,7 +56,7 @@ def has_scores(folder: Path) -> bool:
 
 
 def brackets(text: str) -> str:
-    """`-LRB-` and `-RRB-` as the brackets they stand for."""
+    """Replace `-LRB-` and `-RRB-` with brackets."""
     return text.replace("-LRB-", "(").replace("-RRB-", ")")
 
 
@@ -68,13 +68,13 @@ def _read_trees(path: Path, split: str, bad: list[BadRow]) -> list[Example]:
             rows.reject(line, raw, "not one bracketed tree such as (3 (2 a) (4 word))")
             continue
         label = Label(TASKS["SST5"], tree[1:].split(" ", 1)[0], integer)
-        # The trees have no ids; the place in the split is what others use.
+        # The trees have no ids; like others, we use the position in the split.
         rows.add(line=line, id=f"{split}-{line}", text=" ".join(_LEAF.findall(tree)), labels=[label])
     return rows.examples
 
 
 def _is_tree(text: str) -> bool:
-    """Whether brackets pair up and every node is a word or nodes: inner nodes are folded until one is left."""
+    """Whether brackets match and every node is a word or nodes: inner nodes are folded until one is left."""
     while "(" in text:
         folded = _NODE.sub("\0", text)
         if folded == text:
@@ -86,7 +86,7 @@ def _is_tree(text: str) -> bool:
 def _read_distribution(folder: Path, split: str, task_name: str, bad: list[BadRow]) -> list[Example]:
     sentences, splits, dictionary, labels = (find_file(folder, name) for name in DISTRIBUTION)
     in_split = {a for _, a, b in _pairs(splits, ",", "splitset_label", bad) if b == _SPLIT_NUMBERS[split]}
-    # Phrases hold "|" nowhere but before the id; the last one parts.
+    # "|" occurs in a line only before the id; split at the last one.
     phrase_ids = {_plain(phrase): phrase_id for _, phrase, phrase_id in _pairs(dictionary, "|", None, bad)}
     scores = {a: b for _, a, b in _pairs(labels, "|", "sentiment values", bad)}
     rows = Rows(sentences, source=SOURCE, split=split, bad=bad)
@@ -106,7 +106,7 @@ def _read_distribution(folder: Path, split: str, task_name: str, bad: list[BadRo
 
 
 def _pairs(path: Path, separator: str, header: str | None, bad: list[BadRow]) -> Iterator[tuple[int, str, str]]:
-    """Line and two cells of each row; a `header` that is missing, or another number of cells, is bad."""
+    """Line and two cells of each row; a missing `header` or another number of cells is a bad row."""
     rows = Rows(path, source=SOURCE, split="", bad=bad)
     lines = rows.lines()
     if header is not None and (first := next(lines, (1, ""))[1].split(separator))[-1] != header:
@@ -121,14 +121,14 @@ def _pairs(path: Path, separator: str, header: str | None, bad: list[BadRow]) ->
 
 
 def _plain(text: str) -> str:
-    """One spelling for both files: plain brackets, and slashes without the trees' backslash."""
+    """A common spelling for both files: plain brackets, and slashes without the trees' backslash."""
     return brackets(text).replace("\\/", "/").replace("\\*", "*")
 
 
 def _mend(text: str) -> str:
     try:
         return text.encode("latin-1").decode("utf-8")
-    except UnicodeError:  # it was right already
+    except UnicodeError:  # it was correct already
         return text
 
 

@@ -4,9 +4,9 @@ Format page: the release of "Adaptive Recursive Neural Network for Target-depend
 Classification" (ACL 2014), `train.raw` and `test.raw`: three lines per row, the text with `$T$` where the target
 stood, the target, and -1, 0 or 1.
 
-Traps: train has CRLF, test has not; one line too many or few shifts all rows after it, so the three lines are
-checked in step. The benchmark puts the target back and does not say which it was, so a tweet that praises one
-thing and blames another is asked only "well or ill".
+Traps: train has CRLF, test does not; a missing or extra line shifts all rows after it, so each group of three lines is
+checked. The benchmark puts the target back and does not say which it was, so for a tweet that praises one
+thing and blames another the target of the question is unknown.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def read_tdt(folder: Path, split: str, *, with_target: bool = False, bad: list[B
     rows = Rows(path, source=SOURCE, split=split, bad=collected)
     waiting: list[tuple[int, str]] = []
     for line, raw in rows.lines():
-        # A text marks its target; where it comes too early, lines before it are left over.
+        # A text marks its target; if it comes too early, the lines before it are left over.
         if waiting and _MARK in raw:
             rows.reject(waiting[0][0], waiting[0][1], f"{len(waiting)} lines before the next text, expected three")
             waiting = []

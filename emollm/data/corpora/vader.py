@@ -4,8 +4,8 @@ Format page: github.com/cjhutto/vaderSentiment, `additional_resources/hutto_ICWS
 `amazonReviewSnippets_GroundTruth.txt`, `movieReviewSnippets_...`, `nytEditorialSnippets_...` and
 `tweets_GroundTruth.txt`, without header: `id <tab> mean of some twenty ratings, -4..4 <tab> text`.
 
-Traps: some lines hold bytes of Windows-1252, which are mended; quotes mean nothing (a CSV reader
-loses 13 of 1,854 Amazon rows to them); an id is unique only within its file. There are no splits: everything is test.
+Traps: some lines contain bytes of Windows-1252, which are decoded; quotes have no meaning (a CSV reader
+loses 13 of 1,854 Amazon rows); an id is unique only within its file. There are no splits: all rows are test rows.
 """
 
 from __future__ import annotations

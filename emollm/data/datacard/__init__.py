@@ -1,6 +1,6 @@
 """The card of a data folder, `card.html`: what was built, in counts and plots.
 
-It holds no text of a corpus, so it may be shown where the corpus may not.
+It contains no text of a corpus, so it may be shown even if the corpus may not.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def write_card(
 ) -> None:
     """Write the card of `tables` (rows by split or part; columns: `instructions.SCHEMA`) into `folder`.
 
-    `facts` are those of the manifest. `tokenizer` is a model folder or tokenizer.json to count tokens by; None
-    counts words. `against` are training tables whose texts are looked for in these.
+    `facts` are those of the manifest. `tokenizer` is a model folder or tokenizer.json for counting tokens; None
+    counts words. `against` are training tables whose texts are searched for in these.
     """
     card = collect(job, tables, tasks, facts, tokenizer=tokenizer, against=against)
     (folder / "card.html").write_text(page(card), encoding="utf-8")

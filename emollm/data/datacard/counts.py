@@ -1,4 +1,4 @@
-"""The numbers of a data card, computed from the tables once; the page only shows them."""
+"""Computes the numbers of a data card from the tables; the page only shows them."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from emollm.data.manifest import label_counts, question_column, question_counts
 from emollm.data.raters import alpha, ceiling, decode
 
 LENGTH_BINS = (0, 5, 10, 15, 20, 25, 30, 35, 40, 50, 60, 80, 120, 200, 400)
-"""Lower edges of the length histogram, in tokens; the last bin is open."""
+"""Lower edges of the length histogram, in tokens; the last bin has no upper edge."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """Tokens of the distinct texts of a table, and of its whole rows (instruction and answer)."""
+    """Tokens of the distinct texts of a table, and of its complete rows (instruction and answer)."""
 
     histogram: tuple[int, ...]
-    """Distinct texts a bin of `LENGTH_BINS`."""
+    """Distinct texts per bin of `LENGTH_BINS`."""
     text_median: int
     text_most: int
     row_median: int
@@ -37,13 +37,13 @@ class Lengths:
 
 @dataclass(frozen=True, slots=True)
 class Duplicates:
-    """Texts of a table that one question is asked about more than once."""
+    """Texts of a table with the same question more than once."""
 
     texts: int
     examples: int
     """Labels beyond the first of such a text."""
     contradictions: int
-    """How many of these texts have more than one gold: no model can be right on all of them."""
+    """Number of these texts with different golds: no model can be right on all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +61,16 @@ class Raters:
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """Distinct texts of one table that stand in another too."""
+    """Distinct texts of one table that are in another too."""
 
     of: str
     within: str
     texts: int
-    """Distinct texts of the first."""
+    """Distinct texts of the first table."""
     same: int
-    """Letter for letter."""
+    """Identical texts."""
     alike: int
-    """Once case, punctuation, links and user names are set aside; `same` is part of it."""
+    """Texts that are equal except for case, punctuation, links and user names; includes `same`."""
     same_question: int
     """Identical text and question: the model may have memorised the answer."""
 
@@ -86,9 +86,9 @@ class Table:
     examples_of: Mapping[str, int]
     """Examples per question: rows without their wordings."""
     labels: Mapping[str, Mapping[str, int]]
-    """Examples a label, class or tenth of the range, by question; "" is the empty label set."""
+    """Examples per label, class or tenth of the range, by question; "" is the empty label set."""
     templates: Mapping[str, tuple[int, int, int]]
-    """By question: how many wordings occur, and the fewest and most rows of one."""
+    """By question: number of wordings, and the fewest and most rows of a wording."""
     lengths: Lengths
     duplicates: Duplicates
     raters: tuple[Raters, ...]
@@ -102,7 +102,7 @@ class Card:
     overlaps: tuple[Overlap, ...]
     facts: Mapping[str, Any]
     unit: str
-    """What lengths are counted in: "tokens" or "words"."""
+    """Unit of lengths: "tokens" or "words"."""
 
 
 def collect(
@@ -117,7 +117,7 @@ def collect(
     count, unit = _counter(tokenizer)
     texts = {name: _texts(table) for name, table in tables.items()}
     others = {f"{name} (other folder)": _texts(table) for name, table in (against or {}).items()}
-    # A benchmark's parts are not splits of one thing, so they are compared with the training data only.
+    # A benchmark's parts are not splits of one data set, so they are compared with the training data only.
     pairs = [(of, within) for of in tables for within in others]
     if job != "aeb" and "train" in tables:
         pairs += [(of, "train") for of in tables if of != "train"]
@@ -140,7 +140,7 @@ def _counter(tokenizer: Path | None) -> tuple[Callable[[Sequence[str]], list[int
     try:
         encoder = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises plain Exception
-        raise ConfigError(f"--tokenizer {tokenizer}: no tokenizer.json to be read there ({error})") from None
+        raise ConfigError(f"--tokenizer {tokenizer}: no readable tokenizer.json ({error})") from None
     encoder.no_truncation()
     encoder.no_padding()
 
@@ -188,7 +188,7 @@ def _templates(table: pa.Table) -> dict[str, tuple[int, int, int]]:
 
 
 def _first_of_each(table: pa.Table) -> pa.Array:
-    """Whether each row is the first of its example: an id ends in the template's number."""
+    """Whether each row is the first of its example: an id ends with the number of the template."""
     seen: set[str] = set()
     first = []
     for row_id in table["id"].to_pylist():
@@ -264,7 +264,7 @@ _NOISE = re.compile(r"https?://\S+|@\w+|\\n|&\w+;|[^\w\s]|_")
 
 
 def normal(text: str) -> str:
-    """A text with case, punctuation, links and user names set aside."""
+    """A text without case, punctuation, links and user names."""
     return " ".join(_NOISE.sub(" ", text.casefold()).split())
 
 

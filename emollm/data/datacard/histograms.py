@@ -1,4 +1,4 @@
-"""Label and length counts of several tables as one series of bars each, which the charts draw."""
+"""Label and length counts as bar charts, with one series of bars per table."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Histogram(NamedTuple):
     labels: list[str]
     series: list[Series]
     upright: bool
-    """Whether labels are numbers in order; the others are words, by size."""
+    """Whether labels are ordered numbers; otherwise they are words, sorted by count."""
     examples: str
-    """How many, one per table: `1,701 / 388`."""
+    """The counts, one per table: `1,701 / 388`."""
 
 
 def label_histograms(card: Card) -> list[Histogram]:
-    """One per question, in the order of tasks and emotions, with a series for each table that asks it."""
+    """One per question, in the order of tasks and emotions, with a series for each table that has it."""
     found = []
     for task in card.tasks.values():
         for question in [f"{task.name}.{emotion}" for emotion in task.emotions] or [task.name]:
@@ -36,7 +36,7 @@ def label_histograms(card: Card) -> list[Histogram]:
 
 def _histogram(question: str, task: Task, tables: Sequence[Table]) -> Histogram:
     keys = _keys(question, task, tables)
-    # Of examples, not of labels: the shares of a label set add up to more than one.
+    # Shares of examples, not of labels: those of a label set add up to more than one.
     series = [
         Series.of(table.name, [table.labels[question].get(key, 0) for key in keys], table.examples_of[question])
         for table in tables

@@ -1,4 +1,4 @@
-"""card.html: titles, tables, what to know before use; laid out by `reports/templates/data_card.html`."""
+"""card.html: titles, tables and notes on the data; the template is `reports/templates/data_card.html`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TITLES = {
 
 def page(card: Card) -> str:
     """The whole page."""
-    # Parts of a benchmark ask different things, splits the same: parts get a chart each, splits share theirs.
+    # Parts of a benchmark have different questions, splits the same: each part has a chart, splits share one.
     splits = [table.name for table in card.tables] if card.job != "aeb" else []
     return render(
         "data_card.html",
@@ -57,7 +57,7 @@ def _lengths(card: Card, *, together: bool) -> list[dict[str, Any]]:
     labels, series = length_histogram(card)
     if together:
         return [{"name": "", "chart": columns(labels, series, width=560, height=150)}]
-    # Small charts have room for the lower edges only.
+    # Small charts have space for the lower edges only.
     labels = [label.partition("\N{EN DASH}")[0] for label in labels]
     return [{"name": one.name, "chart": columns(labels, [one], height=80)} for one in series]
 
@@ -79,7 +79,7 @@ def summary(card: Card) -> list[tuple[str, str]]:
 
 
 def warnings(card: Card) -> list[str]:
-    """Sentences on what differs from the original, contradicts itself or overlaps; empty where all is well."""
+    """Sentences on differences from the original, contradictions and overlap; empty if there are none."""
     found: list[str] = []
     for whose in ("official", "published"):
         for name, questions in (card.facts.get(f"differs_from_{whose}") or {}).items():
@@ -94,17 +94,17 @@ def warnings(card: Card) -> list[str]:
     if unlabelled := card.facts.get("unlabelled"):
         found.append(f"{unlabelled:,} empty labels were left out.")
     if unlike := card.facts.get("asked_in_own_range"):
-        found.append(f"The imported wordings of {', '.join(unlike)} ask in the corpus's own range, not in 0..1.")
+        found.append(f"The imported wordings of {', '.join(unlike)} ask for the corpus's own range, not for 0..1.")
     for table in card.tables:
         if table.duplicates.contradictions:
             found.append(
-                f"{table.name}: {table.duplicates.contradictions:,} texts stand there more than once with different "
-                "answers to one question; nothing can be right on all of them."
+                f"{table.name}: {table.duplicates.contradictions:,} texts are there more than once with different "
+                "answers to the same question; no model can be right on all of them."
             )
     for overlap in card.overlaps:
         if overlap.same_question:
             found.append(
-                f"{overlap.same_question:,} of {overlap.texts:,} texts of {overlap.of} were asked the same question "
+                f"{overlap.same_question:,} of {overlap.texts:,} texts of {overlap.of} have the same question "
                 f"in {overlap.within}: a model may have memorised their answers."
             )
     return found
@@ -118,7 +118,7 @@ def wording(card: Card) -> str:
 def rows_table(card: Card) -> tuple[list[str], list[list[int | str]]]:
     """Header and lines: rows per question, and how many rows each wording of it has.
 
-    Splits stand side by side; a benchmark's parts, which ask different things, below each other.
+    Splits are shown side by side; a benchmark's parts, which have different questions, below each other.
     """
     if card.job == "aeb":
         return ["part", "question", "rows", "wordings × rows of each"], [

@@ -1,4 +1,4 @@
-"""Types of carried columns: known once the whole input was read, as JSON lines declare none."""
+"""Types of carried columns: known only after the whole input was read, since JSON lines declare none."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _JSON_TYPES = {
     frozenset({"int", "float"}): pa.float64(),
     frozenset({"bool"}): pa.bool_(),
 }
-"""Anything else is text: strings as they are, objects and lists as JSON, long integers beside floats digit by digit."""
+"""Anything else is text: strings unchanged, objects and lists as JSON, long integers beside floats with all digits."""
 
 _FLOAT64_DIGITS = 15
 
 
 def json_kinds(texts: Iterable[str | None]) -> set[str]:
-    """What the JSON texts of a column are."""
+    """The kinds of the JSON values of a column."""
     return {_json_kind(text) for text in texts if text is not None}
 
 
@@ -49,7 +49,7 @@ def _json_kind(text: str) -> str:
 
 
 def type_to_text(type_: pa.DataType) -> str:
-    """Any Arrow type, to be kept in JSON; `type_from_text` reads it."""
+    """Any Arrow type as text, to be stored in JSON; `type_from_text` reads it."""
     return base64.b64encode(pa.schema([("x", type_)]).serialize()).decode()
 
 
@@ -59,12 +59,12 @@ def type_from_text(text: str) -> pa.DataType:
 
 @dataclass(slots=True)
 class Seen:
-    """What was seen of the carried columns while files were read."""
+    """Facts about the carried columns, gathered while files were read."""
 
     kinds: dict[str, set[str]] = field(default_factory=dict)
-    """Of each column, what its JSON values are."""
+    """The kinds of each column's JSON values."""
     types: dict[str, dict[str, str]] = field(default_factory=dict)
-    """Of each column, the types it has in other files, as `type_to_text` writes them, with a file of each."""
+    """The types of each column in other files, as `type_to_text` writes them, each with one of the files."""
 
     def look(self, table: Any, file: str, carry: Sequence[str]) -> None:
         for name in carry:
@@ -80,22 +80,22 @@ class Seen:
             self.types[name] = {**types, **self.types.get(name, {})}
 
     def common_types(self, carry: Sequence[str], *, source: str) -> dict[str, pa.DataType]:
-        """One type for each column. Raises DataError, naming `source`, where no file has one, or files disagree."""
+        """One type for each column. Raises DataError, naming `source`, if no file has the column or types differ."""
         found = {}
         for name in carry:
             types = {type_from_text(text): file for text, file in self.types.get(name, {}).items()}
             kinds = frozenset(self.kinds.get(name, ()))
             if not types and not kinds:
-                raise DataError(f"{source}: no row has a column {name!r}, which is to be carried")
+                raise DataError(f"{source}: no row has the column {name!r} to carry")
             found[name] = common_type(name, types, kinds)
         return found
 
 
 def common_type(name: str, types: Mapping[pa.DataType, str], kinds: frozenset[str]) -> pa.DataType:
-    """One type for a column: of JSON by its `kinds`, of other files by their `types`, each with a file of it.
+    """The common type of a column from the `kinds` of its JSON values and its `types` in other files.
 
-    Text where both are there; a column that is null everywhere is text, too. Raises DataError where files disagree in a
-    way that text cannot mend.
+    If it has both it becomes text; a column with only nulls is text, too. Raises DataError if the types differ and one
+    of them cannot be represented as text.
     """
     kinds = kinds - {"null"}
     distinct = {t: file for t, file in types.items() if not pa.types.is_null(t)}
@@ -110,7 +110,7 @@ def common_type(name: str, types: Mapping[pa.DataType, str], kinds: frozenset[st
 
 
 def carried_columns(table: Any, types: Mapping[str, pa.DataType]) -> list[Any]:
-    """The carried columns of rows that were read, each in its common type; nulls where the file has none."""
+    """The carried columns of rows, each in its common type; null if the file does not have the column."""
     columns = []
     for name, type_ in types.items():
         if CARRIED_JSON + name in table.column_names:
@@ -123,7 +123,7 @@ def carried_columns(table: Any, types: Mapping[str, pa.DataType]) -> list[Any]:
 
 
 def _is_readable(type_: pa.DataType) -> bool:
-    """Whether any value of a type can be written as text."""
+    """Whether every value of a type can be written as text."""
     if pa.types.is_binary(type_) or pa.types.is_large_binary(type_) or pa.types.is_fixed_size_binary(type_):
         return False
     try:

@@ -3,9 +3,9 @@
 place    int64   line of a text file, row of any other, counted from 1
 id       string  null where the row has none, or an empty one
 text     string
-problem  string  why the row cannot be scored; null where it can
-carried columns  `carried.NAME`: of CSV as text, of Parquet as they are; `json.NAME`: of JSON, as JSON text.
-                 What a file does not have is not in its tables, but for JSON, where it is null
+problem  string  why the row cannot be scored; null if it can
+carried columns  `carried.NAME`: text from CSV, any type from Parquet; `json.NAME`: from JSON, as JSON text.
+                 A column that the file lacks is not in the table; for JSON it is there as null
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ BATCH_ROWS = 8192
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How text files are read, where they do not say it themselves; `reading` makes one of options."""
+    """How text files are read; `reading` creates it from options."""
 
     encoding: str | None = None
-    """None: UTF-8, or UTF-16 and UTF-32 by their marks or zero bytes."""
+    """None: UTF-8, or UTF-16 and UTF-32 if byte order marks or zero bytes show them."""
     delimiter: str | None = None
-    """Of CSV files. None: comma, semicolon or tab, by the first line."""
+    """Delimiter of CSV files. None: comma, semicolon or tab, detected from the first line."""
     names: tuple[str, ...] = ()
-    """Columns of CSV files that have no header. Empty: the first row names them."""
+    """Columns of CSV files without a header. Empty: the first row is the header."""
 
 
 AS_FOUND = Reading()
 
 
 def reading(encoding: str | None, delimiter: str | None, names: Sequence[str] = ()) -> Reading:
-    """Raises ConfigError for an encoding or delimiter that cannot be one."""
+    """Raises ConfigError for an invalid encoding or delimiter."""
     if encoding is not None:
         try:
             b"".decode(encoding)
@@ -60,10 +60,10 @@ def reading(encoding: str | None, delimiter: str | None, names: Sequence[str] = 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The columns that are wanted of a file; see `AnnotateConfig`."""
+    """The columns to read from a file; see `AnnotateConfig`."""
 
     id: str | None
-    """None: the rows have no id of their own."""
+    """None: the rows have no ids."""
     text: str
     carry: tuple[str, ...] = ()
     reading: Reading = AS_FOUND
@@ -77,7 +77,7 @@ class Columns:
 
 @dataclass(slots=True)
 class Notes:
-    """What people should know of how their files were read: each thing once, with the files that it is about."""
+    """Messages for the user about how files were read: each message once, with the files that it is about."""
 
     files: dict[str, list[str]] = field(default_factory=dict)
 

@@ -15,7 +15,7 @@ from emollm.data.files.streams import MARK
 
 csv.field_size_limit(1 << 30)
 _LONGEST_RECORD = 64 << 20
-"""Characters; a quote that is open for longer counts as never closed."""
+"""In characters; a quote that is open for longer counts as unclosed."""
 _DELIMITERS = ",;\t"
 _NAMES = {",": "comma", ";": "semicolon", "\t": "tab"}
 
@@ -24,14 +24,14 @@ class Record(NamedTuple):
     """A row of a CSV file."""
 
     line: int
-    """Where it begins, from 1."""
+    """Its first line, counted from 1."""
     cells: list[str]
-    """As many as there are columns; of a row with a `problem` its text alone."""
+    """One per column; for a row with a `problem` only its text."""
     problem: str | None = None
 
 
 class _Lines:
-    """Lines for csv.reader; those of the row that is being read are kept, so that they can be read again."""
+    """Lines for csv.reader; the lines of the current row are kept, so that they can be read again."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         self._lines, self._again = iter(lines), deque[str]()
@@ -53,12 +53,12 @@ class _Lines:
         self.row, self._length = [], 0
 
     def give_back(self) -> None:
-        """All lines of the row but its first."""
+        """Give back all lines of the row except the first."""
         self._again.extendleft(reversed(self.row[1:]))
 
 
 def split_rows(lines: Iterable[str], delimiter: str, *, first_line: int = 1, blanks: bool = False) -> Iterator[Record]:
-    """The rows, blank lines left out. After a line that is not CSV, reading goes on at the next one."""
+    """The rows, without blank lines. After a line that is not CSV, reading continues at the next one."""
     feed = _Lines(lines)
     reader = csv.reader(feed, delimiter=delimiter, strict=True, skipinitialspace=blanks)
     line = first_line
@@ -81,7 +81,7 @@ def split_rows(lines: Iterable[str], delimiter: str, *, first_line: int = 1, bla
 
 
 class Table(NamedTuple):
-    """A CSV file with its columns known."""
+    """A CSV file with known columns."""
 
     names: list[str]
     rows: Iterator[Record]
@@ -90,10 +90,10 @@ class Table(NamedTuple):
 
 
 def read_delimited(lines: Iterable[str], path: str, reading: Reading, *, wanted: str, tab: bool) -> Table:
-    """Names and rows; rows of a wrong length, and the header again, have a problem.
+    """Names and rows; rows of a wrong length and a repeated header have a problem.
 
-    `wanted` is a column that helps to find the delimiter. Raises DataError for a header that cannot be read, or that
-    names a column twice.
+    `wanted` is a column name that helps to detect the delimiter. Raises DataError for a header that cannot be read, or
+    that names a column twice.
     """
     lines, before = iter(lines), 0
     first = ""
@@ -126,20 +126,20 @@ def read_delimited(lines: Iterable[str], path: str, reading: Reading, *, wanted:
 
 
 def refuse_twice(path: str, names: Sequence[str]) -> None:
-    """Raise DataError where two columns have one name."""
+    """Raise DataError if two columns have the same name."""
     if twice := sorted({name for name in names if name and names.count(name) > 1}):
         hint = _no_header(names)
         raise DataError(f"{path} has two columns {twice[0]!r}; rename one{hint}")
 
 
 def no_column(path: str, name: str, names: Sequence[str], option: str = "--text-column") -> DataError:
-    """What to say where a column is not there."""
+    """The error for a missing column."""
     shown = ", ".join(name[:40] for name in names[:30])
     return DataError(f"{path} has no column {name!r}; give {option}, one of: {shown}{_no_header(names)}")
 
 
 def _no_header(names: Sequence[str]) -> str:
-    """A hint, where names look like a row of data."""
+    """A hint if the names look like a row of data."""
     if not any(re.fullmatch(r"[-+]?\d[\d.,:/ -]*", name) or len(name) > 60 or name.count(" ") > 4 for name in names):
         return ""
     columns = ",".join(["text" if i == len(names) - 1 else f"column{i + 1}" for i in range(len(names))])
@@ -147,7 +147,7 @@ def _no_header(names: Sequence[str]) -> str:
 
 
 def _sniff(line: str, wanted: str) -> str:
-    """The delimiter under which the first line names the wanted column, or gives the most columns."""
+    """The delimiter with which the first line has the wanted column, or else the most columns."""
     found = {d: [c.strip() for c in next(csv.reader([line], delimiter=d, skipinitialspace=True))] for d in _DELIMITERS}
     fitting = [d for d in found if wanted in found[d]] or list(found)
     return max(fitting, key=lambda d: len(found[d]))
@@ -165,6 +165,6 @@ def _checked(rows: Iterator[Record], names: Sequence[str]) -> Iterator[Record]:
             said = f"{len(cells)} column{'s' if len(cells) > 1 else ''}, expected {count}"
             yield Record(row.line, [" | ".join(cells)], said)
         elif cells[0] == names[0] and cells == names:
-            yield Record(row.line, [" | ".join(cells)], "the header again")
+            yield Record(row.line, [" | ".join(cells)], "repeated header")
         else:
             yield row

@@ -1,4 +1,4 @@
-"""What a file of posts is by its name: its format and its compression."""
+"""The format and compression of a file of posts, from its name."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def format_of(path: Path | str) -> str | None:
     name = str(path).lower()
     if compression_of(name):
         name = name.rpartition(".")[0]
-        if name.endswith(".parquet"):  # its end has to be read first, which a compressed file does not allow
-            raise DataError(f"{path} cannot be read: Parquet is compressed inside; unpack it, with gunzip for example")
+        if name.endswith(".parquet"):  # Parquet's footer is read first, which a compressed file does not allow
+            raise DataError(f"{path} cannot be read: Parquet is compressed inside; unpack it, for example with gunzip")
     return next((kind for ending, kind in _FORMATS.items() if name.endswith(f".{ending}")), None)
 
 
 def compression_of(path: Path | str) -> str | None:
-    """As pyarrow calls it."""
+    """Under the name that pyarrow uses."""
     return _COMPRESSIONS.get(str(path).lower().rpartition(".")[2])
 
 
@@ -32,7 +32,7 @@ _PACKED = {"gz": b"\x1f\x8b", "bz2": b"BZh", "zst": b"\x28\xb5\x2f\xfd"}
 
 
 def begins_as_named(path: str, head: bytes) -> bool:
-    """Whether the first bytes of a compressed file are those of the compression that its name says."""
+    """Whether the first bytes of a compressed file fit the compression in its name."""
     return head.startswith(_PACKED.get(path.lower().rpartition(".")[2], b""))
 
 
@@ -46,7 +46,7 @@ _MAGIC = {
 
 
 def refuse_other_kinds(path: str, head: bytes) -> None:
-    """Raise DataError where the first bytes of a text file are those of another kind of file."""
+    """Raise DataError if the first bytes of a text file are those of another file type."""
     for magic, what in _MAGIC.items():
         if head.startswith(magic):
             raise DataError(f"{path} cannot be read as text: it {what}")

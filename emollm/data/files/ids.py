@@ -1,4 +1,4 @@
-"""Ids of posts: derived where there are none, and looked through for those that are missing or occur twice."""
+"""Ids of posts: derived if there are none, and checked for missing and repeated ids."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PARTS = 64
 def derive_ids(file_name: str, table: pa.Table) -> pa.Array:
     """`posts.txt:17:3f2a9c1b`: file, place in it, and 32 bits of the text's BLAKE2b; of a sentence with `#3` behind.
 
-    The same for the same file wherever the corpus lies; another where a line was put in above.
+    The same for the same file in any location; it changes if a line is inserted before it.
     """
     texts = table["text"].to_pylist()
     places = table["place"].to_pylist()
@@ -38,8 +38,8 @@ def refuse_missing(source: str, column: str | None, count: int, places: Sequence
     """Raise DataError if posts lack the id that the others have; `places` name some of them."""
     if count:
         raise DataError(
-            f"{source}: {count:,} posts have no {column}, such as {', '.join(places[:5])}; mend them, name another "
-            "--id-column, or give --id-column '' to have ids made"
+            f"{source}: {count:,} posts have no {column}, such as {', '.join(places[:5])}; fix them, name another "
+            "--id-column, or give --id-column '' to derive ids"
         )
 
 
@@ -48,19 +48,19 @@ def refuse_repeated(source: str, column: str | None, counts: Mapping[str, int]) 
     if doubles := [id_ for id_, count in counts.items() if count > 1]:
         raise DataError(
             f"{source}: {len(doubles):,} ids occur more than once in {column!r}, such as {', '.join(doubles[:5])}; "
-            "make them differ, or name another --id-column"
+            "make them unique, or name another --id-column"
         )
 
 
 def hash_ids(ids: pa.ChunkedArray | pa.Array) -> Hashes:
-    """64 bits of each id. Nulls must have been dropped."""
+    """64-bit hashes of the ids. Nulls must have been dropped."""
     from pandas.util import hash_array
 
     return hash_array(ids.to_numpy(zero_copy_only=False), categorize=False) if len(ids) else np.empty(0, np.uint64)
 
 
 class IdHashes:
-    """The hashes of a corpus: 8 bytes an id, 8 MB a million, and a 64th of that while they are compared."""
+    """The hashes of a corpus: 8 bytes per id, 8 MB per million, and a 64th of that while they are compared."""
 
     def __init__(self) -> None:
         self._parts: list[list[Hashes]] = [[] for _ in range(_PARTS)]
@@ -75,7 +75,7 @@ class IdHashes:
                 self._parts[part].append(chosen.copy())
 
     def repeated(self) -> Hashes:
-        """Those that occur twice or more, ascending: equal ids, or, once in 10^4 corpora of 50 million, a chance."""
+        """Repeated hashes, ascending: equal ids, or, once in 10^4 corpora of 50 million, a collision."""
         return np.sort(np.concatenate([np.empty(0, np.uint64), *self._repeated_by_part()]))
 
     def _repeated_by_part(self) -> Iterator[Hashes]:

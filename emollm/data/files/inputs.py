@@ -1,4 +1,4 @@
-"""Which files a corpus is made of, and on which filesystem they lie."""
+"""Finds the files of a corpus and their filesystem."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from emollm.data.files.formats import EXPECTED, format_of
 
 _HIDDEN = re.compile(r"(^|/)[_.]")
 _OF_OUTPUTS = ("_manifest.json", "_unfinished", "_run.json")
-"""In a folder that an annotation has written, or is writing."""
+"""Names in a folder that an annotation has written or is writing."""
 _GLOB = re.compile(r"[*?\[]")
 _QUERY = re.compile(r"\?\w+=[^/*\[]*$")
 """Options of a filesystem at the end of a URI, as in `s3://bucket/folder?region=eu-west-1`."""
@@ -29,16 +29,16 @@ _QUERY = re.compile(r"\?\w+=[^/*\[]*$")
 @dataclass(frozen=True, slots=True)
 class InputFile:
     path: str
-    """Where its filesystem finds it."""
+    """Its path in the filesystem."""
     name: str
-    """Its path below the folder that was named: the same wherever the corpus lies. Derived ids hold it."""
+    """Its path below the input folder, the same in any location of the corpus. Derived ids contain it."""
     size: int
     mtime_ns: int | None
-    """None where a filesystem does not tell."""
+    """None if the filesystem does not know it."""
     format: str = "parquet"
     """`parquet`, `json`, `csv` or `txt`."""
     listed: bool = False
-    """Whether it was found in a folder or by a pattern, not named itself."""
+    """Whether it was found in a folder or by a pattern, instead of being named itself."""
 
 
 def locate(location: str) -> tuple[Any, str]:
@@ -53,7 +53,7 @@ def locate(location: str) -> tuple[Any, str]:
 
 
 def _locate_pattern(location: str) -> tuple[Any, str]:
-    """As `locate`, of what may hold wildcards: a `?` in a path would begin a URI's query, and `[` end the parsing."""
+    """Like `locate`, with wildcards: a `?` in a path would begin a URI's query, and `[` would end the parsing."""
     query = _QUERY.search(location)
     plain = location[: query.start()] if query else location
     wildcard = _GLOB.search(plain)
@@ -65,11 +65,11 @@ def _locate_pattern(location: str) -> tuple[Any, str]:
 
 
 def find_files(location: str, reading: Reading = AS_FOUND, notes: Notes | None = None) -> tuple[Any, list[InputFile]]:
-    """The filesystem and the files of a path, folder or pattern, by name.
+    """The filesystem and the files of a path, folder or pattern, sorted by name.
 
-    A folder gives the files in it, at any depth, whose name ends as a file of posts does. What begins with `_` or `.`
-    is left out, as Parquet readers do, as are outputs of an annotation in a folder below; `notes` gets what else is
-    left out. Raises DataError if there is none.
+    A folder gives the files of supported types in it, at any depth. Names that begin with `_` or `.` are left out, as
+    by Parquet readers, and so are outputs of an annotation in a subfolder; `notes` gets messages about other files that
+    are left out. Raises DataError if there is no file.
     """
     notes = Notes() if notes is None else notes
     filesystem, path = _locate_pattern(location)
@@ -120,7 +120,7 @@ def _file(info: Any, root: str, reading: Reading, *, listed: bool) -> InputFile:
 
 
 def groups_of(files: Sequence[InputFile], *, group_bytes: int) -> list[list[InputFile]]:
-    """Neighbours that are read by one task: each group is a large file, or small ones up to `group_bytes`."""
+    """Groups of files for one task each: a large file, or small neighbouring ones up to `group_bytes`."""
     groups: list[list[InputFile]] = []
     filled = 0
     for file in files:

@@ -1,4 +1,4 @@
-"""Rows of plain text and of JSON, one object per line or an array of objects, whatever they hold."""
+"""Rows of plain text and of JSON, one object per line or an array of objects, with any content."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from emollm.data.files.streams import MARK, Text, unmarked
 Row = tuple[int, str | None, str | None, str | None]
 """Place, id, text, problem."""
 _Item = tuple[int, Any, str, bool]
-"""Place, what was parsed (None: it is not JSON), the text of it, and whether bytes of it are undecodable."""
+"""Place, the parsed value (None: it is not JSON), its text, and whether it has undecodable bytes."""
 _CHUNK = 1 << 20
 _BETWEEN = re.compile(r"[\s,]*")
 _METADATA = 1 << 20
-"""A file of one object, in a folder of posts, is looked at up to this many characters."""
+"""A file with a single object, in a folder of posts, is read up to this many characters."""
 
 
 def text_rows(text: Text) -> Iterator[pa.Table]:
@@ -32,7 +32,7 @@ def text_rows(text: Text) -> Iterator[pa.Table]:
 
 
 def json_rows(text: Text, file: InputFile, columns: Columns, notes: Notes) -> Iterator[pa.Table]:
-    """Raises DataError for an array that breaks off, or an id that is a list or an object."""
+    """Raises DataError for an array that ends too early, or an id that is a list or an object."""
     for batch in _batches(json_items(text, file, columns.text, notes)):
         rows: list[Row] = []
         carried: dict[str, list[str | None]] = {name: [] for name in columns.carry}
@@ -50,7 +50,7 @@ def json_rows(text: Text, file: InputFile, columns: Columns, notes: Notes) -> It
 
 
 def json_items(text: Text, file: InputFile, text_column: str, notes: Notes) -> Iterator[_Item]:
-    """What a JSON file holds, in order. A file of one object in a folder of posts is named and left out."""
+    """The values of a JSON file, in order. A file with one object, in a folder of posts, is reported and left out."""
     lines = ((n, line) for n, line in enumerate(text.stream, start=1) if line.strip())
     first = next(lines, None)
     if first is None:
@@ -63,7 +63,7 @@ def json_items(text: Text, file: InputFile, text_column: str, notes: Notes) -> I
         begun += _rest_of_object(first[1], lines)
         whole = parse("".join(line for _, line in begun))
         if isinstance(whole, dict) and text_column not in whole and _next_line(lines, begun) is None:
-            notes.say(file.name, "left out: it holds one JSON object without posts")
+            notes.say(file.name, "left out: it has one JSON object without posts")
             return
     for n, line in chain(begun, lines):
         undecodable = not line.isascii() and MARK in line
@@ -72,7 +72,7 @@ def json_items(text: Text, file: InputFile, text_column: str, notes: Notes) -> I
 
 
 def _rest_of_object(line: str, lines: Iterator[tuple[int, str]]) -> list[tuple[int, str]]:
-    """The lines after a first one that begins an object and does not end it, up to what metadata may hold."""
+    """The lines after a first line with an unfinished object, up to the limit for metadata."""
     if not line.lstrip().startswith("{") or isinstance(parse(line), dict):
         return []
     found: list[tuple[int, str]] = []
@@ -86,7 +86,7 @@ def _rest_of_object(line: str, lines: Iterator[tuple[int, str]]) -> list[tuple[i
 
 
 def _next_line(lines: Iterator[tuple[int, str]], begun: list[tuple[int, str]]) -> str | None:
-    """The next line, kept in `begun`; None where there is none."""
+    """The next line, kept in `begun`; None if there is none."""
     found = next(lines, None)
     if found is not None:
         begun.append(found)
@@ -94,7 +94,7 @@ def _next_line(lines: Iterator[tuple[int, str]], begun: list[tuple[int, str]]) -
 
 
 def _array_items(text: Text, start: str, file: InputFile) -> Iterator[_Item]:
-    """The elements of an array, without holding all of it."""
+    """The elements of an array, without keeping all of it in memory."""
     decoder, place, at, size = json.JSONDecoder(), 0, 1, _CHUNK
     buffer, undecodable = unmarked(start.lstrip()), MARK in start
     while True:
@@ -106,7 +106,7 @@ def _array_items(text: Text, start: str, file: InputFile) -> Iterator[_Item]:
             return
         try:
             item, end = decoder.raw_decode(buffer, at)
-            whole = end < len(buffer)  # a number at the end of what is read may go on
+            whole = end < len(buffer)  # a number at the end of the buffer may continue
         except (ValueError, RecursionError):
             whole = False
         if not whole:
@@ -121,7 +121,7 @@ def _array_items(text: Text, start: str, file: InputFile) -> Iterator[_Item]:
 
 
 def parse(line: str) -> Any:
-    """What a line of JSON holds; None where it is not JSON."""
+    """The value of a line of JSON; None if it is not JSON."""
     try:
         return json.loads(line)
     except (ValueError, RecursionError):
@@ -129,7 +129,7 @@ def parse(line: str) -> Any:
 
 
 def _text_of(value: Any, problem: str | None) -> tuple[str | None, str | None]:
-    """`problem` is that of a line with undecodable bytes, which need not be in the text."""
+    """`problem` is set for a line with undecodable bytes, which may be outside the text."""
     match value:
         case None:
             return None, None

@@ -1,4 +1,4 @@
-"""One file of posts to rows, a batch at a time: nothing a row holds stops the file. columns.py says what a batch is."""
+"""Reads a file of posts in batches of rows (see columns.py); no content of a row stops the file."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from emollm.data.files.streams import MARK, Text, open_text, unmarked
 
 _PEEK_ROWS = 100
 _EXACT = 2**53
-"""From here on floats are not whole numbers any more."""
+"""From this size on, floats cannot represent all integers."""
 
 
 def column_names(filesystem: Any, file: InputFile, reading: Reading, text_column: str = "text") -> list[str]:
-    """The columns of a file; of JSON, those of its first hundred rows; none where it is plain text or empty.
+    """The columns of a file; for JSON, those of the first hundred rows; none if it is plain text or empty.
 
     Raises DataError if it cannot be read.
     """
@@ -64,7 +64,7 @@ def column_names(filesystem: Any, file: InputFile, reading: Reading, text_column
 def first_with_columns(
     filesystem: Any, files: Sequence[InputFile], reading: Reading, text_column: str
 ) -> tuple[InputFile, list[str]]:
-    """The first file that has columns, and those; empty parts and plain text have none."""
+    """The first file that has columns, and its columns; empty parts and plain text have none."""
     for file in files:
         if names := column_names(filesystem, file, reading, text_column):
             return file, names
@@ -72,7 +72,7 @@ def first_with_columns(
 
 
 def read_rows(filesystem: Any, file: InputFile, columns: Columns, notes: Notes | None = None) -> Iterator[pa.Table]:
-    """The rows of a file in order; what people should know goes into `notes`. Raises DataError for a broken file."""
+    """The rows of a file in order; `notes` gets messages for the user. Raises DataError for a broken file."""
     notes = Notes() if notes is None else notes
     if not columns.by_sentence:
         yield from _whole_rows(filesystem, file, columns, notes)
@@ -113,7 +113,7 @@ def count_rows(filesystem: Any, file: InputFile, columns: Columns) -> int:
 
 
 def _holds_nothing(filesystem: Any, file: InputFile, notes: Notes) -> bool:
-    """Whether a file is empty, or was found in a folder and is not the compressed file that its name says."""
+    """Whether a file is empty, or was found in a folder and is not compressed as its name says."""
     if not file.size or not file.listed or not compression_of(file.path):
         return not file.size
     with filesystem.open_input_stream(file.path, compression=None) as stream:
@@ -124,7 +124,7 @@ def _holds_nothing(filesystem: Any, file: InputFile, notes: Notes) -> bool:
 
 
 class _readable:  # noqa: N801 (used as a with statement's words)
-    """What Arrow and the system raise of a broken file, as a DataError that names it."""
+    """Turns errors of Arrow and the system about a broken file into a DataError that names the file."""
 
     def __init__(self, file: InputFile) -> None:
         self._file = file
@@ -141,7 +141,7 @@ class _readable:  # noqa: N801 (used as a with statement's words)
 def _table(text: Text, file: InputFile, reading: Reading, wanted: str, notes: Notes) -> Table:
     table = read_delimited(text.stream, file.path, reading, wanted=wanted, tab=".tsv" in file.path.lower()[-9:])
     if table.delimiter:
-        notes.say(file.name, f"read with a {table.delimiter} as delimiter; --delimiter says another")
+        notes.say(file.name, f"read with a {table.delimiter} as delimiter; --delimiter sets another")
     return table
 
 
@@ -228,7 +228,7 @@ def _parquet_rows(filesystem: Any, file: InputFile, columns: Columns) -> Iterato
 
 
 def _ids(array: Any, where: str) -> Any:
-    """As text, an empty one as null. Raises DataError, beginning with `where`, for what cannot be an id."""
+    """Ids as text, empty ones as null. Raises DataError, beginning with `where`, for a type that cannot be an id."""
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     if pa.types.is_nested(array.type):
@@ -257,7 +257,7 @@ def _is_text(type_: pa.DataType) -> bool:
 
 
 def _to_text(array: Any) -> tuple[Any, list[bool]]:
-    """As valid UTF-8, and which rows were not; an empty list where all were."""
+    """Texts as valid UTF-8, and which rows were invalid; an empty list if none was."""
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     if pa.types.is_null(array.type):
@@ -272,7 +272,7 @@ def _to_text(array: Any) -> tuple[Any, list[bool]]:
 
 
 def _decoded(raw: bytes) -> tuple[str, bool]:
-    """The text, each byte that is not UTF-8 as U+FFFD, and whether there was one."""
+    """The text with U+FFFD for each byte that is not UTF-8, and whether there was one."""
     try:
         return raw.decode("utf-8"), False
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""A text file, unpacked and decoded: which encoding it has, and which of its bytes do not fit it."""
+"""Opens a text file, decompressed and decoded: detects its encoding and marks invalid bytes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from emollm.data.files.formats import compression_of, refuse_other_kinds
 from emollm.data.files.inputs import InputFile
 
 MARK = "\udcff"
-"""Stands in decoded lines for bytes that could not be decoded; no decoder gives it otherwise."""
+"""Marks undecodable bytes in decoded lines; no decoder returns it otherwise."""
 _HANDLER = "emollm-mark"
 _BUFFER, _SAMPLE = 1 << 20, 1 << 12
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark it begins with
+    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, since it begins with the mark of UTF-16
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
@@ -43,13 +43,13 @@ class Text:
 
     @property
     def problem(self) -> str:
-        """The error of a row with bytes that do not fit."""
+        """The error of a row with undecodable bytes."""
         return INVALID_UTF8 if self.encoding.startswith("utf-8") else f"{UNDECODABLE}: not {self.encoding}"
 
 
 @contextlib.contextmanager
 def open_text(filesystem: Any, file: InputFile, reading: Reading, notes: Notes) -> Iterator[Text]:
-    """Lines end at a line feed alone, as other characters stand in posts; in CSV, and in files without any, at \\r too.
+    """Lines end only at a line feed, other separators occur in posts; in CSV, and in files without any, at \\r too.
 
     Raises DataError for a file that is not text.
     """
@@ -67,7 +67,7 @@ def open_text(filesystem: Any, file: InputFile, reading: Reading, notes: Notes) 
 
 
 def find_encoding(head: bytes, given: str | None) -> tuple[str, str | None]:
-    """The encoding of a file that begins with `head`, and how it was found where that is worth saying."""
+    """The encoding of a file that begins with `head`, and how it was detected, if the user should know."""
     for mark, name in _MARKS.items():
         if head.startswith(mark):
             return name, None if name == "utf-8-sig" else "by its byte order mark"
@@ -87,5 +87,5 @@ def find_encoding(head: bytes, given: str | None) -> tuple[str, str | None]:
 
 
 def unmarked(text: str) -> str:
-    """With U+FFFD where bytes could not be decoded."""
+    """The text with U+FFFD for undecodable bytes."""
     return text if text.isascii() else text.replace(MARK, "\N{REPLACEMENT CHARACTER}")

@@ -1,4 +1,4 @@
-"""A whole input in memory, as `emollm.annotate(Path(...))` takes it: the rows that an annotation job would have."""
+"""Reads a whole input into memory for `emollm.annotate(Path(...))`, with the rows of an annotation job."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Posts:
     """All rows of an input."""
 
     table: pa.Table
-    """Every column that the files have, the text among them; of plain text `id` and `text`."""
+    """All columns of the files, including the text; for plain text `id` and `text`."""
     problems: list[str | None]
-    """Why a row cannot be scored, None where it can."""
+    """Why a row cannot be scored; None if it can."""
 
 
 def read_posts(location: str, text_column: str, reading: Reading, notes: Notes) -> Posts:
-    """The posts of a file, folder or pattern. Raises DataError where there are none, or where no row has text."""
+    """The posts of a file, folder or pattern. Raises DataError if there are none, or if no row has text."""
     filesystem, files = find_files(location, reading, notes)
     first, names = first_with_columns(filesystem, files, reading, text_column)
     if names and text_column not in names:

@@ -174,7 +174,7 @@ def test_bad_rows_are_reported_together(tmp_path: Path) -> None:
         f"{path}:7: 'exam': unknown split; choose from: train, dev, validation, valid, val, test",
         f"{path}:8: 'frantic': not a whole number",
         f"{path}:9: '': empty text",
-        f"{path}:10: '': empty label; where that means not labelled, say blank = \"skip\"",
+        f"{path}:10: '': empty label; if that means not labelled, set blank = \"skip\"",
     ]
 
 
@@ -205,7 +205,7 @@ def test_missing_column_is_named(tmp_path: Path, suffix: str) -> None:
         ('classes = ["calm", "tense", "overwhelmed"]', "", "needs two or more classes"),
         ('file = "notes.csv"', 'file = "notes.xlsx"', r"ends in \.csv, \.jsonl or \.parquet, not '\.xlsx'"),
         ('file = "notes.csv"', 'file = "notes.csv', "not a readable TOML file"),
-        ("[[task]]", "[tusk]", r"holds no \[\[task\]\]"),
+        ("[[task]]", "[tusk]", r"has no \[\[task\]\]"),
     ],
 )
 def test_a_wrong_toml_is_one_clear_line(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -248,7 +248,7 @@ def test_any_file_of_posts_may_hold_labels(tmp_path: Path) -> None:
     [
         (NOTES.splitlines()[0] + "\n", "no row has a label for Stress; see notes.csv"),
         (NOTES.replace("part,note", "part,note,note"), "has two columns 'note'; rename one"),
-        (NOTES + NOTES, "the header again"),
+        (NOTES + NOTES, "repeated header"),
         ("", "no column id, note, part, stress|no column note, id, part, stress"),
     ],
 )

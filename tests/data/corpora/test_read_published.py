@@ -104,7 +104,7 @@ def test_lines_that_are_no_rows_are_bad(tmp_path: Path) -> None:
     bad: list[BadRow] = []
     assert read_published(path, "test", bad=bad) == []
     assert [row.line for row in bad] == [2, 3, 4, 1]
-    assert "not a line of JSON" in bad[1].reason
+    assert "not valid JSON" in bad[1].reason
     assert "not a class of TDT" in bad[3].reason
 
 
@@ -124,7 +124,7 @@ def test_templates_in_order_of_appearance(tmp_path: Path) -> None:
 
 def test_templates_of_another_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text('{"a": 1}\n')
-    with pytest.raises(DataError, match="holds no instruction"):
+    with pytest.raises(DataError, match="has no instruction"):
         read_templates(tmp_path)
     with pytest.raises(DataError, match="no published file"):
         read_templates(tmp_path / "nowhere")
