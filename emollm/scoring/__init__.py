@@ -1,1 +1,1 @@
-"""Scorers: questions in, answers out, order kept. One interface, several engines."""
+"""Scorers answer questions in order: one interface, several inference engines."""

@@ -1,4 +1,4 @@
-"""Answers as arrays: one question, many posts. `Answer` objects are made of them where a person asks.
+"""Answers of many posts to one question as arrays. `Answer` objects are created from them for the API and the page.
 
 Shapes: N posts, K classes, labels or tenths.
 """
@@ -26,17 +26,17 @@ class AnswerArrays:
 
     task: Task
     value: NDArray[Any]
-    """[N] numbers in the task's range; [N] places of a class or label; [N, K] whether a set holds a label."""
+    """[N] numbers in the task's range; [N] indices of a class or label; [N, K] whether a set contains a label."""
     mode: NDArray[Any]
     confidence_N: Floats
     probabilities_NK: Floats
-    """K are the task's classes or labels; of a regression the tenths of 0..1."""
+    """K are the task's classes or labels; for a regression the tenths of 0..1."""
     unit_N: Floats | None = None
     std_N: Floats | None = None
 
     @property
     def names(self) -> Sequence[str]:
-        """Of the probabilities."""
+        """Names of the probabilities."""
         if self.task.kind is Kind.REGRESSION:
             return TENTHS
         return [str(c.value) for c in self.task.classes] or self.task.labels
@@ -75,13 +75,13 @@ class PostAnswers:
     """The answers of N posts to some questions."""
 
     each: list[AnswerArrays | str]
-    """Of each question; where it cannot be answered, why."""
+    """One entry per question: its answers, or why it cannot be answered."""
     errors: list[str | None]
-    """Of each post, why it has no answers: what the arrays hold in its place means nothing."""
+    """One entry per post: why it has no answers, if so; its values in the arrays are then meaningless."""
     truncated_N: NDArray[np.bool_]
 
     def answers(self) -> list[list[Answer]]:
-        """Of each question, one object per post."""
+        """For each question, one object per post."""
         return [
             [Answer(value=None, error=found)] * len(self.errors) if isinstance(found, str) else self._with_errors(found)
             for found in self.each
@@ -99,7 +99,7 @@ class PostAnswers:
 
 @runtime_checkable
 class ArrayScorer(Protocol):
-    """An engine that reads a post once for all its questions."""
+    """An engine that processes a post once for all its questions."""
 
     def score_posts(self, texts: Sequence[str], questions: Sequence[Question]) -> PostAnswers:
-        """The answers of every text to every question; the questions' own texts are not looked at."""
+        """The answers of every text to every question; the texts of the questions are ignored."""

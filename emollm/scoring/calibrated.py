@@ -1,4 +1,4 @@
-"""Any engine's answers through the calibration of its model's card, as objects and as arrays."""
+"""Applies the calibration in a model's card to the answers of any engine, as objects and as arrays."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from emollm.scoring.scorer import Scorer, count_tokens
 
 
 class CalibratedScorer:
-    """Answers of questions that the calibration knows are mapped by it; the others stay as the engine gave them."""
+    """Maps the answers to questions that have a calibration; the others are unchanged."""
 
     def __init__(self, scorer: Scorer, calibration: Calibration) -> None:
         self._scorer = scorer
@@ -56,7 +56,7 @@ def inner(scorer: Scorer) -> Scorer:
 
 
 def calibrated_arrays(found: AnswerArrays, maps: QuestionCalibration) -> AnswerArrays:
-    """What `maps.apply` makes of each answer, for all posts at once."""
+    """The result of `maps.apply` for each answer, for all posts at once."""
     sure_N, each_NK = found.confidence_N, found.probabilities_NK
     match found.task.kind:
         case Kind.REGRESSION:

@@ -1,6 +1,6 @@
-"""Free greedy generation and parsing, as everybody does it: the reference that other engines are measured by.
+"""Free greedy generation and parsing, the usual method and the reference for other engines.
 
-It is the only engine that can fail to parse; such an answer keeps its text and says so.
+It is the only engine whose answers can fail to parse; such an answer has an error and keeps its text.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class GenerateScorer:
         return self._encoder.prompts([render(question) for question in questions])
 
     def _batches(self, questions: Sequence[Question], prompts: Sequence[EncodedPrompt]) -> Iterator[list[int]]:
-        # One task a batch: a batch generates until its slowest row ends, and a number ends before a list of emotions.
+        # One task per batch: a batch runs until its longest answer ends, and a number is shorter than a label set.
         order = sorted(range(len(questions)), key=lambda i: questions[i].task.name)
         for _, group in groupby(order, key=lambda i: questions[i].task.name):
             indices = list(group)
@@ -116,7 +116,7 @@ class GenerateScorer:
         return results
 
     def _longest_answer(self, task: Task) -> int:
-        """Tokens of the longest canonical answer, end token included: nothing valid is longer."""
+        """Tokens of the longest canonical answer, including the end token: no valid answer is longer."""
         if task.name not in self._answer_tokens:
             self._answer_tokens[task.name] = max(len(self._encoder.answer(text)) for text in _long_answers(task))
         return self._answer_tokens[task.name]

@@ -1,4 +1,4 @@
-"""Open an engine: a model directory, or a base by name, behind the `Scorer` interface."""
+"""Opens an inference engine for a model directory, or a base by name, behind the `Scorer` interface."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def open_scorer(
     detected: Detected | None = None,
     way: Way = "auto",
 ) -> Scorer:
-    """Load a model directory (or a base by name) behind an engine; `auto` is as for `resolve_engine`.
+    """Load a model directory (or a base by name) into an engine; for `auto` see `resolve_engine`.
 
     `device` is "cpu" or "cuda"; "auto" takes a GPU that is visible, and says so on stderr. `precision` is as for
     `resolve_precision`. `batch_tokens` bounds the tokens, padding included, that go through the model at once; None: as
@@ -154,7 +154,7 @@ def _behind(
 ) -> Scorer:
     if loaded.card.base.architecture == "encoder":
         raise ModelError(
-            f"{loaded.card.name} is an encoder and writes no answers; fit heads on it: `emollm train` --objective heads"
+            f"{loaded.card.name} is an encoder and cannot generate answers; fit heads: emollm train --objective heads"
         )
     if engine == "generate":
         from emollm.scoring.generate import GenerateScorer
@@ -185,9 +185,9 @@ def fitted_precision(model: str) -> Literal["float32", "bf16"]:
 
 
 def resolve_engine(model: str, engine: str) -> str:
-    """The engine that will answer: `auto` is `heads` where the model's card has heads, else `constrained`.
+    """The resolved engine: `auto` is `heads` if the model's card has heads, else `constrained`.
 
-    Reads the card alone. Raises ConfigError for an unknown engine and ModelError for one that the model cannot have.
+    Reads only the card. Raises ConfigError for an unknown engine and ModelError for one that the model cannot use.
     """
     if engine not in ENGINES:
         raise ConfigError(f"unknown engine {engine!r}; choose from: {', '.join(ENGINES)}")
@@ -203,12 +203,12 @@ def resolve_engine(model: str, engine: str) -> str:
     if engine == "heads" and heads is None:
         base = card.base.name if card else model
         raise ModelError(
-            f"{model} has no heads; ask it with --engine constrained, or fit some: emollm train "
+            f"{model} has no heads; use --engine constrained, or fit heads: emollm train "
             f"--objective heads --freeze --base {base} --data DATA --out DIR"
         )
     if engine != "heads" and heads and card and not heads.writes_answers:
         raise ModelError(
-            f"{model} has heads and was not trained to write answers; ask it with --engine heads, or train with "
+            f"{model} has heads and was not trained to generate answers; use --engine heads, or train with "
             "--objective both"
         )
     return engine

@@ -1,4 +1,4 @@
-"""Plain callables, table in and table out, that carry a scorer: what runs in actors. No Ray in here."""
+"""Plain callables from table to table that use a scorer and run in actors. Without Ray."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ NOTHING_BESIDE = Beside()
 
 
 class _ScorerHolder:
-    """Opens its scorer at the first batch: an error there reaches the driver as itself, while an actor that dies
-    in its constructor tells only that it died. `opener` stands in for `open_scorer`, with its arguments: benchmarks
-    and tests of what is around a scorer put a cheap one there.
+    """Opens its scorer at the first batch: an error there reaches the driver unchanged, while an actor that dies
+    in its constructor only reports that it died. `opener` replaces `open_scorer` and gets its arguments: benchmarks
+    and tests use it to open a cheap scorer.
     """
 
     def __init__(
@@ -73,8 +73,8 @@ class _ScorerHolder:
 class ScoreQuestions(_ScorerHolder):
     """Rows of `index`, `task`, `emotion` and a post's pieces, with `template` if any, to `index` and the answer.
 
-    Tasks of all kinds share a table, so a value stands in `number` or in `labels`, whichever fits its kind. A task
-    that the model's card does not have is asked in the project's own wording: what it knows of it untaught.
+    Tasks of all kinds share a table, so a value is in `number` or in `labels`, depending on its kind. A task
+    that the model's card does not have is asked in the project's own wording, without training.
     """
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -314,7 +314,7 @@ def _asked_arrays(answers: Sequence[Answer]) -> list[pa.Array]:
 
 
 def columns_of(found: AnswerArrays, errors: Sequence[str | None]) -> list[pa.Array]:
-    """The same four columns out of arrays; `errors` are the posts'."""
+    """The same four columns from arrays; `errors` are those of the posts."""
     task, count = found.task, len(errors)
     failed_N = np.array([error is not None for error in errors], bool) if any(errors) else None
     return [

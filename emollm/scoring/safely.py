@@ -1,4 +1,4 @@
-"""One bad row harms no other, and a GPU that fails gives no answers: what every engine wraps around its batches."""
+"""Error handling of batches in every engine: a bad row affects no other row, and a failed GPU gives no answers."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _BROKEN = ("CUDA error", "device-side assert", "CUBLAS_STATUS", "CUDNN_STATUS", 
 
 
 class TokenLimit:
-    """Tokens that go through a model at once, padding included: as many as asked for, until fewer turn out to fit.
+    """Tokens per forward pass, padding included: the requested number, or fewer if that turns out not to fit.
 
-    A size that did not fit is remembered: no later batch of the process is as large.
+    A size that did not fit is remembered: all later batches of the process are smaller.
     """
 
     def __init__(self, tokens: int) -> None:
@@ -47,9 +47,9 @@ def run_safely(
 ) -> Iterator[tuple[Rows, A | None, str]]:
     """Run every row once, in `batches`: (rows, what `run` gave, ""), or (one row, None, its error).
 
-    A batch that does not fit into memory is told to `too_large`, which makes later `batches` smaller. One that raises
-    anything else is halved until the row that raises is alone. Raises DeviceError where a GPU failed, for then every
-    later call fails too.
+    A batch that does not fit into memory is reported to `too_large`, which makes later `batches` smaller. One that
+    raises any other error is halved until the failing row is alone. Raises DeviceError if a GPU failed, since then
+    every later call fails too.
     """
     left = deque(batches(rows))
     while left:
@@ -59,12 +59,12 @@ def run_safely(
         except Exception as error:
             full, why = _is_full(error), error_text(error)
             if not full and _is_broken(error):
-                raise DeviceError(f"the GPU failed ({why}); start the process again") from error
+                raise DeviceError(f"the GPU failed ({why}); restart the process") from error
         else:
             yield batch, found, ""
             continue
         if len(batch) == 1:
-            # Not what it says: that may quote the text, and the endpoint writes this log too.
+            # Without the message: it may quote the text, and this log is also written by the endpoint.
             _log.warning("a row could not be scored: %s", why.partition(":")[0])
             yield batch, None, f"{SCORING_FAILED}: {why}"
             continue
@@ -89,7 +89,7 @@ def score_safely(
 ) -> list[Answer]:
     """One answer per question, in order. A question without text, or one that fails by itself, gets an error.
 
-    `lower` is told the tokens of a batch that did not fit, and makes later batches smaller.
+    `lower` gets the tokens of a batch that did not fit, and makes later batches smaller.
     """
     answers = {n: Answer(value=None, error=EMPTY_TEXT) for n, q in enumerate(questions) if not q.text.strip()}
     prompts: dict[int, EncodedPrompt] = {}
@@ -128,7 +128,7 @@ def _is_full(error: Exception) -> bool:
 
 
 def _is_broken(error: Exception) -> bool:
-    # By name: this module is imported where torch is not.
+    # Compared by name, since this module must not import torch.
     return type(error).__name__ == "AcceleratorError" or (
         isinstance(error, RuntimeError) and any(mark in str(error) for mark in _BROKEN)
     )

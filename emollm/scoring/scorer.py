@@ -15,21 +15,21 @@ Engine = Literal["auto", "constrained", "generate", "heads", "server"]
 Precision = Literal["auto", "fastest", "float32", "tf32", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda"]
 UNDECIDED = "undecided"
-"""The precision of a job before a worker was asked what its device can do."""
+"""The precision of a job before a worker was asked what its device supports."""
 ENGINES: tuple[str, ...] = get_args(Engine)
 
 
 class Scorer(Protocol):
-    """Answers questions about posts. No Ray in it: it runs in a script, an actor or a replica alike."""
+    """Answers questions about posts. It does not use Ray: it runs in a script, an actor or a replica."""
 
     @property
     def card(self) -> AffectCard:
-        """The card of the model behind it."""
+        """The card of its model."""
 
     def score(self, questions: Sequence[Question]) -> list[Answer]:
-        """One answer a question, in the same order, whatever the mix of tasks.
+        """One answer per question, in the same order, for any mix of tasks.
 
-        A question that cannot be answered gets an `Answer` with `error` set; the others are unharmed.
+        A question that cannot be answered gets an `Answer` with `error` set; the others are not affected.
         """
 
 

@@ -151,7 +151,7 @@ def _load(config: TrainConfig, device: str) -> LoadedModel:
     dtype = DTYPES[training_precision(config.precision, device)] if on_gpu else torch.float32
     base = load_base(config.base, dtype=dtype, device=device)
     if base.card.base.architecture == "encoder" and config.objective != "heads":
-        raise ModelError(f"{config.base} is an encoder and writes no answers; train it with --objective heads")
+        raise ModelError(f"{config.base} is an encoder and cannot generate answers; train it with --objective heads")
     model = base.model
     if config.method == "lora":
         model = attach_lora(model, **config.lora)

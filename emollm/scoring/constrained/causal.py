@@ -4,11 +4,11 @@
                     │                  └─ "1" ─ ":" ...
                     └─ suffix (joy) ─── ...
 
-All tokens of a tree lie side by side in one row of the model's key-value cache; a mask lets each see its ancestors
-only, and its position is its depth. So a prefix is computed once for all posts, a post once for all its questions,
+All tokens of a tree are in one row of the model's key-value cache; a mask lets each attend to its ancestors only,
+and its position is its depth. So a prefix is computed once for all posts, a post once for all its questions,
 and an answer's shared tokens once for all answers.
 
-Shapes: B rows, T new tokens of the longest row, K tokens in the cache and new, H heads, D head size.
+Shapes: B rows, T new tokens of the longest row, K cached and new tokens, H heads, D head size.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from emollm.scoring.safely import TokenLimit
 
 _MAX_PREFIXES = 64
 _ROOM = 24
-"""Places for answers in a row from the start: what most rows need, so that few grow."""
+"""Initial cache positions for answers per row: enough for most rows, so that few must grow."""
 _HEAD_BYTES = {"cpu": 25 << 20, "cuda": 1 << 30}
-"""Float32 logits made at once. On a CPU, 100 MB come fresh from the system every time: the softmax took four times as
-long as with 25 MB."""
+"""Float32 logits computed at once. On a CPU, 100 MB are allocated from the system every time: the softmax took four
+times as long as with 25 MB."""
 _TRUNK = 0
-"""The chain that all other new tokens of its row see."""
+"""The chain that all other new tokens of its row attend to."""
 
 
 class _Place(NamedTuple):
@@ -49,26 +49,26 @@ class _Place(NamedTuple):
 
 @dataclass(slots=True)
 class _Append:
-    """Tokens to append to a row whose next free place is `base`, in chains of tokens that follow each other."""
+    """Tokens to append to a row whose next free position is `base`, in chains of consecutive tokens."""
 
     row: int
     base: int
     tokens: list[int] = field(default_factory=list)
     anchors: list[int] = field(default_factory=list)
-    """Of each token, the place in the row that its chain hangs on, the trunk of new tokens aside."""
+    """For each token, the position in the row to which its chain is attached, apart from the trunk of new tokens."""
     depths: list[int] = field(default_factory=list)
-    """How far below its anchor a token is; from 1."""
+    """The distance of a token from its anchor, from 1."""
     chains: list[int] = field(default_factory=list)
-    """Which chain a token is of."""
+    """The chain of each token."""
     wanted_at: list[int] = field(default_factory=list)
-    """Tokens behind which ids are asked for, counted from 0."""
+    """Tokens after which probabilities of ids are requested, counted from 0."""
     wanted: list[list[int]] = field(default_factory=list)
-    """The ids, of each of them."""
+    """The requested ids for each of these tokens."""
     num_kept: int = 0
-    """The first so many tokens are stored."""
+    """Number of tokens, from the first, that are kept in the cache."""
 
     def chain(self, tokens: Sequence[int], anchor: int, *, number: int, above: int = 0) -> int:
-        """Append tokens one after the other, `above` tokens of the trunk before them; the number of the first."""
+        """Append consecutive tokens, with `above` tokens of the trunk before them; returns the number of the first."""
         first, count = len(self.tokens), len(tokens)
         self.tokens += tokens
         self.anchors += [anchor] * count
@@ -130,7 +130,7 @@ class CausalReader:
     def read(self, requests: Sequence[Request]) -> list[list[Read]]:
         appends: dict[int, _Append] = {}
         firsts: dict[int, int] = {}
-        # What is kept comes first in its row, so that its places stay true when the rest is dropped.
+        # Kept tokens come first in their row, so that their positions stay valid when the rest is dropped.
         for number in sorted(range(len(requests)), key=lambda n: not requests[n].keep):
             request, row = requests[number], requests[number].parent.row
             append = appends.setdefault(row, _Append(row, base=self._trees.used[row]))
@@ -161,20 +161,20 @@ class CausalReader:
         return self._prefixes[prefix]
 
     def _forward(self, appends: Sequence[_Append]) -> list[list[list[float]]]:
-        """Run all appends, like lengths together; of each, and of what it asks about, the log-probabilities."""
+        """Run all appends, similar lengths together; returns the requested log-probabilities of each append."""
         lengths = [len(append.tokens) for append in appends]
         order: list[int] = []
         flat: list[torch.Tensor] = []
         for batch in with_least_padding(lengths, batch_tokens=self._limit.tokens, pass_tokens=self._pass_tokens):
             order += batch
             flat += self._forward_batch([appends[i] for i in batch])
-        # One wait for the device, after all batches.
+        # One synchronisation with the device, after all batches.
         found = iter(split_like(torch.cat(flat), [ids for i in order for ids in appends[i].wanted]))
         by_append = {i: [next(found) for _ in appends[i].wanted] for i in order}
         return [by_append[i] for i in range(len(appends))]
 
     def _forward_batch(self, appends: Sequence[_Append]) -> list[torch.Tensor]:
-        """The log-probabilities asked for, one after the other, on the device."""
+        """The requested log-probabilities, concatenated, on the device."""
         rows = [append.row for append in appends]
         past, longest = max(append.base for append in appends), max(len(append.tokens) for append in appends)
         lengths_B = np.array([len(append.tokens) for append in appends])
@@ -189,7 +189,7 @@ class CausalReader:
         anchors_BT = filled((append.anchors for append in appends), 0)
         chains_BT = filled((append.chains for append in appends), -1)
         depth_BT = filled((append.depths for append in appends), 0)
-        # Padding sees itself alone, and nothing sees it.
+        # Padding attends only to itself, and no token attends to it.
         depth_BT += np.where(is_token_BT, np.take_along_axis(self._trees.depth_BK[rows], anchors_BT, axis=1), 0)
         above_BTT = (chains_BT[:, :, None] == chains_BT[:, None, :]) | (chains_BT == _TRUNK)[:, None, :]
         above_BTT &= np.tri(longest, dtype=bool) & is_token_BT[:, :, None]
@@ -216,7 +216,7 @@ class CausalReader:
         self, ids_BT: np.ndarray, depth_BT: np.ndarray, seen_BTK: np.ndarray, past_depth_BK: np.ndarray, cache: Any
     ) -> torch.Tensor:
         seen_B1TK = torch.from_numpy(seen_BTK).to(self._device)[:, None]
-        # Additive, not boolean: BLOOM adds it to its scores.
+        # An additive mask, not a boolean one: BLOOM adds it to its attention scores.
         mask_B1TK = torch.zeros(seen_B1TK.shape, dtype=self._dtype, device=self._device)
         mask_B1TK.masked_fill_(~seen_B1TK, torch.finfo(self._dtype).min)
         inputs = {"input_ids": torch.from_numpy(ids_BT).to(self._device), "attention_mask": mask_B1TK}
@@ -231,9 +231,9 @@ class CausalReader:
 
 @contextlib.contextmanager
 def _key_positions(decoder: Any, positions_BK: torch.Tensor) -> Iterator[None]:
-    """BLOOM takes no position ids but counts them off a two-dimensional mask; here it is told the keys' positions.
+    """BLOOM takes no position ids but derives them from a two-dimensional mask; here it gets the keys' positions.
 
-    Its bias depends on the key alone: softmax does not see a shift that all keys of a query share.
+    Its bias depends only on the key, since softmax is invariant to a shift of all keys of a query.
     """
     if not hasattr(decoder, "build_alibi_tensor"):
         yield

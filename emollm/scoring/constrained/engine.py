@@ -1,4 +1,4 @@
-"""Scores the closed answers of a question over a trie of their tokens: always valid, with exact probabilities."""
+"""Trie-constrained scoring of a question's closed answers: always valid, with exact probabilities."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from emollm.scoring.constrained.trie import DecimalTrie, LabelSetTrie, Trie, clo
 from emollm.scoring.safely import TokenLimit, score_safely
 
 _HELD = 16
-"""Prompt tokens held at once, in units of `batch_tokens`: rows of many batches go on together when answers are read,
-a token or two each."""
+"""Prompt tokens in the cache at once, in units of `batch_tokens`: the rows of many batches are scored together for
+answers, a token or two each."""
 _CACHE_SHARE = 0.35
-"""Of the free memory of a GPU, what the cache may take: it is copied when its rows grow, and in part for each pass."""
+"""Share of a GPU's free memory for the cache: it is copied when its rows grow, and in part for each pass."""
 
 
 def _held_tokens(model: Any, device: str, batch_tokens: int) -> int:
-    """Prompt tokens held at once: on a GPU no more than its free memory has room for."""
+    """Prompt tokens in the cache at once: on a GPU at most what fits into its free memory."""
     held = batch_tokens * _HELD
     if device == "cpu":
         return held
@@ -45,7 +45,7 @@ def _held_tokens(model: Any, device: str, batch_tokens: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Space:
-    """The answers of a task and emotion, and how they are searched and summed up."""
+    """The answers of a task and emotion, and how they are searched and summarised."""
 
     trie: Trie[Any]
     choose: Callable[[TrieSearch[Any]], list[Frontier[Any]]]
@@ -91,7 +91,7 @@ class ConstrainedScorer:
         )
 
     def _lower(self, tried: int) -> None:
-        """A batch of so many prompt tokens did not fit: hold fewer at once, and read fewer at once."""
+        """A batch of this many prompt tokens did not fit: use fewer at once, in the cache and per pass."""
         self._held.lower(tried)
         self._limit.lower(self._limit.tokens)
 
@@ -102,7 +102,7 @@ class ConstrainedScorer:
         return self._encoder.prompts([render(question) for question in questions])
 
     def _batches(self, questions: Sequence[Question], prompts: Sequence[EncodedPrompt]) -> Iterator[list[int]]:
-        """Questions that share a post stay together; like lengths too."""
+        """Questions about the same post stay together, and similar lengths too."""
         order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i].post), questions[i].text))
         batch: list[int] = []
         tokens = 0

@@ -1,4 +1,4 @@
-"""What a finished search says: the answer, its distribution, and how sure it is."""
+"""The result of a finished search: the answer, its distribution and its confidence."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from emollm.scoring.arrays import Floats
 from emollm.scoring.constrained.search import TrieSearch
 
 _NEAR = 0.1
-"""The confidence in a number is the probability of one this near."""
+"""The confidence of a number is the probability of a number within this distance."""
 
 
 def closed_answer(search: TrieSearch[Value], task: Task) -> Answer:
@@ -23,7 +23,7 @@ def closed_answer(search: TrieSearch[Value], task: Task) -> Answer:
     for found in search.found:
         mass[found.answer] += math.exp(found.log_p - reference)
     for item in search.open:
-        # Unread, less than the tolerance in all: shared out evenly.
+        # The unread probability, less than the tolerance in total, is distributed evenly.
         for leaf in item.node.below():
             assert leaf.answer is not None
             mass[leaf.answer] += math.exp(item.log_p - reference) / item.node.count
@@ -77,9 +77,9 @@ def decimal_outcome(task: Task, mass_N: Floats, *, mode_unit: float | None, refe
 
 
 def label_set_answer(search: TrieSearch[tuple[str, ...]], task: Task) -> Answer:
-    """Label sets: the likeliest set found, and each label's marginal probability.
+    """Label sets: the most likely set found, and each label's marginal probability.
 
-    An unread prefix counts towards the labels it names and not towards later ones.
+    An unread prefix counts only towards the labels that it names, not towards later ones.
     """
     reference = search.reference
     best = max(search.found, key=lambda found: found.log_p)

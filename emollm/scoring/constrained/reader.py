@@ -1,4 +1,4 @@
-"""What a search asks of a model, whatever its architecture."""
+"""The interface between a search and a model of any architecture."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from emollm.core.errors import ModelError
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Read `tokens` after the place `parent`."""
+    """Read `tokens` after the position `parent`."""
 
     parent: Any
     tokens: list[int]
     wanted: list[list[int]]
-    """For each of `tokens`, the ids whose probabilities are asked for after it."""
+    """For each of `tokens`, the ids whose probabilities after it are requested."""
     keep: bool
     """Whether anything will be read after the last token."""
 
 
 class Read(NamedTuple):
     slot: Any
-    """The place after the token, a parent of later requests."""
+    """The position after the token, a parent of later requests."""
     log_ps: list[float]
-    """Of the wanted ids, under the full softmax."""
+    """Log-probabilities of the wanted ids, under the full softmax."""
 
 
 class Reader(Protocol):
-    """A model that has read some prompts and goes on from there, many answers at a time."""
+    """A model that has read some prompts and continues from there, with many answers at a time."""
 
     def open(self, prompts: Sequence[EncodedPrompt], wanted: Sequence[list[int]]) -> list[Read]:
-        """Read the prompts, forgetting all earlier ones; `wanted` are the ids asked for after each."""
+        """Read the prompts, dropping all earlier ones; `wanted` are the ids requested after each."""
 
     def read(self, requests: Sequence[Request]) -> list[list[Read]]:
-        """One `Read` a token of each request."""
+        """One `Read` per token of each request."""
 
 
 def wanted_log_ps(logits_NV: torch.Tensor, wanted: Sequence[list[int]]) -> torch.Tensor:
-    """Log-probabilities of the wanted ids at each of N positions, one after the other and still on the device.
+    """Log-probabilities of the wanted ids at each of N positions, concatenated and still on the device.
 
     Normalised over the whole vocabulary in float32.
     """

@@ -1,7 +1,7 @@
-"""The search for one question's answers: which prefixes of answers the model reads next, and what it found.
+"""The search over one question's answers: which prefixes the model reads next, and the result.
 
-A search knows the probability of every prefix that stands one token beyond what was read. Reading a prefix tells the
-probabilities of what may follow it. Every search ends: tries are finite, and each reading goes deeper.
+A search knows the probability of every prefix that is one token longer than a read prefix. Reading a prefix gives the
+probabilities of its continuations. Every search ends, since tries are finite and each reading goes deeper.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from emollm.scoring.constrained.trie import Node, Trie
 
 A = TypeVar("A")
 Slot = Any
-"""Where the model stands after a prefix; only the reader that made it knows what is in it."""
+"""The model's state after a prefix; only the reader that created it knows its content."""
 
 
 # Not frozen, as these two are made by the dozen for each prefix that is read: it would take twice as long.
@@ -31,7 +31,7 @@ class Frontier(Generic[A]):
 
 @dataclass(slots=True)
 class Hypothesis(Generic[A]):
-    """A whole answer and its probability."""
+    """A complete answer and its probability."""
 
     answer: A
     log_p: float
@@ -39,26 +39,26 @@ class Hypothesis(Generic[A]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchOptions:
-    """How far the answers of a question are read. More is more exact and slower; docs/scoring.md has the figures."""
+    """How much of a question's answers is read. More is more exact and slower; docs/scoring.md has the figures."""
 
     exact: bool = True
     """Whether an answer is read to its end token. False: only as far as it differs from the others."""
     tolerance: float = 5e-4
-    """Largest share of all answers' probability that may be left unread, ordinals and single labels."""
+    """Ordinals and single labels: largest share of all answers' probability that may stay unread."""
     digits: int = 2
-    """Decimal places of a number that are read, 1 to 3; what lies below counts as spread evenly."""
+    """Decimal places of a number that are read, 1 to 3; the remaining probability is spread evenly."""
     min_error: float = 1e-3
     """A decimal prefix is read only if it could move the expectation by more, in 0..1."""
     beam: int = 3
-    """Label sets: prefixes read at a time in search of the likeliest."""
+    """Label sets: prefixes read at a time in the search for the most likely set."""
     min_share: float = 0.02
-    """Label sets: a prefix with a larger share of the probability is read in any case, for the labels' marginals."""
+    """Label sets: a prefix with a larger share of the probability is always read, for the labels' marginals."""
     max_reads: int = 48
-    """Label sets: prefixes read at most, the greedy path aside."""
+    """Label sets: largest number of prefixes read, in addition to the greedy path."""
 
 
 READ_ALL = SearchOptions(tolerance=0.0, digits=3, min_error=0.0, beam=64, min_share=0.0, max_reads=1_000_000)
-"""Leaves nothing out: for tests, and for measuring what the defaults lose."""
+"""Reads everything: for tests, and for measuring the error of the defaults."""
 
 
 @dataclass(slots=True)
@@ -70,14 +70,14 @@ class TrieSearch(Generic[A]):
     reads: int = 0
     _greedy: Frontier[A] | None = None
     greedy: Hypothesis[A] | None = None
-    """What greedy decoding within the answers would have written."""
+    """The answer of greedy decoding within the answers."""
 
     def start(self, root: Slot, log_ps: Sequence[float]) -> None:
         """`log_ps` of the root's children, in their order."""
         self._branch(self.trie.root, root, 0.0, log_ps, on_greedy_path=True)
 
     def take(self, item: Frontier[A], read: Sequence[tuple[Slot, Sequence[float]]]) -> None:
-        """What the model said of `item`: for each node of its chain the place after it and its children's log_ps."""
+        """The model's output for `item`: for each node of its chain the slot after it and its children's log_ps."""
         self.open.remove(item)
         self.reads += 1
         log_p = item.log_p
@@ -115,11 +115,11 @@ class TrieSearch(Generic[A]):
         if node.is_leaf:
             return node.answer
         if node.low == node.high < 1.0 and self.options.min_error > 0:
-            # Three places: the number is known, only its end token is not read.
+            # Three decimals: the number is known, only its end token is not read.
             return next(iter(node.below())).answer
         if self.options.exact or node.count > 1:
             return None
-        # A single answer is left: what follows is taken as certain.
+        # A single answer is left: its continuation is treated as certain.
         last = node
         while last.children:
             self.trie.grow(last)
@@ -130,7 +130,7 @@ class TrieSearch(Generic[A]):
 
     @property
     def unfinished(self) -> list[Frontier[A]]:
-        """The tip of the greedy path, if it has not ended: always read, so that `greedy` is known."""
+        """The last prefix of the greedy path, if it has not ended: always read, so that `greedy` is known."""
         return [self._greedy] if self._greedy is not None else []
 
     @property
@@ -185,10 +185,10 @@ def next_decimals(search: TrieSearch[float]) -> list[Frontier[float]]:
 
 
 def next_label_sets(search: TrieSearch[tuple[str, ...]]) -> list[Frontier[tuple[str, ...]]]:
-    """Best first: read the likeliest prefixes until none can lead to a likelier set than the best one found.
+    """Best first: read the most likely prefixes until none can lead to a more likely set than the best one found.
 
-    A prefix is never less likely than what follows it, so a search that ends by itself has found the likeliest set
-    of all; one that ends at `max_reads` has found none less likely than the greedy one.
+    A prefix is never less likely than its continuations, so a search that ends by itself has found the most likely set
+    of all; one that ends at `max_reads` has found a set at least as likely as the greedy one.
     """
     if search.reads >= search.options.max_reads:
         return search.unfinished

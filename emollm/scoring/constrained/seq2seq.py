@@ -1,7 +1,7 @@
-"""Reads with an encoder-decoder: the encoder reads each prompt once, the decoder goes on from stored places.
+"""Reads with an encoder-decoder: the encoder reads each prompt once, the decoder continues from stored states.
 
-Here answers do not share a row, as T5 and BART count positions by the cache's length. An answer is short, and what
-is dear to copy, the decoder's view of the prompt, is computed once.
+Here answers do not share a row, since T5 and BART derive positions from the cache's length. An answer is short, and
+the cross-attention keys and values of the prompt, which would be expensive to copy, are computed once.
 
 Shapes: B rows, T tokens.
 """
@@ -23,15 +23,15 @@ from emollm.scoring.constrained.reader import Read, Request, split_like, wanted_
 from emollm.scoring.safely import TokenLimit
 
 _HEAD_POSITIONS = 512
-"""Decoder tokens at once, at most: all of them go through the vocabulary head."""
+"""Largest number of decoder tokens at once: all of them go through the vocabulary head."""
 
 
 class _Place(NamedTuple):
     prompts: int
-    """Which of the encoded batches its prompt is in, and which row of it."""
+    """The encoded batch of its prompt, and the row in it."""
     row: int
     answers: int
-    """Which of the decoded batches its past is in, which row of it, and how many tokens of the row."""
+    """The decoded batch of its past, the row in it, and the number of tokens of the row."""
     answer_row: int
     length: int
 
@@ -78,7 +78,7 @@ class Seq2SeqReader:
 
     @torch.inference_mode()
     def read(self, requests: Sequence[Request]) -> list[list[Read]]:
-        # Together goes what has its prompt in one tensor, and its past, of one length, in another.
+        # Requests are batched if their prompts are in one tensor, and their pasts, of equal length, in another.
         groups: dict[tuple[int, int, int], list[int]] = defaultdict(list)
         for number, request in enumerate(requests):
             groups[request.parent.prompts, request.parent.answers, request.parent.length].append(number)
@@ -102,7 +102,7 @@ class Seq2SeqReader:
             _cache_of([(k[rows], v[rows]) for k, v in prompts.cross]),
         )
         longest = max(len(request.tokens) for request in requests)
-        # Padded behind: nothing later than a token is seen by it.
+        # Padded on the right: a token does not attend to later ones.
         ids = torch.full((len(requests), longest), self._pad)
         for b, request in enumerate(requests):
             ids[b, : len(request.tokens)] = torch.tensor(request.tokens)

@@ -1,4 +1,4 @@
-"""The key-value cache of a batch of token trees: what each row holds, and what each of its tokens may see.
+"""The key-value cache of a batch of token trees.
 
 The keys and values of all layers lie in one tensor, so that a pass copies rows in a few calls and not in a few for
 each layer: on a GPU every call is a kernel that the host has to start.
@@ -19,7 +19,7 @@ KeyValues = list[torch.Tensor]
 """[S, rows, H, K, D] of all layers, the values behind the keys; more than one tensor where layers differ in H or D."""
 
 _SPARE = 24
-"""Places added beyond need when rows grow, since answers grow by few tokens at a time."""
+"""Spare positions that are added when rows grow, since answers grow by few tokens at a time."""
 
 
 def alike(shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:
@@ -43,15 +43,15 @@ def stacked(cache: DynamicCache, start: int = 0) -> KeyValues:
 
 
 class TreeCache:
-    """Rows fill up independently; places beyond `used[row]` hold nothing."""
+    """Rows fill up independently; positions beyond `used[row]` are empty."""
 
     def __init__(
         self, prefixes: Sequence[tuple[int, ...]], computed: Mapping[tuple[int, ...], KeyValues], *, room: int
     ) -> None:
-        """One row for each of `prefixes`, copied from `computed` (one row each), with room for so many more tokens."""
+        """One row for each of `prefixes`, copied from `computed` (one row each), with space for further tokens."""
         self.used = [len(prefix) for prefix in prefixes]
         length = max(self.used) + room
-        # The rows of each prefix: they are few, and so are the copies.
+        # The rows of each prefix: there are few prefixes, so there are few copies.
         of_prefix: dict[tuple[int, ...], list[int]] = {}
         for row, prefix in enumerate(prefixes):
             of_prefix.setdefault(prefix, []).append(row)
@@ -89,13 +89,13 @@ class TreeCache:
         if not count.any():
             return
         self._reserve(int((used + count).max()))
-        # One entry per kept token: the row it is in, here and in the cache, and its place in both.
+        # One entry per kept token: its row, here and in the cache, and its position in both.
         here_N = np.repeat(np.arange(len(rows)), count)
         new_N = np.arange(len(here_N)) - np.repeat(count.cumsum() - count, count)
         row_N, place_N = np.array(rows)[here_N], used[here_N] + new_N
         self.depth_BK[row_N, place_N] = depth_BT[here_N, new_N]
         self.seen_BKK[row_N, place_N, :past] = seen_BTK[here_N, new_N, :past]
-        for i, row in enumerate(rows):  # what is new stands behind each row's own past
+        for i, row in enumerate(rows):  # new tokens come after each row's own past
             start, end = used[i], used[i] + count[i]
             self.seen_BKK[row, start:end, start:end] = seen_BTK[i, : count[i], past : past + count[i]]
             self.used[row] = int(end)

@@ -1,7 +1,7 @@
-"""The answers of a question as a tree of tokens: every path from the root to a leaf spells one answer.
+"""The answers of a question as a trie of tokens: every path from the root to a leaf spells one answer.
 
-Three trees, one a shape of answer space: few answers in full, decimals with what numbers lie below each node, and
-label sets, which are too many (2 to the 28 for GoEmotions) and grow where the search goes.
+There are three tries, one per kind of answer space: a few complete answers; decimals, with the range of numbers below
+each node; and label sets, which are too many (2^28 for GoEmotions) and grow during the search.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from emollm.core.answers import answer_string
 from emollm.core.tasks import Task, Value
 
 Encode = Callable[[str], list[int]]
-"""Token ids of an answer, its end token included: `PromptEncoder.answer`."""
+"""Token ids of an answer, including the end token: `PromptEncoder.answer`."""
 
 A = TypeVar("A")
 
 
 class Node(Generic[A]):
-    """A token of an answer, and what may follow it."""
+    """A token of an answer, and the tokens that may follow it."""
 
     __slots__ = (
         "answer",
@@ -40,31 +40,31 @@ class Node(Generic[A]):
     def __init__(self, token: int, depth: int) -> None:
         self.token = token
         self.depth = depth
-        """Tokens up to here, this one included; 0 for the root."""
+        """Number of tokens up to this one, inclusive; 0 for the root."""
         self.children: dict[int, Node[A]] = {}
         self.chain: Chain[A] | None = None
-        """What is read together with this token; made when it is first read."""
+        """The tokens that are read together with this one; created when it is first read."""
         self.answer: A | None = None
         """The answer that ends here: only a leaf, whose token is the end token, has one."""
         self.answers: dict[bool, list[tuple[Node[A], A | None]]] = {}
         """What each child stands for, as searches keep it, by whether a number is known before its end token."""
         self.count = 0
-        """Answers at or below."""
+        """Number of answers at or below this node."""
         self.low, self.high = 1.0, 0.0
-        """Smallest and largest number at or below; decimals only."""
+        """Decimals only: smallest and largest number at or below this node."""
         self.places = 0
-        """Decimal places that all numbers at or below share; decimals only."""
+        """Decimals only: decimal places shared by all numbers at or below this node."""
         self.common: frozenset[str] | None = None
-        """Labels that all sets at or below share; label sets only."""
+        """Label sets only: labels shared by all sets at or below this node."""
         self.pending: list[tuple[str, ...]] = []
-        """Label sets whose path runs through here and that have not been extended; label sets only."""
+        """Label sets only: sets whose path runs through this node and that have not been extended."""
 
     @property
     def is_leaf(self) -> bool:
         return not self.children
 
     def below(self) -> Iterable[Node[A]]:
-        """The leaves at or below."""
+        """The leaves at or below this node."""
         if self.is_leaf:
             yield self
         for child in self.children.values():
@@ -73,18 +73,18 @@ class Node(Generic[A]):
 
 @dataclass(frozen=True, slots=True)
 class Chain(Generic[A]):
-    """A token and those that must follow it: read in one go."""
+    """A token and the tokens that must follow it, read together."""
 
     nodes: list[Node[A]]
     tokens: list[int]
     wanted: list[list[int]]
-    """Of each token, what may follow it."""
+    """For each token, the tokens that may follow it."""
     keep: bool
     """Whether anything is read after the last token."""
 
 
 class Trie(Generic[A]):
-    """All answers, spelled out."""
+    """A trie of all answers."""
 
     def __init__(self, answers: Iterable[tuple[A, str]], encode: Encode) -> None:
         self.root: Node[A] = Node(-1, 0)
@@ -92,7 +92,7 @@ class Trie(Generic[A]):
             self._insert(answer, encode(text))
 
     def grow(self, node: Node[A]) -> None:
-        """Make sure that the children of `node` are all there."""
+        """Create missing children of `node`."""
 
     def chain(self, node: Node[A]) -> Chain[A]:
         if node.chain is None:
@@ -116,7 +116,7 @@ class Trie(Generic[A]):
                 node.children[token] = Node(token, node.depth + 1)
             path.append(node.children[token])
         if path[-1].answer is None:
-            # Two answers that a tokenizer spells alike cannot be told apart; the first stands.
+            # Two answers with the same tokens cannot be distinguished; the first is kept.
             path[-1].answer = answer
             for node in path:
                 node.count += 1
@@ -124,7 +124,7 @@ class Trie(Generic[A]):
 
 
 class DecimalTrie(Trie[float]):
-    """Every spelling of a number in [0, 1] with at most three places.
+    """Every spelling of a number in [0, 1] with at most three decimals.
 
     "0.5", "0.50" and "0.500" are three paths to one number: a trained model writes the first, an untrained one
     any, and all of them count.
@@ -147,7 +147,7 @@ class DecimalTrie(Trie[float]):
 
 
 def decimal_spellings() -> list[str]:
-    """All decimals from 0 to 1 with at most three places, trailing zeros or not; the canonical ones come first."""
+    """All decimals from 0 to 1 with at most three places, with and without trailing zeros; canonical ones first."""
     spellings = ["0", "1"]
     for places in (1, 2, 3):
         spellings += [f"0.{digits:0{places}d}" for digits in range(10**places)] + ["1." + "0" * places]
@@ -155,16 +155,16 @@ def decimal_spellings() -> list[str]:
 
 
 def canonical_decimal(number: float) -> str:
-    """As AAID writes it: at most three places, trailing zeros cut."""
+    """The spelling of AAID: at most three decimals, without trailing zeros."""
     return f"{number:.3f}".rstrip("0").rstrip(".")
 
 
 class LabelSetTrie(Trie[tuple[str, ...]]):
-    """Canonical answers that name a set: labels in the task's order, or the words for none.
+    """Canonical answers that name a set: labels in the task's order, or the text for the empty set.
 
-    Grown on demand: a set is extended by one more label when the search comes near its end. Every path comes from
-    the tokenizer, whole: nothing is assumed about where it cuts, but that a label more changes nothing earlier than
-    `_MARGIN` tokens before the end.
+    Grown on demand: a set is extended by one more label when the search comes near its end. Every path is tokenised as
+    a whole. The only assumption about the tokenizer is that a further label does not change tokens earlier than
+    `_MARGIN` before the end.
     """
 
     _MARGIN = 4

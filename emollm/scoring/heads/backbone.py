@@ -1,7 +1,7 @@
-"""Features of posts from the first blocks of a backbone: hidden states of chosen layers, pooled.
+"""Features of posts: pooled hidden states of selected layers of a base model's backbone.
 
-Works with decoders, with the encoder of an encoder-decoder, and with encoders (BERT, RoBERTa, MiniLM). The blocks
-behind the deepest layer that is read are dropped, and the vocabulary head is never run.
+Works with decoders, with the encoder of an encoder-decoder, and with encoders (BERT, RoBERTa, MiniLM). The layers
+above the deepest feature layer are dropped, and the vocabulary head is never run.
 
 Shapes: B posts of a batch, T tokens of the longest, D hidden size, F features (feature_specs times D).
 """
@@ -28,18 +28,18 @@ from emollm.models.load import LoadedModel, base_of, max_tokens
 
 
 class Batch(NamedTuple):
-    """Posts side by side, padded on the right: nothing before a token, or masked, is changed by what follows it."""
+    """A batch of posts, padded on the right: padding does not change the states of earlier or masked tokens."""
 
     ids_BT: torch.Tensor
     mask_BT: torch.Tensor
     post_BT: torch.Tensor
-    """1 where a token is of the post: what a mean is taken over."""
+    """1 for tokens of the post, over which means are computed."""
     last_B: torch.Tensor
-    """Place of each prompt's last token."""
+    """Position of each prompt's last token."""
 
 
 class PostEncoder:
-    """Posts to token ids, with the words of a prompt around them."""
+    """Posts to token ids, with the prompt around them."""
 
     def __init__(self, loaded: LoadedModel, prompt: Prompt) -> None:
         self._prompt = prompt
@@ -93,11 +93,11 @@ class PostEncoder:
 
 
 def named_emoji(text: str) -> str:
-    """The text with each emoji as the words of its Unicode name; skin tones and joiners go."""
+    """The text with each emoji replaced with its Unicode name; skin tones and joiners are removed."""
     return text if text.isascii() else _EMOJI.sub(_name, text)
 
 
-# Pictographs and symbols, and what joins or tints them; letters and punctuation of any script stay.
+# Pictographs and symbols, with their joiners and modifiers; letters and punctuation of any script stay.
 _EMOJI = re.compile("[\u2190-\u2bff\ufe0f\u200d\U0001f000-\U0001faff]")
 
 
@@ -108,7 +108,7 @@ def _name(match: re.Match[str]) -> str:
 
 
 class Backbone:
-    """The part of a model that reads posts; it shares the model's weights."""
+    """The part of a model that computes hidden states; it shares the model's weights."""
 
     def __init__(self, model: Any, architecture: str, *, depth: int | None = None) -> None:
         """`depth` is the deepest layer that will be read; None: all. The blocks behind it are dropped from `model`."""
@@ -128,10 +128,10 @@ class Backbone:
             raise ModelError(f"the heads read layer {depth}, but the backbone has {len(self.blocks)} layers")
 
     def states(self, batch: Batch, layers: Sequence[int]) -> dict[int, torch.Tensor]:
-        """The hidden states [B, T, D] behind each of these layers. Gradients flow, unless switched off outside."""
+        """The hidden states [B, T, D] after each of these layers. Gradients flow, unless switched off outside."""
         self._check_depth(max(layers))
-        # A decoder needs no mask for padding on the right, and is faster without; a position of OPT and BLOOM, counted
-        # off the mask, is the same.
+        # A decoder needs no mask for padding on the right, and is faster without one; the positions of OPT and BLOOM,
+        # which are derived from the mask, stay the same.
         inputs = {"input_ids": batch.ids_BT}
         if self._is_decoder:
             inputs["use_cache"] = False  # type: ignore[assignment]
@@ -156,7 +156,7 @@ def pool(states_BTD: torch.Tensor, pooling: str, batch: Batch) -> torch.Tensor:
             return states_BTD[:, 0].float()
         case _:
             of_post_BT1 = batch.post_BT[:, :, None].to(states_BTD.dtype)
-            # A post of nothing but characters that a tokenizer drops has no token.
+            # A post with only characters that a tokenizer drops has no token.
             count_B1 = of_post_BT1.float().sum(dim=1).clamp(min=1)
             return (states_BTD * of_post_BT1).float().sum(dim=1) / count_B1
 
@@ -165,13 +165,13 @@ def pool(states_BTD: torch.Tensor, pooling: str, batch: Batch) -> torch.Tensor:
 def pooled_states(
     backbone: Backbone, batch: Batch, feature_specs: Sequence[FeatureSpec]
 ) -> Mapping[FeatureSpec, NDArray[np.float32]]:
-    """[B, D] of each feature_spec by itself: what heads are chosen from."""
+    """[B, D] for each feature_spec: the candidate features."""
     states = backbone.states(batch, sorted({feature_spec.layer for feature_spec in feature_specs}))
     return {r: pool(states[r.layer], r.pooling, batch).cpu().numpy() for r in feature_specs}
 
 
 def _blocks(module: nn.Module, lm: Any) -> nn.ModuleList:
-    """The list of equal layers, whatever the family calls it."""
+    """The list of layers, under any name in the model's family."""
     for candidate in module.modules():
         if isinstance(candidate, nn.ModuleList) and len(candidate) == lm.config.num_hidden_layers:
             return candidate
@@ -180,7 +180,7 @@ def _blocks(module: nn.Module, lm: Any) -> nn.ModuleList:
 
 @contextmanager
 def _caught(blocks: nn.ModuleList, layers: Sequence[int]) -> Iterator[dict[int, torch.Tensor]]:
-    """What these blocks, counted from 1, give while they run inside the block."""
+    """Collects the outputs of these layers, counted from 1, while the model runs inside the `with` block."""
     caught: dict[int, torch.Tensor] = {}
 
     def catch(layer: int) -> Any:

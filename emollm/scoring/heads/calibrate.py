@@ -1,6 +1,6 @@
-"""Held-out scores and golds to what the card keeps of a head: calibration, spread, cuts and thresholds.
+"""Held-out scores and golds to the calibration of a head: slopes, offsets, spread and thresholds.
 
-All of it is fitted on texts that the scores were not fitted on. Golds may be soft, as a teacher gives them.
+It is fitted on texts that the scores were not fitted on. Golds may be a teacher's soft labels.
 
 Shapes: N texts, K classes or labels.
 """
@@ -27,10 +27,10 @@ from emollm.scoring.heads.readout import (
 )
 
 LEAST_TEXTS = 10
-"""Held-out texts that a calibration takes."""
+"""Held-out texts that a calibration needs."""
 _TINY = 1e-9
 _LEAST_STD = 0.02
-"""A number's spread is never given smaller: fewer than a few hundred texts cannot show that it is."""
+"""Lower bound of a number's spread: a few hundred texts cannot show that it is smaller."""
 
 
 def calibrated(task: Task, head: Head, scores_NK: Floats, golds_NK: Floats, variance_N: Floats | None = None) -> Head:
@@ -70,12 +70,12 @@ def _spread(mean_N: Floats, gold_N: Floats, variance_N: Floats | None) -> tuple[
 
 
 def _ordinal(task: Task, head: Head, score_N: Floats, golds_NK: Floats) -> Head:
-    """Maximum likelihood of the proportional-odds model with one score, then the better of two decisions."""
+    """Maximum likelihood of the proportional-odds model with one score, then the better of two decision rules."""
     scale = float(score_N.std()) or 1.0
     z_N = (score_N - score_N.mean()) / scale
     share = np.clip(golds_NK.mean(axis=0).cumsum()[:-1], 0.01, 0.99)
     first = np.log(share / (1 - share))
-    # Gaps as exponentials keep the cuts ascending, also where a class never occurs.
+    # The differences are exponentials, so the thresholds ascend even if a class never occurs.
     start = np.concatenate([[0.5, first[0]], np.log(np.maximum(np.diff(first), 1e-3))])
 
     def unpack(x: Floats) -> tuple[float, Floats]:
@@ -88,11 +88,11 @@ def _ordinal(task: Task, head: Head, score_N: Floats, golds_NK: Floats) -> Head:
         return float(-(golds_NK * np.log(np.maximum(each, _TINY))).sum() / len(z_N) + 1e-4 * (x[0] ** 2))
 
     slope, cuts = unpack(minimize(loss, start, method="L-BFGS-B").x)
-    # Back from the standardised score.
+    # Undo the standardisation of the score.
     shift = slope * float(score_N.mean()) / scale
     fitted = head.model_copy(update={"slope": (slope / scale,), "offset": tuple(float(c) + shift for c in cuts)})
     each_NK = class_probabilities(fitted, score_N[:, None])
-    # By the task's own metric: one that is measured by correlation wants the class nearest to what is expected.
+    # By the task's own metric: correlation is better with the class nearest to the expected value.
     metric = "pearson" if task.metric == "pearson" else "accuracy"
     likeliest, expected = (_class_metrics(task, each_NK, golds_NK, d)[metric] for d in ("likeliest", "expected"))
     return fitted.model_copy(update={"decision": "expected" if expected > likeliest else "likeliest"})
@@ -105,7 +105,7 @@ def _class_metrics(task: Task, each_NK: Floats, golds_NK: Floats, decision: str)
 
 
 def _single_label(scores_NK: Floats, golds_NK: Floats) -> dict[str, Any]:
-    """Temperature and a bias a label, by maximum likelihood."""
+    """Temperature and one bias per label, by maximum likelihood."""
     count = scores_NK.shape[1]
 
     def loss(x: Floats) -> float:
@@ -117,7 +117,7 @@ def _single_label(scores_NK: Floats, golds_NK: Floats) -> dict[str, Any]:
 
 
 def _label_set(head: Head, scores_NK: Floats, golds_NK: Floats) -> Head:
-    """A logistic curve a label (Platt 1999), then thresholds for the Jaccard index."""
+    """One logistic curve per label (Platt 1999), then thresholds for the Jaccard index."""
     slopes, offsets = zip(*(_platt(s, g) for s, g in zip(scores_NK.T, golds_NK.T, strict=True)), strict=True)
     fitted = head.model_copy(update={"slope": slopes, "offset": offsets})
     each_NK = label_probabilities(fitted, scores_NK, exclusive=False)
@@ -141,14 +141,14 @@ def _platt(score_N: Floats, gold_N: Floats) -> tuple[float, float]:
 
 
 def jaccard_thresholds(each_NK: Floats, golds_NK: Floats) -> tuple[float, ...]:
-    """One threshold for all labels: that with the largest mean Jaccard index, to .01."""
+    """One threshold for all labels: the one with the largest mean Jaccard index, in steps of .01."""
     grid = np.arange(0.10, 0.61, 0.01)
     best = max(grid.tolist(), key=lambda t: soft_jaccard(each_NK >= t, golds_NK))
     return (round(best, 2),) * int(golds_NK.shape[1])
 
 
 def soft_jaccard(given_NK: Any, golds_NK: Floats) -> float:
-    """The mean Jaccard index of sets; of soft golds min over max, which is the same where they are 0 or 1."""
+    """The mean Jaccard index of sets; for soft golds min over max, which is the same for golds of 0 and 1."""
     both = np.minimum(given_NK, golds_NK).sum(axis=1)
     either = np.maximum(given_NK, golds_NK).sum(axis=1)
     return float(np.where(either > 0, both / np.maximum(either, _TINY), 1.0).mean())
@@ -159,7 +159,7 @@ def correlation(a_N: Any, b_N: Any) -> float:
 
 
 def held_out_metrics(task: Task, head: Head, scores_NK: Floats, golds_NK: Floats) -> dict[str, float]:
-    """The task's own metric on the texts behind these scores, and how often a number's 90% interval holds it."""
+    """The task's own metric on the texts of these scores, and the coverage of a number's 90% interval."""
     match task.kind:
         case Kind.REGRESSION:
             found = numbers(head, scores_NK)

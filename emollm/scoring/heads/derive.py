@@ -1,8 +1,8 @@
-"""Answers to tasks without labels of their own, out of those of other tasks. Each is marked `derived` in the card.
+"""Derives answers to tasks without labels from those of other tasks. They are marked `derived` in the card.
 
-What is derived is a plain mapping of one scale onto another, fitted on nothing: valence is valence, whoever asks. The
-corpora were rated by other people for other texts, so such an answer ranks posts and may be off in level; a head that
-is trained on the task's own labels takes its place wherever the data has some.
+A derivation is a fixed map from one scale to another, without fitted parameters: valence is the same quantity in all
+tasks. The corpora were rated by other people on other texts, so a derived answer ranks posts, but its level may be
+off. If the data has labels of the task, a head trained on them is used instead.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def binned(task: Task, found: Numbers) -> Floats:
 
 
 def grouped(task: Task, derivation: Derivation, source: Task, probabilities_NK: Floats) -> Floats:
-    """[N, K] of the classes (probabilities summed up) or labels (that any of a group holds, taken as independent)."""
+    """[N, K] for the classes (sums of probabilities) or labels (that any label of a group holds, as independent)."""
     columns = []
     for name in task.answer_names:
         group = [source.answer_names.index(one) for one in derivation.groups[name]]

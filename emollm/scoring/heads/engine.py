@@ -1,4 +1,4 @@
-"""One forward pass per post, up to the deepest layer that the heads read; every answer from linear heads on it.
+"""One forward pass per post, up to the deepest feature layer; linear heads then compute every answer.
 
 Shapes: N posts, O outputs of all heads.
 """
@@ -29,12 +29,12 @@ from emollm.scoring.heads.weights import HeadWeights, answers, load_bank
 from emollm.scoring.safely import Rows, TokenLimit, run_safely
 
 _POSTS_AHEAD = 2048
-"""Posts that are tokenised on a thread while a GPU reads as many others."""
+"""Posts that are tokenised on a thread while a GPU processes the previous ones."""
 
 
 @dataclass(slots=True)
 class _Scores:
-    """What was read of N posts."""
+    """The scores of N posts."""
 
     scores_NO: Floats
     errors: list[str | None]
@@ -44,7 +44,7 @@ class _Scores:
 
 
 class HeadsScorer:
-    """Drops the layers it does not need from the loaded model, which is then good for nothing else."""
+    """Drops unneeded layers from the loaded model, which then cannot be used for anything else."""
 
     engine = "heads"
 
@@ -58,7 +58,7 @@ class HeadsScorer:
         backbone: Backbone | None = None,
         calibration: Calibration | None = None,
     ) -> None:
-        """`head_weights` None: those in the model's folder. A given `backbone` is read, and the model stays whole.
+        """`head_weights` None: those in the model's folder. A given `backbone` is used, and the model stays complete.
 
         Answers go through `calibration`, if any. Raises ModelError if the weights do not fit the card.
         """
@@ -190,7 +190,7 @@ class HeadsScorer:
         read.truncated_N[truncated] = True
 
     def _answers(self, read: _Scores, posts: Any, questions: Sequence[Question]) -> PostAnswers:
-        """Of some of the posts that were read."""
+        """The scores of some of the posts."""
         chosen = range(len(read.errors))[posts] if isinstance(posts, slice) else posts
         scores_NO = read.scores_NO[posts]
         each = [self._answer(question, scores_NO) for question in questions]
@@ -206,7 +206,7 @@ class HeadsScorer:
 
 
 def _ahead(make: Any, parts: Iterable[Any], *, on_thread: bool) -> Iterator[Any]:
-    """What `make` gives of each part; on a thread, the next one is made while the caller works on one."""
+    """The result of `make` for each part; on a thread, the next one is computed while the caller uses one."""
     if not on_thread:
         yield from map(make, parts)
         return

@@ -1,4 +1,4 @@
-"""Texts to pooled hidden states, table in and table out: what runs in actors while heads are fitted."""
+"""Texts to pooled hidden states, from table to table: runs in actors while heads are fitted."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ POOLINGS: dict[str, tuple[Pooling, ...]] = {
     "encoder-decoder": ("last", "mean"),
     "encoder": ("first", "mean"),
 }
-"""What is tried of each architecture: where a decoder has read everything, and where BERT was trained to sum up."""
+"""Candidate poolings per architecture: a decoder's last token has seen the text; BERT's first token summarises it."""
 
 PROMPTS = {
     "decoder": Prompt(prefix="Tweet:", suffix="\nHow does the writer feel? The writer feels"),
     "encoder-decoder": Prompt(prefix="Tweet:", suffix="\nHow does the writer feel? The writer feels"),
-    # An encoder reads to both sides and was not trained to go on with a sentence.
+    # An encoder attends to both sides and was not trained to continue a sentence.
     "encoder": Prompt(),
 }
 
 
 def candidate_layers(num_layers: int, *, most: int = 6) -> tuple[int, ...]:
-    """Layers to choose from, spread over the upper two thirds: below, a layer knows words and little more."""
+    """Candidate layers, spread over the upper two thirds: lower layers represent words and little more."""
     low = max(1, num_layers // 3)
     return tuple(sorted({round(layer) for layer in np.linspace(low, num_layers, most)}))
 
@@ -52,7 +52,7 @@ class ReadPosts:
 
     @functools.cached_property
     def _parts(self) -> tuple[Any, Any, int]:
-        # At the first batch and not in the constructor: an actor that dies there does not say why.
+        # At the first batch and not in the constructor: an actor that dies in its constructor does not report why.
         import torch
 
         from emollm.models.device import activation_bytes, default_batch_tokens, resolve_device

@@ -1,4 +1,4 @@
-"""Features and labels to heads. Everything is chosen by cross-validation on the texts given, grouped by text.
+"""Features and labels to heads. All selection is by cross-validation on the given texts, grouped by text.
 
 Shapes: N texts, F features, K outputs.
 """
@@ -38,9 +38,9 @@ MAX_READINGS = 3
 LEAST_GAIN = 0.002
 """Another feature_spec is added only if it explains this much more of the held-out variance."""
 MOST_BESIDE = 6
-"""So many of the best are tried beside a first one."""
+"""Number of the best features that are tried in addition to a first one."""
 WORTH_DEPTH = 0.005
-"""A deeper pass must explain so much more than a shallower one: every layer less is time saved on every post."""
+"""A deeper layer must explain this much more than a shallower one, since every layer costs time for every post."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +49,16 @@ class FittedHeads:
     heads: tuple[Head, ...]
     feature_specs: tuple[FeatureSpec, ...]
     scale: Scale
-    """Of the features, over all texts."""
+    """Moments of the features, over all texts."""
     explained: dict[str, float]
-    """Of every set of feature_specs tried, the held-out variance it explains, averaged over the tasks."""
+    """The held-out variance explained by each tried set of feature_specs, averaged over the tasks."""
     borrows: bool
-    """Whether the heads also learnt from each other's scores (`borrow.py`)."""
+    """Whether the heads were also fitted on each other's scores (`stacking.py`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Questions that are labelled on the same texts: they share their moments, which cost the most."""
+    """Questions that are labelled on the same texts: they share the moments, which are the most expensive part."""
 
     keys: list[QuestionKey]
     index_N: NDArray[np.intp]
@@ -117,7 +117,7 @@ def _fit_heads(
 def _first_fits(
     features: Features, feature_specs: Sequence[FeatureSpec], scale: Scale, labelled: LabelledText, group: _Group
 ) -> dict[QuestionKey, First]:
-    """Each question of a group by itself, with the regularisation that suits it."""
+    """Each question of a group by itself, with its own regularisation."""
     mine = labelled.fold_N[group.index_N]
     moments = fold_moments(features, feature_specs, scale, group.index_N, group.targets_NK, mine)
     total = sum(moments[1:], start=moments[0])
@@ -141,7 +141,7 @@ def _first_fits(
 
 
 def _solved(moments: SufficientStats, strengths: Sequence[tuple[slice, float]]) -> Linear:
-    """The outputs of a group side by side, each question's with its own regularisation."""
+    """The outputs of a group, concatenated, each question's with its own regularisation."""
     fits = [solve(_columns(moments, columns), strength) for columns, strength in strengths]
     return Linear(np.concatenate([fit.weight_FK for fit in fits], axis=1), np.concatenate([fit.bias_K for fit in fits]))
 
@@ -175,7 +175,7 @@ def _groups(labelled: LabelledText, by_name: dict[str, Task]) -> list[_Group]:
 
 
 def _regressed(task: Task, golds_NK: Floats) -> Floats:
-    """What a linear score is fitted to: of ordered classes their expected rank, else the golds themselves."""
+    """The targets of a linear score: for ordinals the expected rank, else the golds themselves."""
     if task.kind is Kind.ORDINAL:
         return golds_NK @ np.arange(golds_NK.shape[1], dtype=float)[:, None]
     return golds_NK
@@ -185,7 +185,7 @@ def _choose(
     features: Features, labelled: LabelledText, groups: Sequence[_Group], tried: dict[str, float],
     on_try: Callable[[str, float], None],
 ) -> tuple[FeatureSpec, ...]:  # fmt: skip
-    """Readings one after the other, each the one that explains most beside those before it."""
+    """Forward selection of features: each is the one that explains most in addition to those before it."""
     chosen: tuple[FeatureSpec, ...] = ()
     best = -np.inf
     candidates: list[FeatureSpec] = list(features)
@@ -206,7 +206,7 @@ def _choose(
         enough = max(most - WORTH_DEPTH, best + LEAST_GAIN)
         winner = min((r for r in found if found[r] >= enough), key=lambda r: (max(depth, r.layer), -found[r]))
         best, chosen = found[winner], (*chosen, winner)
-        # Beside the first only what did well alone is tried: each try costs as much as all first ones.
+        # After the first, only features that did well alone are tried: each try costs as much as all first ones.
         candidates = sorted(found, key=lambda r: -found[r])[:MOST_BESIDE]
     return chosen
 
@@ -237,7 +237,7 @@ def _calibrated(
     first_output: int,
 ) -> Head:  # fmt: skip
     golds_NK = labelled.golds[key][index_N]
-    # What people said decides how sure to be; where a teacher labelled all, its word must do.
+    # Calibrate on human labels; if a teacher labelled all texts, on the teacher's.
     gold_N = labelled.is_gold_N[index_N]
     variance_N = labelled.variance[key][index_N] if key in labelled.variance else None
     if gold_N.sum() >= calibrate.LEAST_TEXTS:
@@ -257,7 +257,7 @@ def _calibrated(
 
 
 def _unscaled(fit: Linear, scale: Scale) -> list[Floats]:
-    """A row [F + 1] an output: weights of the features as they come, and behind them the bias."""
+    """One row [F + 1] per output: weights of the unscaled features, then the bias."""
     weight_FK = fit.weight_FK / scale.std_F[:, None]
     bias_K = fit.bias_K - scale.mean_F @ weight_FK
     return [np.append(weight_FK[:, k], bias_K[k]) for k in range(len(bias_K))]
@@ -266,9 +266,9 @@ def _unscaled(fit: Linear, scale: Scale) -> list[Floats]:
 def _tied(
     heads: list[Head], scores: dict[QuestionKey, Floats], labelled: LabelledText, by_name: dict[str, Task]
 ) -> list[Head]:
-    """Ordinals read a number's output instead of their own where that ranks held-out texts better.
+    """Ordinals use a regression's output instead of their own if it ranks held-out texts better.
 
-    EI-oc is EI-reg cut into classes: its four classes tell less of a text than the number does.
+    EI-oc is EI-reg divided into classes: its four classes say less about a text than the number does.
     """
     numbers = [head for head in heads if by_name[head.task].kind is Kind.REGRESSION]
     tied = []
@@ -292,7 +292,7 @@ def _tied(
 
 
 def _packed(weights: Sequence[Floats], heads: Sequence[Head]) -> tuple[HeadWeights, list[Head]]:
-    """The rows that some head reads, and the heads with the rows' new places."""
+    """The rows that some head uses, and the heads with the rows' new indices."""
     used = sorted({output for head in heads for output in head.outputs})
     place = {output: i for i, output in enumerate(used)}
     rows = np.stack([weights[output] for output in used]).astype(np.float32)

@@ -1,4 +1,4 @@
-"""A data folder as a table: each text once, and for each question the golds it has. Gaps are NaN and teach nothing.
+"""A data folder as a table: each text once, with its golds for each question. Gaps are NaN and are not trained on.
 
 Shapes: N texts, K classes or labels of a question (1 of a regression).
 """
@@ -28,14 +28,14 @@ FOLDS = 5
 
 @dataclass(frozen=True, slots=True)
 class LabelledText:
-    """Texts with what is known of them."""
+    """Texts with their golds."""
 
     texts: list[str]
     golds: dict[QuestionKey, Floats]
-    """[N, K]: of a number itself in 0..1; of classes and single labels a distribution; of a set each label's
-    probability. A gold is 0 or 1 there, a teacher says something between. NaN where nothing is known."""
+    """[N, K]: for a regression the number in 0..1; for classes and single labels a distribution; for a label set each
+    label's probability. Gold labels are 0 or 1, a teacher's are in between. NaN if there is no label."""
     fold_N: NDArray[np.int64]
-    """Which of `FOLDS` parts a text is held out with, the same one for all its questions."""
+    """The fold (of `FOLDS`) in which a text is held out, the same for all its questions."""
     is_gold_N: NDArray[np.bool_]
     """Whether people labelled it, and not a teacher."""
     variance: Mapping[QuestionKey, Floats] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class LabelledText:
 
 
 def read_labels(rows: pa.Table, tasks: Sequence[Task]) -> LabelledText:
-    """The rows of a data folder, however many wordings they stand in. Of two golds of a question the first counts."""
+    """The rows of a data folder, independent of their wordings. Of two golds for a question the first is used."""
     by_name = {task.name: task for task in tasks}
     places: dict[Post, int] = {}
     found: dict[QuestionKey, dict[int, Floats]] = {key: {} for task in tasks for key in task.keys}
@@ -117,7 +117,7 @@ def _table(golds: Mapping[int, Floats], count: int) -> Floats:
 
 
 def subset(labelled: LabelledText, index_N: NDArray[np.intp]) -> LabelledText:
-    """These texts alone, with the questions that still have a gold."""
+    """Only these texts, with the questions that still have a gold."""
     golds = {key: gold[index_N] for key, gold in labelled.golds.items()}
     return LabelledText(
         texts=[labelled.texts[n] for n in index_N],
@@ -130,7 +130,7 @@ def subset(labelled: LabelledText, index_N: NDArray[np.intp]) -> LabelledText:
 
 
 def folds(texts: Sequence[str], parts: int = FOLDS) -> NDArray[np.int64]:
-    """The part each text is held out with: by its words, so that copies with other links or names stay together."""
+    """The fold of each text, by its words, so that copies with other links or names stay together."""
     return np.array([_fold(text, parts) for text in texts], dtype=np.int64)
 
 

@@ -1,8 +1,8 @@
-"""Scores of the heads to answers: each with its distribution, always in range.
+"""Scores of the heads to answers with distributions, always in range.
 
-A number is taken as normal around its score and cut off at both ends of the range, where what lies beyond counts as
-the end itself; value, std, tenths and confidence are those of this one distribution. Ordered classes are cut out of
-a logistic distribution (McCullagh 1980, the proportional-odds model). Labels of a set are independent.
+A number has a normal distribution around its score, censored at both ends of the range: probability beyond an end
+counts as the end. Value, std, tenths and confidence are those of this distribution. Ordinals follow the
+proportional-odds model (McCullagh 1980), with thresholds on a logistic distribution. Labels of a set are independent.
 
 Shapes: N posts, K classes or labels.
 """
@@ -21,11 +21,11 @@ from emollm.core.tasks import Task
 from emollm.scoring.arrays import AnswerArrays, Floats
 
 _NEAR = 0.1
-"""The confidence in a number is the probability of one this near, as in the other engines."""
+"""The confidence of a number is the probability of a number within this distance, as in the other engines."""
 
 
 class Numbers(NamedTuple):
-    """Numbers in 0..1 before they are cut off: normal, with these means and standard deviations."""
+    """Numbers in 0..1 before censoring: normal, with these means and standard deviations."""
 
     mean_N: Floats
     std_N: Floats
@@ -41,7 +41,7 @@ class Numbers(NamedTuple):
         return np.diff(cumulative, axis=1, prepend=0.0, append=1.0)
 
     def moments(self) -> tuple[Floats, Floats]:
-        """Expected value and standard deviation after the cut: those of a normal censored at 0 and 1."""
+        """Expected value and standard deviation of the normal distribution censored at 0 and 1."""
         a, b = -self.mean_N / self.std_N, (1 - self.mean_N) / self.std_N
         inside, above = ndtr(b) - ndtr(a), ndtr(-b)
         phi_a, phi_b = np.exp(-(a**2) / 2) / np.sqrt(2 * np.pi), np.exp(-(b**2) / 2) / np.sqrt(2 * np.pi)
@@ -62,13 +62,13 @@ def numbers(head: Head, scores_N1: Floats) -> Numbers:
 
 
 def class_probabilities(head: Head, scores_N1: Floats) -> Floats:
-    """[N, K] of an ordinal: P(class <= k) = logistic(cut_k - slope * score)."""
+    """[N, K] for an ordinal: P(class <= k) = logistic(threshold_k - slope * score)."""
     below = expit(np.array(head.offset)[None, :] - head.slope[0] * scores_N1)
     return np.diff(below, axis=1, prepend=0.0, append=1.0)
 
 
 def label_probabilities(head: Head, scores_NK: Floats, *, exclusive: bool) -> Floats:
-    """[N, K]: of a single label they sum to 1, of a set each stands for itself."""
+    """[N, K]: for a single label they sum to 1, for a set each is independent."""
     logits = scores_NK * np.array(head.slope) + np.array(head.offset)
     found: Floats = softmax(logits, axis=1) if exclusive else expit(logits)
     return found
@@ -90,14 +90,14 @@ def number_answers(task: Task, found: Numbers) -> AnswerArrays:
 
 
 def _mass_near(found: Numbers, unit_N: Floats) -> Floats:
-    # What lies beyond an end counts as the end.
+    # Probability beyond an end counts as the end.
     low = np.where(unit_N - _NEAR <= 0, 0.0, found.below(unit_N - _NEAR))
     high = np.where(unit_N + _NEAR >= 1, 1.0, found.below(unit_N + _NEAR))
     return high - low
 
 
 def given_classes(task: Task, probabilities_NK: Floats, decision: str) -> NDArray[np.intp]:
-    """[N]: the place of the class or label given, the likeliest or the one whose value is nearest to the expected."""
+    """[N]: the index of the answer, the most likely class or label, or the class nearest to the expected value."""
     apart_NK = -probabilities_NK
     if decision == "expected":
         value_K = class_values(task)
@@ -107,7 +107,7 @@ def given_classes(task: Task, probabilities_NK: Floats, decision: str) -> NDArra
 
 
 def class_values(task: Task) -> Floats:
-    """[K] of an ordinal; they need not be evenly spaced."""
+    """[K] values of an ordinal; they need not be evenly spaced."""
     return np.array(task.answer_values, dtype=float)
 
 
@@ -124,7 +124,7 @@ def class_answers(task: Task, probabilities_NK: Floats, decision: str) -> Answer
 
 
 def given_labels(head: Head, probabilities_NK: Floats) -> NDArray[np.bool_]:
-    """[N, K]: which labels the head's decision gives."""
+    """[N, K]: the labels answered by the head's decision rule."""
     if head.decision == "jaccard":
         return best_jaccard(probabilities_NK)
     return probabilities_NK >= np.array(head.thresholds)
@@ -133,13 +133,13 @@ def given_labels(head: Head, probabilities_NK: Floats) -> NDArray[np.bool_]:
 def best_jaccard(probabilities_NK: Floats) -> NDArray[np.bool_]:
     """[N, K]: for each text the set S with the largest expected Jaccard index |S and Y| / |S or Y|.
 
-    Labels being independent, it is one of the likeliest k, and its expectation is exact: the sum of their probabilities
-    times E[1 / (k + B)], where B counts the labels outside of S that hold (a Poisson-binomial variable).
+    Since labels are independent, S is one of the sets of the k most likely labels, and its expectation is exact: the
+    sum of their probabilities times E[1 / (k + B)], where B counts true labels outside S (a Poisson-binomial variable).
     """
     count, labels = probabilities_NK.shape
     order_NK = np.argsort(-probabilities_NK, axis=1, kind="stable")
     sorted_NK = np.take_along_axis(probabilities_NK, order_NK, axis=1)
-    # From the empty tail forward: the distribution of how many labels behind the first k hold.
+    # From the empty tail forward: the distribution of the number of true labels after the first k.
     behind_NB = np.zeros((count, labels + 1))
     behind_NB[:, 0] = 1.0
     expected_NK = np.zeros((count, labels + 1))
@@ -149,7 +149,7 @@ def best_jaccard(probabilities_NK: Floats) -> NDArray[np.bool_]:
         p_N1 = sorted_NK[:, k - 1 : k]
         shifted_NB = np.concatenate([np.zeros((count, 1)), behind_NB[:, :-1]], axis=1)
         behind_NB = behind_NB * (1 - p_N1) + shifted_NB * p_N1
-    expected_NK[:, 0] = behind_NB[:, 0]  # none given, none held: counts 1
+    expected_NK[:, 0] = behind_NB[:, 0]  # an empty answer to an empty set counts 1
     size_N1 = expected_NK.argmax(axis=1)[:, None]
     given_NK = np.zeros(probabilities_NK.shape, dtype=bool)
     np.put_along_axis(given_NK, order_NK, numbers_B[None, :-1] < size_N1, axis=1)
@@ -157,7 +157,7 @@ def best_jaccard(probabilities_NK: Floats) -> NDArray[np.bool_]:
 
 
 def set_answers(task: Task, probabilities_NK: Floats, given_NK: NDArray[np.bool_]) -> AnswerArrays:
-    """Sets of the labels given; the confidence is the probability of just this set."""
+    """Sets of the answered labels; the confidence is the probability of exactly this set."""
     return AnswerArrays(
         task=task,
         value=given_NK,

@@ -1,4 +1,4 @@
-"""Ridge regression over folds, from moments: features are gone through in parts and never held at once.
+"""Ridge regression over folds, from moments: features are processed in parts and never all in memory.
 
 Shapes: N texts, F features, K outputs.
 """
@@ -21,10 +21,10 @@ from emollm.scoring.heads.labels import FOLDS, Floats
 _ROWS_AT_ONCE = 4096
 _DEVICE: ContextVar[str | None] = ContextVar("device", default=None)
 STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-"""Regularisation tried, in units of a feature's variance."""
+"""Candidate regularisation strengths, in units of a feature's variance."""
 
 Features = Mapping[Any, NDArray[np.float32]]
-"""[N, D] of each thing that can be read, in memory or mapped from a file."""
+"""[N, D] of each candidate feature, in memory or mapped from a file."""
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def computing_on(device: str | None) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Mean and standard deviation of each feature: regularisation shall weigh them alike."""
+    """Mean and standard deviation of each feature, so that regularisation treats them equally."""
 
     mean_F: Floats
     std_F: Floats
@@ -47,7 +47,7 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class SufficientStats:
-    """Sums over rows: all that a linear fit needs to know of them."""
+    """Sums over rows, which are sufficient for a linear fit."""
 
     n: float
     x_F: Floats
@@ -84,7 +84,7 @@ def scale_of(features: Features, feature_specs: Sequence[Any]) -> Scale:
         count = len(features[feature_spec])
         mean = total / count
         means.append(mean)
-        # A feature that never changes would be divided by nothing.
+        # A constant feature would be divided by 0.
         std = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
         stds.append(np.where(std > 1e-6 * (1 + np.abs(mean)), std, np.inf))
     return Scale(np.concatenate(means), np.concatenate(stds))
@@ -160,7 +160,7 @@ def solve(moments: SufficientStats, strength: float) -> Linear:
 
 
 def squared_errors(moments: SufficientStats, fit: Linear) -> Floats:
-    """[K] sums of squared errors over the rows behind `moments`, without going through them again."""
+    """[K] sums of squared errors over the rows of `moments`, computed without the rows."""
     w, b = fit.weight_FK, fit.bias_K
     predicted_squares = ((moments.xx_FF @ w) * w).sum(axis=0) + 2 * b * (w.T @ moments.x_F) + b**2 * moments.n
     cross = (moments.xy_FK * w).sum(axis=0) + b * moments.y_K
@@ -169,10 +169,10 @@ def squared_errors(moments: SufficientStats, fit: Linear) -> Floats:
 
 
 def explained_variance(folds: Sequence[SufficientStats], strengths: Sequence[float] = STRENGTHS) -> Floats:
-    """[strengths, K]: 1 - squared error / variance of held-out golds; 1 is perfect, 0 no better than the mean."""
+    """[strengths, K]: 1 - squared error / variance of held-out golds; 1 is perfect, 0 is no better than the mean."""
     total = sum(folds[1:], start=folds[0])
     variance_K = np.maximum(total.yy_K - total.y_K**2 / total.n, 1e-12)
-    # Where all texts are in one fold there is nothing left to learn from.
+    # If all texts are in one fold, no training rows are left.
     held_out = [fold for fold in folds if 0 < fold.n < total.n]
     errors_SK = [sum(squared_errors(fold, solve(total - fold, s)) for fold in held_out) for s in strengths]
     return 1 - np.array(errors_SK) / variance_K
@@ -186,7 +186,7 @@ def held_out_scores(
     fold_N: NDArray[np.int64],
     fits: Sequence[Linear],
 ) -> Floats:
-    """[N, K] scores of each row by the fit of its fold, which did not see it."""
+    """[N, K] out-of-fold scores: each row is scored by a fit that did not see it."""
     parts, start = [], 0
     for x_NF in scaled_parts(features, feature_specs, scale, index_N):
         fold = fold_N[start : start + len(x_NF)]

@@ -1,7 +1,7 @@
-"""Heads that learn from each other: a second ridge regression, of each question on the held-out scores of all.
+"""Stacking: a second ridge regression of each question on the out-of-fold scores of all questions.
 
-A tweet with an E-c label says something of its valence too, and there are six times as many of them. A linear map of
-linear scores is linear: what comes out are weights like any others, and an answer costs nothing more.
+A tweet's E-c labels say something about its valence too, and there are six times as many of them. A linear map of
+linear scores is linear: the result has the same form of weights, and an answer costs the same.
 
 Shapes: N texts, O scores (all outputs of all questions), F features, K outputs of a question.
 """
@@ -30,25 +30,25 @@ _SCORES = ("scores",)
 
 @dataclass(frozen=True, slots=True)
 class First:
-    """A question's own fit."""
+    """The first fit of a question."""
 
     index_N: NDArray[np.intp]
     """The texts with a gold."""
     targets_NK: Floats
     held_out_NK: Floats
-    """Scores of all texts, each by the fit that did not see the texts of its fold."""
+    """Out-of-fold scores of all texts."""
     weights_KF: Floats
-    """Weights of the features as they come, and behind them the bias."""
+    """Weights of the unscaled features, then the bias."""
     explained: float
     """Held-out variance explained."""
 
 
 @dataclass(frozen=True, slots=True)
 class Second:
-    """The same question, fitted on all questions' scores."""
+    """The same question, fitted on the scores of all questions."""
 
     held_out_NK: Floats
-    """Of the texts with a gold alone."""
+    """For the texts with a gold only."""
     weights_KF: Floats
     explained: float
 
@@ -77,7 +77,7 @@ def borrowed(firsts: Mapping[QuestionKey, First], fold_N: NDArray[np.int64]) -> 
 
 
 def is_better(firsts: Mapping[QuestionKey, First], seconds: Mapping[QuestionKey, Second]) -> bool:
-    """Whether the second fits explain more of held-out golds, averaged over emotions and then over tasks."""
+    """Whether the second fits explain more held-out variance, averaged over emotions and then over tasks."""
     own = {key: first.explained for key, first in firsts.items()}
     return per_task({key: second.explained for key, second in seconds.items()}) > per_task(own)
 

@@ -1,4 +1,4 @@
-"""The weights of all heads of a model: one matrix over the features of a post, kept in `heads.safetensors`.
+"""The weights of all heads of a model: one matrix over the features of a post, stored in `heads.safetensors`.
 
 Shapes: N posts, F features, O outputs.
 """
@@ -30,17 +30,17 @@ class HeadWeights:
     bias_O: NDArray[np.float32]
 
     def scores(self, features_NF: NDArray[np.float32]) -> Floats:
-        """[N, O], summed in float64: the batch that a post is in changes a score by 1e-13 and not by 1e-4."""
+        """[N, O], summed in float64, so that the rest of the batch changes a score by 1e-13 and not by 1e-4."""
         scores_NO: Floats = features_NF.astype(np.float64) @ self.weight_OF.T.astype(np.float64) + self.bias_O
         return scores_NO
 
     def save(self, folder: Path) -> None:
-        # Not save_file, which makes a file that nobody else may read.
+        # Not save_file, whose file other users cannot read.
         (folder / HEADS_FILE).write_bytes(save({"weight": self.weight_OF, "bias": self.bias_O}))
 
 
 def load_bank(folder: Path, card: HeadsCard) -> HeadWeights:
-    """The weights beside a card; raises ModelError if they are missing or of other shapes than the card says."""
+    """The weights next to a card; raises ModelError if they are missing or their shapes do not fit the card."""
     path = folder / HEADS_FILE
     try:
         tensors = load_file(path)
@@ -54,16 +54,16 @@ def load_bank(folder: Path, card: HeadsCard) -> HeadWeights:
         or len(head_weights.bias_O) != outputs
     ):
         raise ModelError(
-            f"{path} holds weights {head_weights.weight_OF.shape} and biases {head_weights.bias_O.shape}, but "
+            f"{path} has weights {head_weights.weight_OF.shape} and biases {head_weights.bias_O.shape}, but "
             f"affect.json names {outputs} outputs; the two files belong to different models"
         )
     if not (np.isfinite(head_weights.weight_OF).all() and np.isfinite(head_weights.bias_O).all()):
-        raise ModelError(f"{path} holds weights that are not finite numbers; train the heads again")
+        raise ModelError(f"{path} has weights that are not finite numbers; train the heads again")
     return head_weights
 
 
 def answers(head: Head, heads: HeadsCard, tasks: dict[str, Task], scores_NO: Floats) -> AnswerArrays:
-    """The answers of one head to N posts. `tasks` holds its task, and the source's if it is derived."""
+    """The answers of one head to N posts. `tasks` contains its task, and the source's if it is derived."""
     task = tasks[head.task]
     if head.derivation is None:
         mine = scores_NO[:, list(head.outputs)]

@@ -122,7 +122,7 @@ def test_engines_that_a_model_cannot_have_are_refused(tmp_path: Path, backbone: 
     head_weights.save(tmp_path)
     assert resolve_engine(str(tmp_path), "auto") == "heads"
     assert resolve_engine(str(model_directory), "auto") == "constrained"
-    with pytest.raises(ModelError, match=r"not trained to write answers; ask it with --engine heads"):
+    with pytest.raises(ModelError, match=r"not trained to generate answers; use --engine heads"):
         open_scorer(str(tmp_path), engine="constrained")
     with pytest.raises(ModelError, match=r"has no heads;.*--objective heads --freeze"):
         open_scorer(str(model_directory), engine="heads")
@@ -131,7 +131,7 @@ def test_engines_that_a_model_cannot_have_are_refused(tmp_path: Path, backbone: 
 def test_an_encoder_without_heads_says_what_it_needs(tmp_path: Path) -> None:
     from tests.tiny import tiny_model
 
-    with pytest.raises(ModelError, match="writes no answers; fit heads on it"):
+    with pytest.raises(ModelError, match="cannot generate answers; fit heads"):
         open_scorer(f"base:{tiny_model('bert', tmp_path)}", engine="constrained")
 
 
