@@ -1,7 +1,7 @@
-"""Bootstrap intervals: rows drawn again with replacement, within each emotion, and the metric taken again.
+"""Bootstrap intervals: rows are resampled with replacement within each emotion, and the metric is recomputed.
 
-The draws depend on the seed and the number of rows alone, not on the number of cores; two systems measured on the same
-rows get the same draws, which is what makes their difference a paired one.
+The draws depend only on the seed and the number of rows, not on the number of cores; two systems measured on the same
+rows get the same draws, so their difference is paired.
 
 Shapes: N rows of a group, B resamples of a block, R resamples in all.
 """
@@ -18,13 +18,13 @@ import numpy as np
 from emollm.metrics.metrics import Floats, Resampled
 
 _BLOCK = 50
-"""Resamples drawn at once: 50 x 5,000 rows are 2 MB, which stay in the caches."""
+"""Resamples drawn at once: 50 x 5,000 rows are 2 MB, which fit into the CPU's caches."""
 _MOST_UNDEFINED = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Rows that are drawn among themselves: all of a task, or those of one emotion."""
+    """Rows that are resampled together: all of a task, or those of one emotion."""
 
     rows: int
     metrics: Mapping[str, Resampled]
@@ -44,7 +44,7 @@ def estimate(groups: Sequence[Group]) -> dict[str, float]:
 def resample(groups: Sequence[Group], *, resamples: int, seed: int) -> dict[str, Floats]:
     """Each metric in each resample [R]: the mean over the groups, every group drawn with its own number of rows.
 
-    Blocks run on threads: numpy leaves Python's lock while it draws and multiplies.
+    Blocks run on threads: numpy releases Python's lock while it draws and multiplies.
     """
     sizes = [min(_BLOCK, resamples - start) for start in range(0, resamples, _BLOCK)]
 
@@ -57,7 +57,7 @@ def resample(groups: Sequence[Group], *, resamples: int, seed: int) -> dict[str,
 
 
 def interval(values_R: Floats, *, level: float = 0.95) -> Interval | None:
-    """The percentile interval, or None where the metric is undefined in more than one resample of twenty."""
+    """The percentile interval, or None if the metric is undefined in more than 5% of the resamples."""
     defined = values_R[~np.isnan(values_R)]
     if len(defined) < (1 - _MOST_UNDEFINED) * len(values_R) or not len(defined):
         return None
@@ -77,7 +77,7 @@ def sign_p_value(differences_R: Floats) -> float:
 
 
 def _draws(groups: Sequence[Group], size: int, seed: list[int]) -> Iterator[Floats]:
-    """How often each row of each group is drawn [B, N]."""
+    """The number of times each row of each group is drawn [B, N]."""
     for number, group in enumerate(groups):
         rng = np.random.default_rng([*seed, number])
         rows_BN = rng.integers(0, max(group.rows, 1), (size, group.rows))

@@ -1,7 +1,7 @@
-"""Metrics by their right names. Pure; none rounds, none imputes; NaN where a metric is undefined.
+"""Metrics under their standard names. They are pure, do not round or impute, and are NaN if undefined.
 
-Each metric comes twice: `pearson(gold, predicted)` is a number, and `pearson_of(gold, predicted)` the same formula as a
-function of how often each row counts, so that a bootstrap is one matrix product and cannot differ from the estimate.
+Each metric has two forms: `pearson(gold, predicted)` is a number, and `pearson_of(gold, predicted)` the same formula as
+a function of row counts, so that a bootstrap is one matrix product and cannot differ from the estimate.
 
 Shapes: N rows, B resamples, L labels, K classes, S sums.
 """
@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Resampled = Callable[[Floats], Floats]
-"""Counts [B, N], how often each row was drawn, to the metric of each resample [B]."""
+"""Counts [B, N] of draws of each row to the metric of each resample [B]."""
 
 _FLAT = 1e-9
-"""A variance below this share of the whole sample's is rounding noise of a constant."""
+"""A variance below this share of the whole sample's variance is rounding noise of a constant."""
 
 
 def pearson(gold: Sequence[float], predicted: Sequence[float]) -> float:
-    """Pearson correlation, -1..1; NaN where it is undefined: fewer than two rows, or a constant side."""
+    """Pearson correlation, -1..1; NaN if undefined: fewer than two rows, or a constant side."""
     return _once(pearson_of(gold, predicted), len(gold))
 
 
@@ -32,7 +32,7 @@ def spearman(gold: Sequence[float], predicted: Sequence[float]) -> float:
 
 
 def mean_absolute_error(gold: Sequence[float], predicted: Sequence[float]) -> float:
-    """Mean of |gold - predicted|, in the values' own unit; NaN without rows."""
+    """Mean of |gold - predicted|, in the unit of the values; NaN without rows."""
     return _once(mae_of(gold, predicted), len(gold))
 
 
@@ -89,7 +89,7 @@ def label_jaccard(
 
 
 def pearson_of(gold: Sequence[float], predicted: Sequence[float], among: Sequence[bool] | None = None) -> Resampled:
-    """`among` keeps the rows where it is true, as SemEval's Pearson over gold >= 0.5 does."""
+    """`among` selects rows, for metrics such as SemEval's Pearson over gold >= 0.5."""
     g_N, p_N = _standard(gold, predicted, among)
     one_N = np.ones(len(g_N)) if among is None else np.asarray(among, dtype=float)
     sums_NS = np.stack([one_N, g_N, p_N, g_N * g_N, p_N * p_N, g_N * p_N], axis=1) * one_N[:, None]
@@ -211,7 +211,7 @@ def _check_lengths(gold: Sequence[object], predicted: Sequence[object]) -> None:
 
 
 def _standard(gold: Sequence[float], predicted: Sequence[float], among: Sequence[bool] | None) -> tuple[Floats, Floats]:
-    """Both sides with mean 0 and deviation 1 over the rows that count; a constant side is all 0."""
+    """Both sides standardised to mean 0 and deviation 1 over the counted rows; a constant side is all 0."""
     _check_lengths(gold, predicted)
     keep_N = np.ones(len(gold), dtype=bool) if among is None else np.asarray(among, dtype=bool)
     sides = []

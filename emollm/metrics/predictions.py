@@ -1,4 +1,4 @@
-"""The table of predictions: what every system, ours or another's, is turned into before anything is measured."""
+"""The table of predictions, the common form of all systems, from which metrics are computed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from emollm.metrics.questions import GoldQuestion
 
 PREDICTIONS_FILE = "predictions.parquet"
 METRICS_FILE = "metrics.json"
-"""Written beside the predictions: what was measured on them, by which system, over which tasks."""
+"""File next to the predictions with the metrics by system and task."""
 
 SCHEMA = pa.schema(
     [
@@ -26,8 +26,8 @@ SCHEMA = pa.schema(
         pa.field("id", pa.string()),
         pa.field("task", pa.string()),
         pa.field("emotion", pa.string()),
-        pa.field("text", pa.string(), metadata={"about": "null where the predictions came without texts"}),
-        pa.field("gold", pa.string(), metadata={"about": "the gold in words; a regression's in 0..1"}),
+        pa.field("text", pa.string(), metadata={"about": "null if the predictions have no texts"}),
+        pa.field("gold", pa.string(), metadata={"about": "the gold as answer text; a regression's in 0..1"}),
         pa.field("gold_number", pa.float64(), metadata={"about": "gold of a regression (own range) or ordinal"}),
         pa.field("gold_labels", pa.list_(pa.string()), metadata={"about": "gold of a single label or label set"}),
         pa.field("gold_ratings", pa.list_(pa.string()), metadata={"about": "what each rater said, as JSON; else null"}),
@@ -37,8 +37,8 @@ SCHEMA = pa.schema(
         pa.field("std", pa.float64(), metadata={"about": "standard deviation of a regression, own range"}),
         pa.field("probabilities", pa.map_(pa.string(), pa.float64())),
         pa.field("truncated", pa.bool_()),
-        pa.field("error", pa.string(), metadata={"about": "null where there is a valid answer"}),
-        pa.field("answer_text", pa.string(), metadata={"about": "what was written, where it was no valid answer"}),
+        pa.field("error", pa.string(), metadata={"about": "null if the answer is valid"}),
+        pa.field("answer_text", pa.string(), metadata={"about": "the output, if it was not a valid answer"}),
     ]
 )
 
@@ -60,7 +60,7 @@ class Prediction:
     truncated: bool = False
     error: str | None = None
     text: str | None = None
-    """What was written, where it was not a valid answer."""
+    """The output, if it was not a valid answer."""
 
     @classmethod
     def of(cls, question: GoldQuestion, answer: Answer) -> Self:
@@ -122,7 +122,7 @@ def read_predictions(path: Path, tasks: Iterable[Task]) -> dict[str, list[Predic
 
 
 def read_value(task: Task, number: float | None, labels: Sequence[str] | None) -> Value | None:
-    """A number or labels back as a value of the task's kind."""
+    """Converts a number or labels back to a value of the task's kind."""
     match task.kind:
         case Kind.REGRESSION:
             return number

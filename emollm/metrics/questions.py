@@ -1,4 +1,4 @@
-"""Questions with known answers: out of a data folder's validation rows, or out of the AEB benchmark."""
+"""Questions with known answers, from a data folder's validation rows or from the AEB benchmark."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class GoldQuestion:
 
     @property
     def row(self) -> tuple[QuestionKey, str]:
-        """What tells the question from all others: the four EI rows of a post may share its id."""
+        """The unique key of the question: the four EI rows of a post may share its id."""
         return self.key, self.id
 
 
 def distinct(questions: Iterable[GoldQuestion]) -> list[GoldQuestion]:
-    """Each question once; raises DataError where one has two golds."""
+    """Each question once; raises DataError if one has two golds."""
     found: dict[tuple[QuestionKey, str], GoldQuestion] = {}
     for question in questions:
         first = found.setdefault(question.row, question)
@@ -55,9 +55,9 @@ def distinct(questions: Iterable[GoldQuestion]) -> list[GoldQuestion]:
 def load_questions(
     folder: Path, tasks: Sequence[Task], *, split: str = "validation", max_rows: int | None = None
 ) -> list[GoldQuestion]:
-    """The labelled questions of a data folder, each once, however many wordings it stands in.
+    """The labelled questions of a data folder, each once, independent of its wordings.
 
-    At most `max_rows` a task and emotion. Raises DataError if the folder holds none of the tasks.
+    At most `max_rows` per task and emotion. Raises DataError if the folder has none of the tasks.
     """
     questions = _distinct(read_rows(folder, split).to_pylist(), {task.name: task for task in tasks}, max_rows)
     if not questions:
@@ -68,9 +68,9 @@ def load_questions(
 def load_benchmark(
     folder: Path, tasks: Sequence[Task] | None = None, *, max_rows: int | None = None
 ) -> list[GoldQuestion]:
-    """The questions of an AEB folder that `emollm build-data` aeb` wrote, of these tasks or of all.
+    """The questions of an AEB folder that `emollm build-data aeb` wrote, of these tasks or of all.
 
-    Raises DataError if the folder is none, or holds none of the tasks.
+    Raises DataError if it is not such a folder, or has none of the tasks.
     """
     # The manifest of a benchmark names its tables; a data folder's are its splits.
     paths = sorted(folder.glob("*.parquet"))
@@ -93,7 +93,7 @@ def held_tasks(folder: Path, *, split: str = "validation") -> set[str]:
 
 
 def _comparable(gold: Value) -> object:
-    """A label set's labels come in the order of its file, and a number may have been mapped onto its range."""
+    """Converts an answer: labels are in the order of the file, and a number may have been mapped to its range."""
     return frozenset(gold) if isinstance(gold, tuple) else round(gold, 9) if isinstance(gold, float) else gold
 
 

@@ -1,4 +1,4 @@
-"""How far a system's probabilities can be believed: reliability, ECE, Brier, risk at a coverage, interval coverage.
+"""Reliability of a system's probabilities: calibration curve, ECE, Brier score, risk-coverage, interval coverage.
 
 Shapes: N rows or events.
 """
@@ -20,24 +20,24 @@ from emollm.metrics.predictions import Prediction
 BINS = 10
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 NEAR = 0.1 + 1e-9
-"""A number is right within a tenth of its range: what the engines' confidence in it is the probability of."""
+"""A number is right within a tenth of its range; the engines' confidence is the probability of that."""
 
 
 class Bin(NamedTuple):
-    """Events of like probability."""
+    """Events of similar probability."""
 
     probability: float
     """Their mean."""
     share: float
-    """How many of them came true, 0..1."""
+    """The share of them that was true, 0..1."""
     events: int
 
 
 class Abstain(NamedTuple):
-    """Answer only where the confidence is at least `threshold`."""
+    """Answer only if the confidence is at least `threshold`."""
 
     right_share: float
-    """What was asked for."""
+    """The requested accuracy."""
     threshold: float
     coverage: float
     """Share of rows still answered."""
@@ -45,18 +45,18 @@ class Abstain(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reliability:
-    """The figures of one task; confidences are of the answer, `events` of a label set of each single label."""
+    """The figures of one task; confidences are those of answers, the events of a label set are single labels."""
 
     events: int
     ece: float
     brier: float
     bins: list[Bin]
     risk_area: float | None
-    """Area under the risk-coverage curve, 0..1: mean share of wrong answers over all coverages, surest first."""
+    """Area under the risk-coverage curve, 0..1: mean share of wrong answers, most confident answers first."""
     risk: list[tuple[float, float]]
     """That curve: (coverage, share wrong), at twentieths."""
     abstain: Abstain | None
-    """None where no threshold gives that share of right answers."""
+    """None if no threshold gives that accuracy."""
     coverage: dict[str, float]
     """Regressions: share of golds within the central interval of each level, from the standard deviation."""
 
@@ -65,7 +65,7 @@ class Reliability:
 
 
 def measure(predictions: Sequence[Prediction], *, right_share: float = 0.9) -> Reliability | None:
-    """The figures of one task's predictions, or None where the system gives no probabilities."""
+    """The figures of one task's predictions, or None if the system gives no probabilities."""
     probability_N, true_N = events(predictions)
     if not len(probability_N):
         return None
@@ -89,7 +89,7 @@ def confidences(predictions: Sequence[Prediction]) -> tuple[Floats, Floats]:
 
 
 def events(predictions: Sequence[Prediction]) -> tuple[Floats, Floats]:
-    """Probabilities [N] of what may be so, and whether it is: each label of a label set, else the answer itself."""
+    """Probabilities [N] of events, and whether they are true: each label of a label set, else the answer itself."""
     if predictions and predictions[0].question.task.kind is Kind.LABEL_SET:
         pairs = [
             (probability, float(label in p.question.gold))  # type: ignore[operator]
@@ -138,16 +138,16 @@ def brier(probability_N: Floats, true_N: Floats) -> float:
 
 
 def risk_coverage(sure_N: Floats, right_N: Floats, points: int = 20) -> list[tuple[float, float]]:
-    """(coverage, share wrong) when only the surest answers are kept, at `points` coverages up to 1."""
+    """(coverage, share wrong) if only the most confident answers are kept, at `points` coverages up to 1."""
     risks = _risks(sure_N, right_N)
     kept = [max(1, round(len(risks) * i / points)) for i in range(1, points + 1)]
     return [(k / len(risks), float(risks[k - 1])) for k in kept]
 
 
 def abstain_threshold(sure_N: Floats, right_N: Floats, right_share: float) -> Abstain | None:
-    """The lowest confidence that keeps at least this share of the kept answers right; None if none does.
+    """The lowest confidence threshold with at least this accuracy of the kept answers; None if there is none.
 
-    Answers of one confidence stay together: a threshold cannot part them.
+    Answers with the same confidence stay together: a threshold cannot separate them.
     """
     order = np.argsort(-sure_N, kind="stable")
     share = np.cumsum(right_N[order]) / np.arange(1, len(order) + 1)
@@ -178,7 +178,7 @@ def abstain_thresholds(predictions: Sequence[Prediction], right_shares: Sequence
 
 
 def interval_coverage(predictions: Sequence[Prediction]) -> dict[str, float]:
-    """Share of golds within value ± z std, for each of `LEVELS`; empty where there is no std."""
+    """Share of golds within value ± z std, for each of `LEVELS`; empty if there is no std."""
     known = [
         (abs(float(p.value) - float(p.question.gold)), p.std)  # type: ignore[arg-type]
         for p in predictions
@@ -191,7 +191,7 @@ def interval_coverage(predictions: Sequence[Prediction]) -> dict[str, float]:
 
 
 def _risks(sure_N: Floats, right_N: Floats) -> Floats:
-    """Share wrong among the k surest, k = 1..N."""
+    """Share wrong among the k most confident answers, k = 1..N."""
     order = np.argsort(-sure_N, kind="stable")
     risks: Floats = np.cumsum(1 - right_N[order]) / np.arange(1, len(order) + 1)
     return risks

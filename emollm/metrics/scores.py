@@ -18,12 +18,12 @@ Invalid = Literal["clip", "drop", "worst"]
 POLICIES: tuple[Invalid, ...] = get_args(Invalid)
 
 UNREAD = "<unread>"
-"""A label outside every list: it shares nothing with any gold, not even emptiness."""
+"""A label outside every list: a set with it has no label in common with any gold, and is not empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskResult:
-    """What a system scored on one task."""
+    """The scores of a system on one task."""
 
     task: str
     rows: int
@@ -31,13 +31,13 @@ class TaskResult:
     valid: float
     """Share of answers that are values of the task, 0..1."""
     scores: dict[str, float]
-    """By metric name; NaN where it is undefined. The task's headline metric comes first."""
+    """By metric name; NaN if undefined. The task's headline metric comes first."""
     intervals: dict[str, Interval | None] = field(default_factory=dict)
-    """The 95% bootstrap interval of each score; None where it has none, empty where none was asked for."""
+    """The 95% bootstrap interval of each score; None if it has none, empty if none was requested."""
     by_emotion: dict[str, float] = field(default_factory=dict)
     """The headline metric for each emotion of the task."""
     by_policy: dict[str, float] = field(default_factory=dict)
-    """The headline metric under each way of dealing with invalid answers, where there are any."""
+    """The headline metric under each policy for invalid answers, if there are any."""
     errors: dict[str, int] = field(default_factory=dict)
     """Invalid answers by reason."""
     undefined: str | None = None
@@ -69,7 +69,7 @@ def score_results(
 ) -> list[TaskResult]:
     """Metrics per task, in the order in which tasks first occur, with intervals if `bootstrap` is given.
 
-    What an invalid answer counts as is `resolve_invalid`'s to say.
+    `resolve_invalid` defines how an invalid answer counts.
     """
     return [score_task(mine, invalid=invalid, bootstrap=bootstrap) for mine in split_tasks(predictions).values()]
 
@@ -109,7 +109,7 @@ def score_task(
 
 
 def resolve_invalid(prediction: Prediction, invalid: Invalid) -> Value | None:
-    """The value an answer counts as; None where an invalid one is left out, or has no label that could be wrong.
+    """The value that an answer counts as; None if an invalid one is left out, or has no label that could be wrong.
 
     clip: a number out of range is the nearest in range, a number between classes the nearest class; anything else
     invalid counts as wrong. worst: every invalid answer is wrong. A wrong number is the one farthest from the gold.
@@ -137,7 +137,7 @@ def task_groups(task: Task, predictions: Sequence[Prediction], invalid: Invalid)
     for emotion in task.emotions or ("",):
         mine = [p for p in predictions if (p.question.emotion or "") == emotion]
         if task.emotions and not mine:
-            continue  # a part of a benchmark: the mean is over the emotions that are there
+            continue  # a part of a benchmark: the mean is over the emotions that it has
         if invalid == "drop":
             mine = [p for p in mine if p.value is not None]
         golds = [p.question.gold for p in mine]
