@@ -1,1 +1,1 @@
-"""Fine-tuning: a plain loop that knows no Ray, and Ray Train around it."""
+"""Fine-tuning: a plain loop without Ray, and Ray Train around it."""

@@ -1,4 +1,4 @@
-"""Instruction rows to tensors: which rows make up a step, and how a micro-batch is padded.
+"""Instruction rows to tensors: the rows of a step, and the padding of a micro-batch.
 
 Micro-batches are made on the CPU; `feed.py` takes them to the device.
 
@@ -35,7 +35,7 @@ class MicroBatch:
     inputs: dict[str, Any]
     """Keyword arguments of the model; with heads see `joint.Joint.collate`."""
     labels_BT: torch.Tensor
-    """Aligned with the logits: what the model should say next at each position; IGNORED where it is not asked."""
+    """Aligned with the logits: the next token at each position; IGNORED if it has no loss."""
 
     def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> MicroBatch:
         """The same with every tensor changed, such as moved."""
@@ -53,9 +53,9 @@ def _each(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
 def steps(
     rows: Sequence[EncodedRow], *, global_batch_size: int, num_steps: int, seed: int
 ) -> Iterator[list[EncodedRow]]:
-    """The rows of each optimizer step: epochs without end, each in an order of its own, cut into full batches.
+    """The rows of each optimizer step: an endless sequence of epochs, each in its own order, cut into full batches.
 
-    What a step holds depends on the seed alone, not on the number of workers.
+    The rows of a step depend only on the seed, not on the number of workers.
     """
     rng = np.random.default_rng(seed)
     order: list[int] = []

@@ -1,4 +1,4 @@
-"""Checkpoints: all that a stopped run needs to go on exactly, on any number of workers and at any ZeRO stage.
+"""Checkpoints: the state with which a stopped run continues exactly, with any number of workers and ZeRO stage.
 
     step-00000120/
         part-0-of-2.safetensors     the first rank's shard of float32 weights and Adam's moments: NAME:KIND:START
@@ -41,7 +41,7 @@ _UNFINISHED = ".writing-"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
-    """Where a run stands."""
+    """The position of a run."""
 
     step: int = 0
     evaluations: int = 0
@@ -49,7 +49,7 @@ class Position:
     best_loss: float | None = None
     """Lowest validation loss so far."""
     since_best: int = 0
-    """Evaluations after it."""
+    """Number of evaluations after it."""
 
     def evaluated(self, loss: float) -> Position:
         better = math.isfinite(loss) and (self.best_loss is None or loss < self.best_loss)
@@ -84,7 +84,7 @@ class _Pending:
 
 
 class Checkpoints:
-    """The checkpoints of one run, as one of its ranks sees them. Methods marked collective are called by all ranks."""
+    """The checkpoints of a run, from the view of one rank. All ranks must call the methods marked collective."""
 
     def __init__(
         self, folder: Path, *, base: str, keep: int, rank: int, world_size: int, on_note: Callable[[str], None]
@@ -109,9 +109,9 @@ class Checkpoints:
         return bool(self._pending)
 
     def newest(self) -> Checkpoint | None:
-        """The newest checkpoint that is whole, by rank 0's reading of it. Collective.
+        """The newest intact checkpoint, as checked by rank 0. Collective.
 
-        A truncated or changed one is set aside with a note. Raises ModelError if it belongs to another base model.
+        A truncated or changed one is skipped with a note. Raises ModelError if it belongs to another base model.
         """
         choice: list[Any] = [None]
         if self._rank == 0:
@@ -126,13 +126,13 @@ class Checkpoints:
             return None
         if checkpoint.base != self._base:
             raise ModelError(
-                f"{checkpoint.folder} is of a run on a base model with weights {checkpoint.base}, but the base here "
-                f"has {self._base}; get the base it was started on, or remove {self._folder} to start anew"
+                f"{checkpoint.folder} belongs to a base model with weights {checkpoint.base}, but the base here "
+                f"has {self._base}; use the base it was started with, or remove {self._folder} to start over"
             )
         return checkpoint
 
     def load(self, engine: Any, checkpoint: Checkpoint) -> None:
-        """Put weights and optimizer state into the engine. Collective."""
+        """Load weights and optimizer state into the engine. Collective."""
         write_state(engine, _reader(checkpoint), step=checkpoint.position.step)
 
     def load_weights(self, engine: Any, step: int) -> None:
@@ -163,7 +163,7 @@ class Checkpoints:
     def commit(self) -> None:
         """Make the snapshots on their way checkpoints, when every rank has written its part. Collective.
 
-        Raises TrainingError on every rank if one could not write; the checkpoints before it are unharmed.
+        Raises TrainingError on every rank if one could not write; earlier checkpoints stay intact.
         """
         waiting, self._pending = self._pending, []
         for pending in waiting:
@@ -184,7 +184,7 @@ class Checkpoints:
         if failed[0]:
             raise TrainingError(
                 f"cannot write the checkpoint of step {position.step} under {self._folder}: {failed[0]}; "
-                "make room, then run the same command again: it goes on from the checkpoint before"
+                "free some space, then run the same command again: it continues from the previous checkpoint"
             )
 
     def _complete(self, position: Position, name: str, written: list[tuple[dict[str, Any], Any]]) -> str | None:
@@ -227,14 +227,14 @@ def finished_folders(folder: Path, kind: Kind = "step") -> list[Path]:
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """What the marker says; raises OSError, ValueError, KeyError or TypeError if it does not say it."""
+    """The content of the marker; raises OSError, ValueError, KeyError or TypeError if it is missing or invalid."""
     marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
     shapes = {name: tuple(shape) for name, shape in marker["shapes"].items()}
     return Checkpoint(folder, Position(**marker["position"]), marker["base"], marker["parts"], shapes)
 
 
 def damage(folder: Path) -> str | None:
-    """What is wrong with a checkpoint, or None: every part there, with its size and hash."""
+    """The damage of a checkpoint, or None if every part exists with its size and hash."""
     try:
         checkpoint = read_checkpoint(folder)
         for name, part in checkpoint.parts.items():
@@ -253,7 +253,7 @@ def _newest_whole(folder: Path, on_note: Callable[[str], None]) -> Checkpoint | 
         reason = damage(path)
         if reason is None:
             return _without_lost_best(read_checkpoint(path))
-        on_note(f"warning: the checkpoint {path} is damaged ({reason}); taking the one before it")
+        on_note(f"warning: the checkpoint {path} is damaged ({reason}); using the previous one")
         aside = path.with_name(f"damaged-{path.name}")
         shutil.rmtree(aside, ignore_errors=True)
         path.rename(aside)

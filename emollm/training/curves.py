@@ -8,9 +8,9 @@ from typing import Any
 
 
 def draw_curves(path: Path, steps: Sequence[dict[str, Any]], evaluations: Sequence[dict[str, Any]]) -> bool:
-    """Write a PNG: training and validation loss, learning rate, and task metrics where there are any.
+    """Write a PNG with training and validation loss, learning rate, and task metrics, if any.
 
-    Returns False where matplotlib is not installed (it comes with the extra `train`): a run is not lost for a picture.
+    Returns False if matplotlib is not installed (it comes with the extra `train`), so that the run does not fail.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -36,7 +36,7 @@ def draw_curves(path: Path, steps: Sequence[dict[str, Any]], evaluations: Sequen
         )
         best = min(evaluations, key=lambda e: e["loss"])
         loss.annotate(f"{best['loss']:.3f}", (best["step"], best["loss"]), (0, -14), textcoords="offset points")
-    # A mean over answer tokens, or of heads over labelled questions: the summary says which.
+    # A mean over answer tokens, or for heads over labelled questions; the summary says which.
     loss.set(xlabel="step", ylabel="nats", title="Loss", yscale="log")
     loss.legend(frameon=False)
     for name, points in headlines.items():
@@ -49,7 +49,7 @@ def draw_curves(path: Path, steps: Sequence[dict[str, Any]], evaluations: Sequen
 
 
 def _headlines(evaluations: Sequence[dict[str, Any]]) -> dict[str, list[tuple[int, float]]]:
-    """The first metric of each task, where it is defined, over the steps."""
+    """The first metric of each task over the steps, if it is defined."""
     found: dict[str, list[tuple[int, float]]] = {}
     for evaluation in evaluations:
         for task, scores in evaluation["scores"].items():

@@ -1,7 +1,7 @@
-"""A teacher's answers as labels: what a larger model, asked once, teaches heads that cost a hundredth of it.
+"""Distillation: a teacher's answers, computed once, become soft labels for heads that are a hundred times cheaper.
 
-Asking the teacher is the caller's business (`AskTeacher`; the train job lets the annotation job
-annotate the unlabelled posts): here its table of answers becomes soft labels.
+The caller gets the teacher's answers (`AskTeacher`; the train job runs the annotation job
+on the unlabelled posts); here the table of answers becomes soft labels.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ AskTeacher = Callable[[TrainConfig, tuple[Task, ...]], pa.Table]
 
 
 def teacher_tasks(config: TrainConfig, trained: Sequence[Task]) -> tuple[Task, ...]:
-    """The tasks that the teacher is asked.
+    """The tasks for the teacher.
 
-    Raises ConfigError where a task of the data folder, `trained`, means something else to the teacher.
+    Raises ConfigError if a task of the data folder, `trained`, is defined differently for the teacher.
     """
     assert config.teacher is not None
     tasks = card_tasks(config.teacher)
@@ -35,14 +35,14 @@ def teacher_tasks(config: TrainConfig, trained: Sequence[Task]) -> tuple[Task, .
     for task in tasks:
         if task.name in mine and (what := _difference(mine[task.name], task)):
             raise ConfigError(
-                f"{task.name} means one thing in {config.data} and another to {config.teacher}: {what}; rename the "
+                f"{task.name} differs between {config.data} and {config.teacher}: {what}; rename the "
                 "task, or leave it out with --tasks"
             )
     return tasks
 
 
 def _difference(mine: Task, theirs: Task) -> str:
-    """What an answer to both cannot share; empty where one means as much as the other."""
+    """The differences that matter for answers; empty if the two definitions agree."""
     for name, of in _MEANING.items():
         if of(mine) != of(theirs):
             return f"{name} {of(mine)} and {of(theirs)}"
@@ -59,7 +59,7 @@ _MEANING: Mapping[str, Callable[[Task], object]] = {
 
 
 def soft_labels(annotated: pa.Table, tasks: tuple[Task, ...]) -> LabelledText:
-    """An annotated corpus as labels; what has an error is a gap. Raises DataError if nothing was answered."""
+    """An annotated corpus as labels; an answer with an error is a gap. Raises DataError if nothing was answered."""
     texts = [text or "" for text in annotated["text"].to_pylist()]
     first = {text: n for n, text in reversed(list(enumerate(texts)))}
     keep = sorted(n for text, n in first.items() if text.strip())
@@ -75,7 +75,7 @@ def soft_labels(annotated: pa.Table, tasks: tuple[Task, ...]) -> LabelledText:
 
 
 def _column(annotated: pa.Table, question: Question) -> Floats:
-    """[N, K], NaN where there is no answer."""
+    """[N, K], NaN if there is no answer."""
     task, name = question.task, column_name(question)
     if task.kind is Kind.REGRESSION:
         values = annotated[name].to_pylist()

@@ -1,4 +1,4 @@
-"""Heads on a base that stays as it is, `--freeze`: features through Ray Data, heads in closed form."""
+"""Heads on a frozen base model, `--freeze`: features with Ray Data, heads in closed form."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def fit_frozen(
 ) -> dict[str, Any]:
     """Fit heads and write the model directory; `on_posts` gets (new posts, all posts) as they are read.
 
-    Returns a summary, also in `run.json`. The folder appears whole or not at all.
+    Returns a summary, also in `run.json`. The folder appears complete or not at all.
     """
     check_new(config.out.absolute(), overwrite=config.overwrite)
     started = time.monotonic()
@@ -79,9 +79,9 @@ def fit_frozen(
 def starting_heads(
     config: TrainConfig, *, device: str | None = None, ask_teacher: AskTeacher | None = None
 ) -> StartingHeads:
-    """Heads of the base as it is, which joint training goes on from: fitted without the tenth that it holds out.
+    """Heads of the frozen base, from which joint training starts: fitted without the held-out tenth of the texts.
 
-    This process reads the texts on `device`; None: Ray's actors do, and Ray must be up. Validation rows stay closed.
+    This process reads the texts on `device`; None: Ray's actors do, and Ray must run. Validation rows are not used.
     """
     from emollm.training.joint import StartingHeads
 
@@ -124,13 +124,13 @@ def states_precision(config: TrainConfig) -> Literal["float32", "bf16"]:
 
 
 def calibration_tenth(labelled: LabelledText) -> NDArray[np.bool_]:
-    """[N]: the tenth of the texts that calibrates heads which are trained with their backbone."""
+    """[N]: the tenth of the texts for the calibration of heads that are trained with their backbone."""
     tenth_N: NDArray[np.bool_] = folds(labelled.texts, parts=10) == 0
     return tenth_N
 
 
 def _held_out(fitted: FittedHeads) -> dict[str, dict[str, float]]:
-    """The metrics of each task on texts held out in turn, averaged over its emotions."""
+    """The cross-validated metrics of each task, averaged over its emotions."""
     per_task: dict[str, list[dict[str, float]]] = {}
     for head in fitted.heads:
         per_task.setdefault(head.task, []).append(head.metrics)
@@ -141,7 +141,7 @@ def _held_out(fitted: FittedHeads) -> dict[str, dict[str, float]]:
 
 
 def labels_of(config: TrainConfig, ask_teacher: AskTeacher | None = None) -> tuple[LabelledText, tuple[Task, ...]]:
-    """What there is to learn from: gold labels, a teacher's, or both."""
+    """The labels for training: gold labels, a teacher's, or both."""
     golds: LabelledText | None = None
     tasks: tuple[Task, ...] = ()
     if config.data is not None:
@@ -152,7 +152,7 @@ def labels_of(config: TrainConfig, ask_teacher: AskTeacher | None = None) -> tup
         return golds, tasks
     their_tasks = teacher_tasks(config, tasks)
     if ask_teacher is None:
-        raise ConfigError("--teacher needs somebody who asks it: pass ask_teacher, as `emollm train` does")
+        raise ConfigError("--teacher needs a function that gets its answers: pass ask_teacher, as `emollm train` does")
     soft = soft_labels(ask_teacher(config, their_tasks), their_tasks)
     if golds is None:
         return soft, their_tasks
@@ -161,7 +161,7 @@ def labels_of(config: TrainConfig, ask_teacher: AskTeacher | None = None) -> tup
 
 
 class Candidates(NamedTuple):
-    """The features that heads may read, and the words around the post."""
+    """The candidate features of the heads, and the prompt around the post."""
 
     prompt: Prompt
     feature_specs: tuple[FeatureSpec, ...]
@@ -188,7 +188,7 @@ def card_and_candidates(config: TrainConfig, labelled: LabelledText) -> tuple[Af
 
 
 def prompt_of(config: TrainConfig, architecture: Architecture) -> Prompt:
-    """The words around a post."""
+    """The prompt around a post."""
     options, default = config.heads, PROMPTS[architecture]
     return Prompt(
         prefix=default.prefix if options.prefix is None else options.prefix,
@@ -198,7 +198,7 @@ def prompt_of(config: TrainConfig, architecture: Architecture) -> Prompt:
 
 
 def feature_specs_of(config: TrainConfig, architecture: Architecture, num_layers: int) -> tuple[FeatureSpec, ...]:
-    """What may be read. Raises ConfigError for a layer that the base does not have."""
+    """The candidate features. Raises ConfigError for a layer that the base does not have."""
     layers = config.heads.layers or candidate_layers(num_layers)
     if wrong := [layer for layer in layers if not 1 <= layer <= num_layers]:
         raise ConfigError(f"--heads.layers {wrong[0]}: {config.base} has layers 1 to {num_layers}")
@@ -225,9 +225,9 @@ def with_heads(
 def features_of(
     config: TrainConfig, posts: list[Post], candidates: Candidates, on_posts: Progress, *, device: str | None = None
 ) -> Iterator[dict[FeatureSpec, NDArray[np.float32]]]:
-    """[N, D] of each feature_spec, mapped from files beside `out` that are gone at the end of the block.
+    """[N, D] of each feature_spec, mapped from files next to `out` that are removed at the end of the block.
 
-    Ray's actors read the posts, or on a `device` this process does; their states are written down as they come: no
+    Ray's actors read the posts, or with `device` this process does; states are written to files at once, and no
     process holds more than a few batches, so a corpus may be larger than memory.
     """
     pieces = {name: pa.array([getattr(post, name) for post in posts], pa.string()) for name in Post._fields}

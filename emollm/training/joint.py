@@ -1,9 +1,9 @@
-"""Backbone and heads trained together, or heads beside answers: rows, loss, and the heads that come out.
+"""Joint training of backbone and heads, optionally with instruction tuning: rows, loss, and the resulting heads.
 
-The heads start where the frozen fit left them (Kumar et al. 2022: fine-tuning from a fitted head distorts features less
+The heads start from the frozen fit (Kumar et al. 2022: fine-tuning from a fitted head distorts features less
 than from a random one), and a tenth of the texts is held out to calibrate them at the end.
 
-Shapes: B rows, F features, O outputs, C gold columns (those of all questions side by side; NaN is a gap).
+Shapes: B rows, F features, O outputs, C gold columns (those of all questions, concatenated; NaN is a gap).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from emollm.scoring.scorer import Scorer
 
 _SLOWER = 0.03
-"""Learning rate of the heads relative to that of the weights: the heads already fit the features they start from."""
+"""Learning rate of the heads relative to that of the weights: the heads already fit the initial features."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class HeadRow(EncodedRow):
 
 @dataclass(frozen=True, slots=True)
 class BothRow(HeadRow):
-    """An instruction row, and beside it its text as the heads read it."""
+    """An instruction row, together with its text for the heads."""
 
 
 class Joint:
@@ -84,7 +84,7 @@ class Joint:
         self, loaded: LoadedModel, start: StartingHeads, *, with_answers: Callable[..., MicroBatch] | None,
         loss_weight: float, device: str,
     ) -> None:  # fmt: skip
-        """`with_answers` is how instruction rows are put into a micro-batch; None: only the heads are trained."""
+        """`with_answers` collates instruction rows into a micro-batch; None: only the heads are trained."""
         self.start = start
         self._loaded, self._device = loaded, device
         self._with_answers = with_answers
@@ -100,7 +100,7 @@ class Joint:
         self.module: nn.Module = self._loss
 
     def rows(self, labelled: LabelledText, table: pa.Table, answers: Sequence[EncodedRow]) -> list[EncodedRow]:
-        """Each of these texts once; with answers the rows of `table` that ask of one, each beside its text."""
+        """Each of these texts once; with answers the rows of `table` about one, each with its text."""
         if self._with_answers is None:
             return self._text_rows(labelled)
         return self._rows_beside(labelled, table, answers)
@@ -126,7 +126,7 @@ class Joint:
         ]
 
     def _golds(self, labelled: LabelledText) -> Floats:
-        """[N, C]: a question that these texts have no gold of is a gap."""
+        """[N, C]: a question without a gold for these texts is a gap."""
         golds_NC = np.full((len(labelled.texts), sum(c.stop - c.start for c in self._columns.values())), np.nan)
         for key, columns in self._columns.items():
             if key in labelled.golds:
@@ -241,8 +241,8 @@ class HeadsLoss(nn.Module):
         self.change_O = nn.Parameter(torch.zeros_like(self._bias_O))
 
     def forward(self, inputs: dict[str, Any], golds_BC: torch.Tensor) -> torch.Tensor:
-        """Sum over the questions with a gold; with answers, over answer tokens, a row's questions weighing as its
-        answer times the weight of the heads.
+        """Sum over the questions with a gold; with answers, over answer tokens, where a row's questions weigh as much
+        as its answer, times the weight of the heads.
         """
         features_BF = self._trunk.features(Batch(*inputs["batch"]), self._start.feature_specs)
         with torch.autocast(features_BF.device.type, enabled=False):
@@ -264,7 +264,7 @@ class HeadsLoss(nn.Module):
         for key, columns in self._columns.items():
             gold_BK, head = golds_BC[:, columns], heads[key]
             known_B = ~gold_BK.isnan().any(dim=1)
-            # A gap must not reach the loss even as a gradient: NaN times 0 is NaN.
+            # A gap must not reach the loss, not even as a gradient: NaN times 0 is NaN.
             filled_BK = torch.where(known_B[:, None], gold_BK, torch.zeros_like(gold_BK))
             each_B = _negative_log_likelihood(tasks[key[0]], head, scores_BO[:, list(head.outputs)], filled_BK)
             nats.append(torch.where(known_B, each_B, torch.zeros_like(each_B)))
@@ -287,7 +287,7 @@ class HeadsLoss(nn.Module):
 
 
 def _negative_log_likelihood(task: Task, head: Head, scores_BK: torch.Tensor, golds_BK: torch.Tensor) -> torch.Tensor:
-    """[B] nats, up to a constant; the calibration of the frozen fit stays as it is."""
+    """[B] nats, up to a constant; the calibration of the frozen fit stays fixed."""
     slope = scores_BK.new_tensor(head.slope)
     offset = scores_BK.new_tensor(head.offset)
     match task.kind:

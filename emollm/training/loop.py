@@ -1,6 +1,6 @@
-"""The training loop: reads top to bottom, knows DeepSpeed and no Ray.
+"""The training loop, to be read top to bottom. It uses DeepSpeed and no Ray.
 
-It runs in the process group there is: `ray_train.py` starts one on a cluster.
+It runs in an existing process group: `ray_train.py` starts one on a cluster.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from emollm.training.zero import start_engine
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepReport:
-    """What one optimizer step did, summed over all workers."""
+    """Report of one optimizer step, summed over all workers."""
 
     step: int
     num_steps: int
     loss: float
-    """Mean nats an answer token, or of heads a labelled question."""
+    """Mean nats per answer token, or for heads per labelled question."""
     learning_rate: float
     rows: int
     tokens: int
     """Prompt and answer tokens, padding not counted."""
     seconds: float
     memory_gib: float
-    """Most memory that the first worker has used: of its GPU, or on a CPU of its process."""
+    """Peak memory of the first worker: of its GPU, or on a CPU of its process."""
 
 
 def num_steps(config: TrainConfig, num_rows: int) -> int:
@@ -65,7 +65,7 @@ def train(
     checkpoints: Checkpoints | None = None,
     on_resume: Callable[[int], None] = lambda _: None,
 ) -> tuple[Any, Position]:
-    """Fine-tune `loaded.model` in place; return the DeepSpeed engine around it and where the run ended.
+    """Fine-tune `loaded.model` in place; return the DeepSpeed engine around it and the final position.
 
     Every rank calls it with the same rows, in the same order. The loss of a step is the mean over all answer tokens of
     its global batch, so it does not depend on how the batch is split over workers and micro-batches. `objective`
@@ -103,13 +103,13 @@ def train(
         if _is_over(config, position):
             break
         started = time.perf_counter()
-        # Dropout too depends on the seed and the step alone, so a run that goes on is the run that was stopped.
+        # Dropout too depends only on the seed and the step, so a continued run equals an undisturbed one.
         torch.manual_seed((config.seed * 1_000_003 + step) * 4099 + rank)
         learning_rate = config.learning_rate * rate_factor(config, step, total)
         for group in engine.optimizer.param_groups:
             group["lr"] = learning_rate
         answer_tokens = sum(len(row.answer) for row in batch)
-        # DeepSpeed averages over workers and micro-batches; this makes that a mean over answer tokens.
+        # DeepSpeed averages over workers and micro-batches; this factor turns it into a mean over answer tokens.
         scale = world_size * config.accumulation_steps / answer_tokens
         loss_sum = torch.zeros((), device=device)
         for micro in micro_batches:
@@ -118,7 +118,7 @@ def train(
             engine.backward(loss * scale)
             engine.step()
             loss_sum += loss.detach()
-        # One message a step: the loss, whether it is time to save, whether a rank is still writing.
+        # One message per step: the loss, whether it is time to save, whether a rank is still writing.
         late = rank == 0 and time.monotonic() - last_saved > 60 * config.checkpoint_minutes
         is_writing = checkpoints is not None and checkpoints.is_writing
         sums = torch.stack([loss_sum, *torch.tensor([float(late), float(is_writing)], device=device)])
@@ -126,7 +126,7 @@ def train(
             dist.all_reduce(sums)
         mean = sums[0].item() / answer_tokens
         save_now, all_written = bool(sums[1] > 0), bool(sums[2] == 0)
-        # DeepSpeed skips a step with non-finite gradients and goes on, training nothing, with a finite loss.
+        # DeepSpeed skips a step with non-finite gradients and continues, without training, with a finite loss.
         norm = engine.get_global_grad_norm()
         finite_gradients = not engine.skipped_steps and (norm is None or math.isfinite(norm))
         if not (math.isfinite(mean) and finite_gradients):
@@ -197,7 +197,7 @@ def rate_factor(config: TrainConfig, step: int, total: int) -> float:
 
 
 def peak_memory_gib(device: str) -> float:
-    """Most memory used so far: of the GPU, or on a CPU of this process."""
+    """Peak memory so far: of the GPU, or on a CPU of this process."""
     if device != "cpu":
         return float(torch.cuda.max_memory_allocated()) / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 
 class Objective(Protocol):
-    """What a run learns: how rows become micro-batches, and the module whose forward pass sums the loss over one."""
+    """The objective of a run: how rows become micro-batches, and the module whose forward pass sums their loss."""
 
     module: nn.Module
 
     def cut(self, batch: Sequence[EncodedRow], micro_batch_size: int) -> list[list[EncodedRow]]:
-        """Which rows go through the model together; every rank finds the same."""
+        """The rows that go through the model together; the same on every rank."""
         ...
 
     def collate(self, rows: Sequence[EncodedRow]) -> MicroBatch:
@@ -40,12 +40,12 @@ class Objective(Protocol):
         ...
 
     def scorer(self) -> Scorer:
-        """Asks the model as it is now, in the way that it will be used."""
+        """A scorer with the current model, as at inference."""
         ...
 
 
 class Answers:
-    """Learning to write answers; `joint.Joint` is learning heads."""
+    """Instruction tuning; for heads see `joint.Joint`."""
 
     def __init__(self, loaded: LoadedModel, device: str) -> None:
         self.module: nn.Module = AnswerLoss(loaded.model)
@@ -85,9 +85,9 @@ class Answers:
 class AnswerLoss(nn.Module):
     """A language model whose forward pass gives the summed cross-entropy of the answers.
 
-    The vocabulary head is applied only where a label is. Prompts are ten times longer than answers and the head
-    is a fifth of a small model, so full logits would be the largest waste of this task. Encoder-decoders have no
-    such waste: their decoder sees the answer alone.
+    The vocabulary head is applied only at labels. Prompts are ten times longer than answers and the head
+    is a fifth of a small model, so full logits would waste most of the work. Encoder-decoders do not have this
+    problem: their decoder gets only the answer.
     """
 
     def __init__(self, model: Any) -> None:

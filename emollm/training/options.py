@@ -13,7 +13,7 @@ from emollm.core.heads_card import Pooling
 from emollm.core.options import ClusterConfig, Config, ModelRef
 from emollm.training.recipes import with_recipe
 
-# Words of a command line are text, and pydantic takes no "2" for the literal 2.
+# Command-line values are text, and pydantic does not accept "2" for the literal 2.
 ZeroStage = Annotated[
     Literal[0, 2, 3], BeforeValidator(lambda value: int(value) if value in ("0", "2", "3") else value)
 ]
@@ -24,15 +24,15 @@ def _rate_of_method(given: dict[str, Any]) -> float:
 
 
 class HeadOptions(Config):
-    """Which hidden layers are pooled into features for the heads. All but the prompt is chosen by cross-validation
-    unless it is given."""
+    """Which hidden layers are pooled into features for the heads. Layers and poolings are selected by cross-validation
+    from the candidates."""
 
     prefix: str | None = None
     """Prompt text before the post. None: "Tweet:", and nothing for an encoder such as BERT."""
     suffix: str | None = None
     """Prompt text after the post. None: "How does the writer feel? The writer feels", and nothing for an encoder."""
     emoji: Literal["kept", "named"] = "kept"
-    """named: an emoji is read as the words of its Unicode name, for tokenizers that know no emoji, such as BERT's."""
+    """named: replace each emoji with its Unicode name, for tokenizers without emoji, such as BERT's."""
     layers: tuple[int, ...] | None = None
     """Candidate hidden layers, counted from 1. None: six of the upper two thirds."""
     poolings: tuple[Pooling, ...] | None = None
@@ -111,7 +111,7 @@ class TrainConfig(Config):
     offload: Literal["none", "optimizer", "all"] = "none"
     """Keep the optimizer state, or with ZeRO-3 the weights too, in host memory instead of GPU memory."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
-    """Arithmetic of the forward pass. auto: bf16 where the hardware has it."""
+    """Arithmetic of the forward pass. auto: bf16 if the hardware has it."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     max_post_tokens: int = Field(512, ge=1)
@@ -130,7 +130,7 @@ class TrainConfig(Config):
     checkpoint_minutes: float = Field(10.0, gt=0)
     """Minutes between checkpoints, at most."""
     checkpoint_steps: int | None = Field(None, ge=1)
-    """Also save a checkpoint every N steps. None: by time alone."""
+    """Also save a checkpoint every N steps. None: by time only."""
     keep_checkpoints: int = Field(2, ge=1)
     """Latest checkpoints to keep, in addition to the best one."""
     max_failures: int = Field(3, ge=0)
@@ -197,7 +197,7 @@ class TrainConfig(Config):
 
     @property
     def lora(self) -> dict[str, Any]:
-        """What `attach_lora` takes."""
+        """The arguments of `attach_lora`."""
         return {
             "rank": self.lora_rank, "alpha": self.lora_alpha, "dropout": self.lora_dropout,
             "first_layer": self.lora_first_layer,

@@ -1,7 +1,7 @@
-"""What a training would take, before it starts: parameters, steps, memory per worker by part, hours.
+"""The plan of a training run before it starts: parameters, steps, memory per worker by part, hours.
 
-No weights are loaded: the model is made of its settings alone, without memory for its tensors. Memory is an estimate,
-within about a quarter where it was compared (LOG.md); what does not fit is refused with options that would.
+No weights are loaded: the model is created from its configuration, without memory for its tensors. Memory is an
+estimate, within about a quarter of measurements (LOG.md); a run that does not fit is refused with options that would.
 """
 
 from __future__ import annotations
@@ -28,33 +28,33 @@ from emollm.training.workload import Workload, workload
 
 GIB = 2**30
 _READ_TOKENS = {"gpu": 16_384, "cpu": 1024}
-"""Of texts that are read at once, as `heads.extract.ReadPosts` cuts its batches."""
+"""Tokens of texts that are read at once, as in the batches of `heads.extract.ReadPosts`."""
 _BUCKET = 500_000_000
-"""Elements of DeepSpeed's buffers for gradients, and for weights gathered under ZeRO-2; its defaults."""
+"""Elements of DeepSpeed's buffers for gradients, and for gathered weights with ZeRO-2; its defaults."""
 _LIVE = 1_000_000_000
-"""Weights gathered at once under ZeRO-3, DeepSpeed's default."""
+"""Weights gathered at once with ZeRO-3, DeepSpeed's default."""
 _RUNTIME_GIB = {"gpu": 1.5, "cpu": 0.8}
-"""CUDA's own context, or a Python process with torch, transformers and DeepSpeed."""
+"""The CUDA context, or a Python process with torch, transformers and DeepSpeed."""
 _A100_FLOPS_S = 312e12
 _CORE_FLOPS_S = 100e9
-"""float32 matrix products of one CPU core; 80 to 160 GFLOP/s were measured."""
+"""FLOP/s of float32 matrix products on one CPU core; 80 to 160 GFLOP/s were measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """A model's size, from its settings."""
+    """A model's size, from its configuration."""
 
     name: str
     architecture: Architecture
     parameters: int
     multiplied: int
-    """Parameters that every token of a row is multiplied by: all but the embeddings and the head."""
+    """Parameters that every token of a row is multiplied by: all except embeddings and head."""
     read: int
-    """Those of them that a text is multiplied by as heads read it: up to the deepest layer that they may read."""
+    """Those of them that are used for heads: up to the deepest candidate layer."""
     trainable: int
-    """Of the base; an upper bound where only heads are trained: layers above the chosen ones are not computed."""
+    """Trained parameters of the base; an upper bound for heads, as layers above the selected ones are not computed."""
     features: int
-    """That heads read, at most."""
+    """Largest number of features of the heads."""
     layers: int
     width: int
     inner: int
@@ -68,20 +68,20 @@ class Plan:
     work: Workload
     steps: int
     trainable: int
-    """Of base and heads."""
+    """Trained parameters of base and heads."""
     tokens_a_row: float
-    """Of all that is passed through the model for it: prompt and answer, text, or both."""
+    """Tokens that pass through the model for a row: prompt and answer, text, or both."""
     longest_row: int
     memory_gib: dict[str, float]
-    """A worker's, by part."""
+    """Memory of a worker, by part."""
     loading_gib: float
-    """A worker's before anything is shared out: the whole model."""
+    """Memory of a worker before sharding: the whole model."""
     host_gib: float
-    """Of all workers of one machine together, in the host's memory."""
+    """Host memory of all workers on one machine."""
     limit_gib: float
     flops: float
     hours: float
-    """Of one worker, at the assumed speed."""
+    """Hours of one worker, at the assumed speed."""
 
     @property
     def total_gib(self) -> float:
@@ -99,9 +99,9 @@ def plan(config: TrainConfig) -> Plan:
         return chosen
     parts = ", ".join(f"{name} {gib:.1f}" for name, gib in chosen.memory_gib.items())
     if chosen.total_gib == chosen.loading_gib:
-        parts = "while loading: each holds the whole model before it is shared out"
+        parts = "while loading: each worker holds the whole model before it is sharded"
     would = next((words for words, other in _alternatives(config) if _plan(other).fits), None)
-    advice = f"this would fit: {would}" if would else "no option here would fit; take a smaller base or larger GPUs"
+    advice = f"this would fit: {would}" if would else "no option would fit; use a smaller base model or larger GPUs"
     raise ResourceError(
         f"{chosen.model.name} with {_way(config)} needs about {chosen.total_gib:.0f} GiB per worker ({parts}), "
         f"and a worker has {chosen.limit_gib:.0f}; {advice}"
@@ -114,7 +114,7 @@ def _plan(config: TrainConfig) -> Plan:
 
 
 def plan_of(config: TrainConfig, model: Model, work: Workload) -> Plan:
-    """The same of a model and a workload that are known, whether it fits or not."""
+    """The plan for a given model and workload, whether it fits or not."""
     trainable = model.trainable + work.outputs * (model.features + 1)
     longest_row = int(work.lengths_N.max() + work.text_lengths_N.max())
     answer = float(work.answers_N.mean())
@@ -142,9 +142,9 @@ def plan_of(config: TrainConfig, model: Model, work: Workload) -> Plan:
 
 
 def _flops(config: TrainConfig, model: Model, work: Workload, steps: int) -> float:
-    """Of the reading before the first step, and of the steps."""
+    """FLOPs of reading texts before the first step, and of the steps."""
     once = float(work.lengths_N.mean()) * model.multiplied + float(work.text_lengths_N.mean()) * model.read
-    # 2 a parameter forward, 2 for the gradient of activations, 2 for that of weights; 2 to compute forward again.
+    # Per parameter: 2 forward, 2 for gradients of activations, 2 for gradients of weights; 2 for recomputation.
     each = 4 + 2 * (config.method == "full") + 2 * config.gradient_checkpointing
     reading = 2 * work.texts * float(work.text_lengths_N.mean()) * model.read
     return reading + each * steps * config.global_batch_size * once
@@ -196,7 +196,7 @@ def _count(module: torch.nn.Module) -> int:
 
 
 def _linears(module: Any) -> list[torch.nn.Linear]:
-    """All but the vocabulary head."""
+    """All parameters except the vocabulary head."""
     head = module.get_output_embeddings()
     return [m for m in module.modules() if isinstance(m, torch.nn.Linear) and m is not head]
 
@@ -212,11 +212,11 @@ def settings_of(base: str) -> Any:
     try:
         return AutoConfig.from_pretrained(where)
     except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read the settings of {base}: {str(error).splitlines()[0]}") from None
+        raise ModelError(f"cannot read the configuration of {base}: {str(error).splitlines()[0]}") from None
 
 
 def _reading_memory(config: TrainConfig, model: Model) -> dict[str, float]:
-    """GiB of one worker that reads texts and learns nothing, by part."""
+    """GiB of one worker that only reads texts, by part."""
     where = "gpu" if config.cluster.gpus > 0 else "cpu"
     size = _weight_bytes(config)
     parts = {
@@ -230,12 +230,12 @@ def _reading_memory(config: TrainConfig, model: Model) -> dict[str, float]:
 def _memory(
     config: TrainConfig, model: Model, *, trainable: int, longest: int, answer: float
 ) -> tuple[dict[str, float], float]:
-    """GiB of one worker by part; and of the host for all workers."""
+    """GiB of one worker by part, and of the host for all workers."""
     workers = config.cluster.num_workers
     on_gpu = config.cluster.gpus > 0
     size = _weight_bytes(config)
     sharded = {stage: workers if config.zero_stage >= stage else 1 for stage in (2, 3)}
-    states = 12 if size == 2 or config.zero_stage else 8  # float32 master where there is one, and two moments
+    states = 12 if size == 2 or config.zero_stage else 8  # float32 master weights if there are any, and two moments
     tokens = config.micro_batch_size * longest
     layer = size * (8 * model.width + 4 * model.inner)
     kept = size * model.width * model.layers + layer if config.gradient_checkpointing else layer * model.layers
@@ -251,7 +251,7 @@ def _memory(
     }
     host = 0.0
     if on_gpu:
-        # Gradients are kept beside the state that they will change.
+        # Gradients are kept next to the optimizer state.
         moved = [name for name, at in (("optimizer", 1), ("gradients", 1), ("weights", 2)) if at <= _offloaded(config)]
         host = workers * sum(parts.pop(name) for name in moved)
     return {name: value / GIB for name, value in parts.items()}, host / GIB
@@ -280,14 +280,14 @@ def _limit_gib(config: TrainConfig) -> float:
 
 
 def _speed(config: TrainConfig) -> float:
-    """FLOP/s of a worker: what such runs usually reach, not what was measured on this one."""
+    """Assumed FLOP/s of a worker: typical for such runs, not measured on this machine."""
     if config.cluster.gpus > 0:
         return _A100_FLOPS_S * config.cluster.gpus * (0.4 if config.offload == "none" else 0.25)
     return _CORE_FLOPS_S * max(1.0, config.cluster.cpus_per_worker)
 
 
 def _alternatives(config: TrainConfig) -> Iterator[tuple[str, TrainConfig]]:
-    """Ways to need less memory, the least painful first. None for a frozen base: it is there whole, and little else."""
+    """Options that need less memory, the least costly first. None for a frozen base, which needs little else."""
     if config.freeze:
         return
     changes: list[dict[str, Any]] = []
@@ -323,7 +323,7 @@ def _as_options(values: dict[str, Any]) -> str:
 
 
 def plan_report(plan: Plan) -> RenderableType:
-    """The plan for a terminal."""
+    """The plan as text for the terminal."""
     config, model, work = plan.config, plan.model, plan.work
     workers = config.cluster.num_workers
     table = Table.grid(padding=(0, 2))
@@ -345,14 +345,14 @@ def plan_report(plan: Plan) -> RenderableType:
         what = "texts" if config.objective == "heads" else "rows"
         table.add_row("steps", f"{plan.steps:,} over {work.rows:,} {what}, {config.epochs:g} epochs")
         tokens = plan.steps * config.global_batch_size * plan.tokens_a_row
-        length = f"{about}{plan.tokens_a_row:.0f} a row, {plan.longest_row} the longest seen"
+        length = f"{about}{plan.tokens_a_row:.0f} per row, {plan.longest_row} in the longest sampled"
         table.add_row("tokens", f"{tokens / 1e6:,.1f} million, {length}")
     what = "GPU" if config.cluster.gpus > 0 else "worker"
-    table.add_row(f"memory a {what}", f"{plan.total_gib:.1f} of {plan.limit_gib:.0f} GiB")
+    table.add_row(f"memory per {what}", f"{plan.total_gib:.1f} of {plan.limit_gib:.0f} GiB")
     for name, gib in plan.memory_gib.items():
         table.add_row(f"  {name}", f"{gib:.2f}")
     if plan.host_gib:
-        table.add_row("memory of the host", f"{plan.host_gib:.0f} GiB for all workers")
+        table.add_row("host memory", f"{plan.host_gib:.0f} GiB for all workers")
     table.add_row("work", f"{plan.flops / 1e15:,.1f} PFLOP")
     unit = "GPU-hours" if config.cluster.gpus > 0 else "worker-hours"
     table.add_row(

@@ -1,4 +1,4 @@
-"""Ray Train around the loop: what `emollm train` runs."""
+"""Ray Train around the loop, for `emollm train`."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def fit(
 ) -> dict[str, Any]:
     """Fine-tune and write the model directory; returns a summary.
 
-    `on_step` gets each `loop.StepReport`, `on_evaluation` each `validation.EvaluationReport`, `on_note` what else a
-    user should know: that a stopped run goes on, that a checkpoint was damaged. After a restart steps may be reported
-    again. Everything a user can have got wrong is checked before Ray starts, as far as it can be known there. The model
-    directory appears whole or not at all; a run that stops keeps its checkpoints, and the same call goes on from them.
+    `on_step` gets each `loop.StepReport`, `on_evaluation` each `validation.EvaluationReport`, `on_note` other messages
+    for the user: that a stopped run continues, that a checkpoint was damaged. After a restart steps may be reported
+    again. User errors are checked before Ray starts, as far as possible. The model directory
+    appears complete or not at all; a run that stops keeps its checkpoints, and the same call continues from them.
     """
     config = prepared(config)
     from emollm.training.tracking import tracked
@@ -60,11 +60,11 @@ def fit(
 
 
 def prepared(config: TrainConfig) -> TrainConfig:
-    """The options with every place made absolute and every default settled; raises what a user can have got wrong."""
+    """The options with absolute paths and resolved defaults; raises user errors."""
     from emollm.models.load import locate_base
 
     data = config.data
-    assert data is not None  # only a frozen base is taught without, and that is not done here
+    assert data is not None  # only a frozen base can be trained without data, and that is not done here
     check_new(config.out.absolute(), overwrite=config.overwrite)
     if training_rows(config).num_rows == 0:
         raise DataError(f"{config.data}/train.parquet has no rows to train on")
@@ -73,12 +73,12 @@ def prepared(config: TrainConfig) -> TrainConfig:
         if not held_out and (config.num_evaluations or config.patience):
             raise DataError(
                 f"{config.data}/validation.parquet has no rows for --num-evaluations and --patience; build the data "
-                "with a validation part, or pass --num-evaluations 0 and no --patience"
+                "with a validation split, or pass --num-evaluations 0 and no --patience"
             )
         config = with_values(config, num_evaluations=config.num_evaluations or (4 if held_out else 0))
     elif config.patience or config.metrics_every:
         raise ConfigError("--patience and --metrics-every need evaluations, and --num-evaluations is 0")
-    # Workers may stand in another folder; and the embedded base is made here, once, with its errors in view.
+    # Workers may run in another folder; and the embedded base is unpacked here, once, where its errors are visible.
     locate_base(config.base)
     return with_values(config, data=data.absolute(), out=config.out.absolute(), base=anywhere(config.base))
 
@@ -91,7 +91,7 @@ def _validation_rows(config: TrainConfig) -> int:
 
 
 def finished(config: TrainConfig, run: RunFolder) -> dict[str, Any]:
-    """Put the model that workers left in the run's folder in its place; returns the summary."""
+    """Move the model from the run's folder to `out`; returns the summary."""
     from emollm.training.curves import draw_curves
 
     steps, evaluations = read_lines(run.metrics), read_lines(run.evaluations)
@@ -123,7 +123,7 @@ def finished(config: TrainConfig, run: RunFolder) -> dict[str, Any]:
 
 
 def data_manifest(folder: Path) -> dict[str, Any]:
-    """The rows and hashes of the files that were trained on."""
+    """The rows and hashes of the training files."""
     from emollm.data.manifest import file_hashes
 
     paths = [path for path in (folder / f"{split}.parquet" for split in ("train", "validation")) if path.is_file()]
@@ -132,7 +132,7 @@ def data_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _starting_heads(config: TrainConfig, ask_teacher: AskTeacher | None) -> Any:
-    """Where training with heads begins; None for a run without."""
+    """The start of training with heads; None for a run without heads."""
     if config.objective == "generate":
         return None
     from emollm.training.frozen import starting_heads
@@ -151,7 +151,7 @@ def _run_trainer(config: TrainConfig, run: RunFolder, storage: str, queue: Any, 
     from emollm.training.rendezvous import torch_config
 
     use_gpu = cluster.gpus > 0
-    # A GPU that Ray was only told of, as on a machine without any, trains on the CPU.
+    # If Ray was told of a GPU that does not exist, training runs on the CPU.
     device = on_a_worker(cluster, resolve_device) if use_gpu else "cpu"
     resources = {"CPU": cluster.cpus_per_worker, "GPU": cluster.gpus}
     trainer = TorchTrainer(
@@ -180,14 +180,14 @@ def _run_trainer(config: TrainConfig, run: RunFolder, storage: str, queue: Any, 
         for cause in causes:
             if isinstance(cause, EmollmError):
                 raise cause from None
-        kept = f"; run the same command to go on from {run.checkpoints}" if run.has_checkpoint() else ""
+        kept = f"; run the same command to continue from {run.checkpoints}" if run.has_checkpoint() else ""
         raise TrainingError(f"a training worker failed: {type(causes[0]).__name__}: {causes[0]}{kept}") from error
     except TrainingFailedError as error:
         raise TrainingError(f"training failed: {error}") from error
 
 
 def train_worker(worker_config: dict[str, Any]) -> None:
-    """What each Ray Train worker does."""
+    """The function of each Ray Train worker."""
     import ray.train
     import torch
 
@@ -195,7 +195,7 @@ def train_worker(worker_config: dict[str, Any]) -> None:
 
     config = TrainConfig.model_validate(worker_config["config"])
     context = ray.train.get_context()
-    # Ray may have been told of a GPU that is not there; PyTorch knows.
+    # Ray may have been told of a GPU that does not exist; PyTorch knows.
     has_gpu = config.cluster.gpus > 0 and torch.cuda.is_available()
     device = str(ray.train.torch.get_device()) if has_gpu else "cpu"
     if device == "cpu":

@@ -1,4 +1,4 @@
-"""Recipes: named settings that a fine-tune starts from, as data. `--recipe NAME`; options beside it override it."""
+"""Recipes: named default settings of a fine-tune, as data. Other options override those of `--recipe NAME`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from emollm.core.bases import DEFAULT_BASE, SERIES
 from emollm.core.options import ClusterConfig
 
-# arXiv 2401.08508, section 4, and its released script, which warms up for 3% where the paper says 5%.
+# arXiv 2401.08508, section 4, and its released script, which warms up for 3%; the paper says 5%.
 _PUBLISHED: dict[str, Any] = {
     "method": "full",
     "learning_rate": 1e-6,
@@ -27,7 +27,7 @@ _PUBLISHED: dict[str, Any] = {
     "cluster": {"num_workers": 2, "gpus_per_worker": 1.0, "cpus_per_worker": 8.0},
 }
 
-# Not published: a rate usual for adapters. An A100 holds the frozen 13B in bf16, so nothing need be sharded.
+# Not published: a usual learning rate for adapters. A frozen 13B in bf16 fits on an A100, so no sharding is needed.
 _LORA: dict[str, Any] = {
     **_PUBLISHED,
     "method": "lora",
@@ -48,7 +48,7 @@ _SMALL: dict[str, Any] = {
     "cluster": {"num_workers": 2},
 }
 
-# Heads and adapters for everything that `build-data affect` gathers; measured in LOG.md.
+# Heads and adapters for all data of `build-data affect`; measured in LOG.md.
 _AFFECT: dict[str, Any] = {
     "objective": "heads",
     "method": "lora",
@@ -83,10 +83,10 @@ _EVALUATION = ("num_evaluations", "metrics_every", "patience")
 
 
 def with_recipe(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`values` over those of the recipe they name, the sections `cluster` and `heads` key by key.
+    """`values` merged over those of the recipe that they name, in the sections `cluster` and `heads` key by key.
 
-    A profile stands for the whole section, so the recipe's gives way to it; so do its evaluations where the
-    base is frozen, for it is not trained in steps. Raises ValueError listing the recipes if the name is unknown.
+    A profile replaces the recipe's whole section. The recipe's evaluations are dropped if the base is frozen,
+    since it is not trained in steps. Raises ValueError listing the recipes if the name is unknown.
     """
     name = values.get("recipe")
     if name is None:

@@ -1,7 +1,7 @@
-"""How training workers meet on a private Ray: through a file, so that no port is open beyond loopback.
+"""Rendezvous of training workers on a private Ray through a file, so that no port is open beyond loopback.
 
-PyTorch's TCPStore, which Ray Train starts on the first worker, binds to every address and asks for no token. On a
-private Ray all workers share a machine, so a file does as well; on a cluster Ray Train's own way is kept.
+PyTorch's TCPStore, which Ray Train starts on the first worker, binds to every address and needs no token. On a
+private Ray all workers share a machine, so a file is sufficient; on a cluster Ray Train's own rendezvous is used.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from emollm.runtime.session import LOOPBACK
 
 
 def torch_config(backend: str, folder: str) -> TorchConfig:
-    """Ray Train's settings of the process group. `folder` is seen by all workers and goes with the run."""
+    """Ray Train's settings of the process group. `folder` is shared by all workers and removed with the run."""
     if ray.util.get_node_ip_address() == LOOPBACK:
         return _MeetInFile(backend=backend, folder=folder)
     return TorchConfig(backend=backend)
@@ -36,7 +36,7 @@ class _MeetInFile(TorchConfig):  # type: ignore[misc]
 class _FileBackend(_TorchBackend):  # type: ignore[misc]
     def on_start(self, worker_group: Any, backend_config: _MeetInFile) -> None:
         worker_group.execute(_set_torch_distributed_env_vars)
-        # A file of its own for each start: what a dead worker left in one would be taken for an answer.
+        # A new file for each start: entries of a dead worker would be taken for those of a live one.
         where = f"file://{backend_config.folder}/rendezvous-{uuid.uuid4().hex}"
         size = len(worker_group)
         ray.get(

@@ -1,4 +1,4 @@
-"""A run on the terminal: the bar while it goes, the summary when it is done."""
+"""Output of a run on the terminal: a progress bar during the run, a summary at the end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from emollm.training.options import TrainConfig
 
 
 class TrainingBar:
-    """Moves a bar by what a run reports. After a restart steps come again, and the bar goes back with them."""
+    """Updates a progress bar from reports. After a restart steps are repeated, and the bar goes back with them."""
 
     def __init__(self, advance: Callable[..., None]) -> None:
         self._advance = advance
@@ -46,13 +46,13 @@ def training_bar() -> Iterator[TrainingBar]:
 
 
 def summary_report(config: TrainConfig, summary: dict[str, Any]) -> RenderableType:
-    """What came of a run, a line each."""
+    """The summary of a run, in lines."""
     table = Table.grid(padding=(0, 2))
     stopped = "" if summary["steps"] == summary["planned_steps"] else f" of {summary['planned_steps']:,}: stopped early"
     speed = summary["rows"] / summary["seconds"]
     table.add_row("steps", f"{summary['steps']:,}{stopped}, {summary['rows']:,} rows, {summary['tokens']:,} tokens")
     table.add_row("time", f"{summary['seconds']:,.0f} s in steps, {speed:.1f} rows/s, {summary['memory_gib']:.1f} GiB")
-    unit = "a labelled question" if config.objective == "heads" else "an answer token"
+    unit = "per labelled question" if config.objective == "heads" else "per answer token"
     table.add_row("loss", f"{summary['first_loss']:.3f} -> {summary['last_loss']:.3f} nats {unit}")
     if summary["best_validation_loss"] is not None:
         table.add_row("validation", f"{summary['best_validation_loss']:.3f}, best at step {summary['best_step']:,}")

@@ -1,4 +1,4 @@
-"""Which rows of a data folder a run trains on, and which it holds out."""
+"""The rows of a data folder that a run trains on, and those it holds out."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from emollm.training.options import TrainConfig
 
 
 def training_rows(config: TrainConfig, split: str = "train") -> pa.Table:
-    """The rows of the data folder that this run trains on, in their order there; or those it may validate on.
+    """The rows of the data folder that this run trains on, or may validate on, in their order.
 
-    Raises DataError if a row has no answer to learn.
+    Raises DataError if a row has no answer.
     """
     assert config.data is not None
     table = read_rows(config.data, split)
@@ -33,14 +33,14 @@ def training_rows(config: TrainConfig, split: str = "train") -> pa.Table:
     if pc.any(blank).as_py():
         first = table.filter(blank)["id"][0].as_py()
         raise DataError(
-            f"{config.data}/{split}.parquet: row {first} has no answer to learn ({pc.sum(blank).as_py():,} such rows); "
+            f"{config.data}/{split}.parquet: row {first} has no answer ({pc.sum(blank).as_py():,} such rows); "
             "build the data again"
         )
     return table
 
 
 def data_tasks(folder: Path) -> tuple[Task, ...]:
-    """The tasks of a data folder, as `build_data` wrote them down."""
+    """The tasks of a data folder, as `build_data` recorded them."""
     return tuple(Task.model_validate(task) for task in (read_run(folder) or {}).get("tasks", []))
 
 
@@ -52,10 +52,10 @@ def training_tasks(config: TrainConfig) -> tuple[Task, ...]:
 
 
 def training_facts(config: TrainConfig) -> dict[str, Any]:
-    """What the card tells of where a model came from."""
+    """The card's record of how a model was trained."""
     manifest = (read_run(config.data) or {}) if config.data else {}
     options = config.model_dump(mode="json", exclude={"cluster", "overwrite"})
-    # Names without the folders of the machine that trained: a model directory travels.
+    # Names without the folders of the training machine, since a model directory is copied to others.
     options |= {name: Path(options[name]).name for name in ("data", "out") if options[name]}
     return {
         "data": {split: part.get("rows") for split, part in manifest.get("manifest", {}).items()},

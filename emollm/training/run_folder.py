@@ -1,7 +1,7 @@
-"""The folder of a run under way, a hidden sibling of the model directory to come: what a stopped run goes on from.
+"""The folder of a running training, hidden next to the future model directory, from which a stopped run continues.
 
 .NAME.training/
-    run.json            what was asked: the same command continues it, another is refused
+    run.json            the options: the same command continues the run, another one is refused
     checkpoints/        see checkpoints.py
     tokens/             see row_tokens.py
     metrics.jsonl       a line a step
@@ -36,16 +36,16 @@ class RunFolder:
         self.metrics = path / METRICS_FILE
         self.evaluations = path / EVALUATIONS_FILE
         self.model = path / "model"
-        """The model directory before it takes its name."""
+        """The model directory before it is renamed."""
         self.outcome = path / "outcome.json"
         self.error = path / "error.json"
-        """An error that would come again: whoever finds it gives up."""
+        """A permanent error: a worker that finds this file ends."""
 
     def has_checkpoint(self) -> bool:
         return any(self.checkpoints.glob("step-*"))
 
     def cut_back(self, step: int) -> None:
-        """Drop the lines of steps after `step`, which will be done again, and a line that was cut by a crash."""
+        """Drop the lines of steps after `step`, which will be repeated, and a line that was truncated by a crash."""
         for path in (self.metrics, self.evaluations):
             lines = [line for line in read_lines(path) if line["step"] <= step]
             path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
@@ -68,10 +68,10 @@ def append_line(path: Path, line: dict[str, Any]) -> None:
 @contextlib.contextmanager
 def run_folder(config: TrainConfig) -> Iterator[RunFolder]:
     """The folder of this run, new or left by the same command. Removed at the end, unless the block fails and there
-    is a checkpoint to go on from.
+    is a checkpoint to continue from.
 
-    Raises DataError if another process trains into the same place, or a run with other options was stopped there and
-    `overwrite` is off.
+    Raises DataError if another process trains into the same folder, or if a run with other options was stopped there
+    and `overwrite` is off.
     """
     from filelock import FileLock, Timeout
 
@@ -100,7 +100,7 @@ def run_folder(config: TrainConfig) -> Iterator[RunFolder]:
 
 
 def _continue_or_start(run: RunFolder, config: TrainConfig) -> None:
-    """Check that what is there was asked for in the same way, or clear it."""
+    """Check that an existing run has the same options, or clear it."""
     asked = fingerprint(config)
     record = run.path / "run.json"
     try:
@@ -112,8 +112,8 @@ def _continue_or_start(run: RunFolder, config: TrainConfig) -> None:
         if not config.overwrite:
             was = ", ".join(f"{name} {before.get(name)!r}, not {asked.get(name)!r}" for name in different[:4])
             raise DataError(
-                f"a stopped run lies in {run.path}, started with {was}; repeat its command to continue it, "
-                "pass --overwrite to forget it, or choose another --out"
+                f"{run.path} has a stopped run with {was}; repeat its command to continue it, "
+                "pass --overwrite to discard it, or choose another --out"
             )
     if before != asked:
         for path in run.path.iterdir():
@@ -123,7 +123,7 @@ def _continue_or_start(run: RunFolder, config: TrainConfig) -> None:
 
 
 def fingerprint(config: TrainConfig) -> dict[str, Any]:
-    """What determines the result: options and data, but not workers and ways to save memory."""
+    """Everything that determines the result: options and data, but not workers and memory options."""
     options = json.loads(config.model_dump_json(exclude=set(FREE_TO_CHANGE)))
     assert config.data is not None
     data = {split: _hash(config.data / f"{split}.parquet") for split in ("train", "validation")}

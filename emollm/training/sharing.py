@@ -1,12 +1,12 @@
-"""Common beginnings of prompts, computed once: a micro-batch as one tree of tokens.
+"""Common prefixes of prompts are computed once: a micro-batch is one tree of tokens.
 
     "Task: how much joy ..." ─┬─ "Tweet: what a day" ─ answer
                               └─ "Tweet: oh dear"    ─ answer
 
-All tokens lie side by side in one sequence; a mask lets each see its ancestors only, and its position is its depth.
-So every token has the hidden state it would have in a row of its own, and gradients add up as they would there. Half
-of an instruction row is its wording, of which there are ten a question: a step of a few hundred rows holds each
-wording many times over. (`emollm.scoring.constrained.causal` reads posts the same way.)
+All tokens are in one sequence; a mask lets each attend to its ancestors only, and its position is its depth.
+So every token has the hidden state that it would have in a row of its own, and the gradients are the same. Half
+of an instruction row is its wording, and there are ten wordings per question: a step of a few hundred rows has each
+wording many times. (`emollm.scoring.constrained.causal` reads posts in the same way.)
 
 Shapes: T tokens of the tree, N rows.
 """
@@ -30,7 +30,7 @@ and skip what is not seen (an estimate; benchmarks/training.py on one measures i
 
 
 def can_share(lm: Any) -> bool:
-    """Whether the model, a decoder, can be given positions and a mask of one's own."""
+    """Whether the model, a decoder, accepts custom positions and masks."""
     decoder = lm.get_decoder()
     takes_positions = "position_ids" in inspect.signature(decoder.forward).parameters
     return takes_positions and lm.config._attn_implementation == "sdpa"
@@ -39,8 +39,8 @@ def can_share(lm: Any) -> bool:
 def is_worth_it(rows: Sequence[EncodedRow], *, width: int, device: str = "cpu") -> bool:
     """Whether rows are computed faster as a tree than padded to the longest, by a model of hidden size `width`.
 
-    Attention is dense over all tokens of a tree. In a layer a token takes about 24 width^2 FLOPs in products with
-    weights and 4 T width in attention over T tokens, so that T / (6 width) is what it adds.
+    Attention is dense over all tokens of a tree. In a layer a token needs about 24 width^2 FLOPs for products with
+    weights and 4 T width for attention over T tokens, so attention adds T / (6 width).
     """
     longest = max(map(len, rows))
     tree, padded = num_tokens(rows), len(rows) * longest

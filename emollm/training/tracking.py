@@ -1,4 +1,4 @@
-"""A run in MLflow, beside the files that every run writes. What goes wrong there never stops a training."""
+"""Logs a run to MLflow, in addition to its files. An error of MLflow never stops a training."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _FILES = ("affect.json", "run.json", "metrics.jsonl", "evaluations.jsonl", "curv
 
 
 class Tracker:
-    """Passes reports on to a run on an MLflow server; with no client it does nothing."""
+    """Passes reports to a run on an MLflow server; without a client it does nothing."""
 
     def __init__(self, client: Any, run_id: str, on_note: Callable[[str], None]) -> None:
         self._client, self._run_id, self._on_note = client, run_id, on_note
 
     def report(self, report: Any) -> None:
-        """A `StepReport` or `EvaluationReport` as metrics; anything else is not for here."""
+        """Log a `StepReport` or `EvaluationReport` as metrics; other reports are ignored."""
         if isinstance(report, StepReport):
             self._log(
                 report.step,
@@ -47,7 +47,7 @@ class Tracker:
             self._log(report.step, validation_loss=report.loss, **scores)
 
     def finish(self, folder: Path | None) -> None:
-        """The end of the run, and what it left in the model directory; None: it failed."""
+        """End the run and log files of the model directory; None: the run failed."""
 
         def end() -> None:
             for path in (folder / name for name in _FILES) if folder else ():
@@ -71,14 +71,14 @@ class Tracker:
             return
         try:
             action()
-        except Exception as error:  # a server has many ways to fail, and none of them concerns the training
+        except Exception as error:  # a server can fail in many ways, and none of them must stop the training
             self._client = None
-            self._on_note(f"warning: MLflow is not written any more: {type(error).__name__}: {error}")
+            self._on_note(f"warning: nothing more is logged to MLflow: {type(error).__name__}: {error}")
 
 
 @contextmanager
 def tracked(config: TrainConfig, run: RunFolder, on_note: Callable[[str], None]) -> Iterator[Tracker]:
-    """A run on the server that `config.mlflow` names; the one of before if this training is continued.
+    """A run on the server that `config.mlflow` names; the previous run if this training is continued.
 
     Raises ConfigError if MLflow is not installed or the server cannot be reached.
     """
@@ -92,7 +92,7 @@ def tracked(config: TrainConfig, run: RunFolder, on_note: Callable[[str], None])
 
 
 def _open(config: TrainConfig, run: RunFolder) -> tuple[Any, str]:
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # it would tell its makers of every run
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # disable MLflow's telemetry
     try:
         from mlflow import MlflowClient
     except ImportError:

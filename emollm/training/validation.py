@@ -1,4 +1,4 @@
-"""Evaluation while training: the loss on held-out rows, and now and then the metrics of real questions."""
+"""Evaluation during training: the validation loss, and at some evaluations task metrics."""
 
 from __future__ import annotations
 
@@ -27,32 +27,32 @@ from emollm.training.options import TrainConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationReport:
-    """What one evaluation gave."""
+    """Report of one evaluation."""
 
     step: int
     loss: float
-    """Mean nats an answer token, or of heads a labelled question, over the validation rows."""
+    """Mean nats per answer token, or for heads per labelled question, over the validation rows."""
     is_best: bool
     scores: dict[str, dict[str, float | None]] = field(default_factory=dict)
-    """Metrics by task, where they were taken; None is undefined."""
+    """Metrics by task, if they were computed; None is undefined."""
     seconds: float = 0.0
 
 
 def evaluation_steps(config: TrainConfig, num_steps: int) -> list[int]:
-    """The steps after which the model is evaluated: evenly over the run, the last among them."""
+    """The steps after which the model is evaluated: evenly spread over the run, including the last."""
     count = config.num_evaluations or 0
     return sorted({max(1, round(num_steps * (i + 1) / count)) for i in range(count)})
 
 
 def drawn_rows(num_rows: int, count: int, seed: int) -> list[int]:
-    """Which validation rows are used: `count` of them, drawn once, in their order."""
+    """The validation rows in use: `count` of them, drawn once, in their order."""
     rng = np.random.default_rng(seed)
     return sorted(rng.permutation(num_rows)[:count].tolist())
 
 
 class Validator:
-    """Every rank calls it at the same steps. Under ZeRO-3 a forward pass gathers weights from all ranks, so all do
-    equally many.
+    """Every rank calls it at the same steps. With ZeRO-3 a forward pass gathers weights from all ranks, so all ranks
+    run equally many.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Validator:
         return int(rows)
 
     def scores(self, objective: Objective) -> dict[str, dict[str, float | None]]:
-        """Metrics by task of the model as it is now, asked as it will be when it is used. Collective."""
+        """Metrics by task of the current model, scored as at inference. Collective."""
         together = self._config.zero_stage == 3 or self._world_size == 1
         mine = self._questions if together else self._questions[self._rank :: self._world_size]
         asked = [Question(q.task, q.text, q.emotion) for q in mine]

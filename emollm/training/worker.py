@@ -1,4 +1,4 @@
-"""What each process of a training does: load, train, save and verify. No Ray in it."""
+"""The work of each training process: load, train, save and verify. Without Ray."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def dispatch(
     on_evaluation: Callable[[EvaluationReport], None],
     on_note: Callable[[str], None],
 ) -> None:
-    """Hand a report to whom it is for."""
+    """Pass a report to its receiver."""
     if isinstance(report, StepReport):
         on_step(report)
     elif isinstance(report, EvaluationReport):
@@ -71,9 +71,9 @@ def run_worker(
     config: TrainConfig, run: RunFolder, *, rank: int, world_size: int, device: str, send: Callable[[Report], None],
     start: Any = None,
 ) -> None:  # fmt: skip
-    """Train with the other ranks and, on rank 0, leave the verified model in the run's folder. The process group is up.
+    """Train with the other ranks and, on rank 0, leave the verified model in the run's folder. Needs a process group.
 
-    An error of ours would only come again: it is written down, and workers that find one written do nothing.
+    An error of emollm would only occur again: it is written to a file, and workers that find one do nothing.
     """
     if run.error.exists():
         return
@@ -98,7 +98,7 @@ def _write_error(run: RunFolder, error: EmollmError) -> None:
 
 
 def raise_written_error(run: RunFolder) -> None:
-    """Raise the error that a worker wrote down, if one did."""
+    """Raise the error that a worker has written, if any."""
     if run.error.exists():
         written = json.loads(run.error.read_text(encoding="utf-8"))
         cls: type[EmollmError] = getattr(errors, written["type"])
@@ -146,7 +146,7 @@ def _run(
 
 
 def _load(config: TrainConfig, device: str) -> LoadedModel:
-    """The base under the card of the model to be, adapters attached."""
+    """The base model with the card of the new model and attached adapters."""
     on_gpu = device != "cpu"
     dtype = DTYPES[training_precision(config.precision, device)] if on_gpu else torch.float32
     base = load_base(config.base, dtype=dtype, device=device)
@@ -168,7 +168,7 @@ def _load(config: TrainConfig, device: str) -> LoadedModel:
 
 
 def joint_of(config: TrainConfig, loaded: LoadedModel, start: StartingHeads | None, device: str) -> Joint | None:
-    """The objective of a run with heads; None for one without."""
+    """The objective of a run with heads; None for a run without heads."""
     if start is None:
         return None
     with_answers = Answers(loaded, device).padded if config.objective == "both" else None
@@ -198,7 +198,7 @@ def rows_of(
 def validator_of(
     config: TrainConfig, loaded: LoadedModel, joint: Joint | None, *, rank: int, world_size: int, device: str
 ) -> Validator | None:
-    """Validation on rows that are drawn once; None for a run without."""
+    """Validation on rows that are drawn once; None for a run without validation."""
     if not config.num_evaluations:
         return None
     if joint is None:  # drawn before they are encoded: there may be tens of thousands
@@ -215,7 +215,7 @@ def validator_of(
 def _check_lengths(rows: RowTokens, loaded: LoadedModel) -> None:
     """A row longer than the model has positions for is refused: what is cut off might be the answer."""
     most = getattr(loaded.model.config, "max_position_embeddings", None)
-    if most is None:  # T5 and BLOOM count distances, without an end
+    if most is None:  # T5 and BLOOM use relative positions, without a limit
         return
     lengths_N = rows.lengths.max(axis=1) if loaded.is_encoder_decoder else rows.lengths.sum(axis=1)
     for place in np.flatnonzero(lengths_N > most).tolist():
@@ -226,7 +226,7 @@ def _check_lengths(rows: RowTokens, loaded: LoadedModel) -> None:
 
 
 def metric_questions(config: TrainConfig, tasks: Sequence[Task]) -> list[GoldQuestion]:
-    """The fixed sample that task metrics are taken on: the first questions of each task and emotion."""
+    """The fixed sample for task metrics: the first questions of each task and emotion."""
     assert config.data is not None
     most = MOST_METRIC_QUESTIONS // sum(len(task.keys) for task in tasks)
     return load_questions(config.data, tasks, max_rows=min(config.metric_rows, max(2, most)))
@@ -235,11 +235,11 @@ def metric_questions(config: TrainConfig, tasks: Sequence[Task]) -> list[GoldQue
 def _save(
     config: TrainConfig, run: RunFolder, loaded: LoadedModel, engine: Any, joint: Joint | None, *, rank: int
 ) -> dict[str, Any]:
-    """Write the model directory on rank 0 and load it again. Collective; the others have only to send their weights."""
+    """Write the model directory on rank 0 and load it again. Collective; the other ranks only send their weights."""
     engine.eval()
     facts: dict[str, Any] = {"trainable_parameters": _num_trainable(engine)}
     if config.zero_stage == 3:
-        # The whole model, as it stands on all ranks, is asked; then its weights go into a fresh copy on rank 0.
+        # The model in training answers on all ranks; then its weights are loaded into a fresh copy on rank 0.
         expected = probe_logits(engine.module.model, loaded)
         weights = {name.removeprefix("model."): w for name, w in whole_parameters(engine) if rank == 0}
     if rank != 0:
@@ -248,12 +248,12 @@ def _save(
         loaded = _fresh_copy(config, loaded, weights)
         _check_gathered(probe_logits(loaded.model, loaded), expected, trained_dtype(loaded.model))
     try:
-        shutil.rmtree(run.model, ignore_errors=True)  # of a worker that died while it wrote
+        shutil.rmtree(run.model, ignore_errors=True)  # left by a worker that died while writing
         run.model.mkdir(parents=True)
         facts["reload_difference"] = _write(run.model, config, loaded, joint)
     except (OSError, SafetensorError) as error:
         raise TrainingError(
-            f"cannot write the model to {run.model}: {error}; make room, then run the same command again: it goes on "
+            f"cannot write the model to {run.model}: {error}; free some space, then the same command continues "
             "from the last checkpoint"
         ) from None
     return facts

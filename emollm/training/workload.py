@@ -1,4 +1,4 @@
-"""What a run goes through: rows, texts and their tokens, counted on a sample.
+"""The workload of a run: rows, texts and their tokens, counted on a sample.
 
 Shapes: N rows or texts of the sample.
 """
@@ -30,7 +30,7 @@ from emollm.training.rows import training_rows, training_tasks
 
 _SAMPLE = 500
 _CHARACTERS_A_TOKEN = 3.5
-"""Where no tokenizer is at hand; English tweets in the tokenizers of the series."""
+"""Used without a tokenizer: the average for English tweets in the tokenizers of the series."""
 
 Lengths = NDArray[np.float64]
 
@@ -38,25 +38,25 @@ Lengths = NDArray[np.float64]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
     rows: int
-    """Rows trained in steps: instruction rows, or texts where only heads are trained. 0 for a frozen base."""
+    """Rows trained in steps: instruction rows, or texts if only heads are trained. 0 for a frozen base."""
     lengths_N: Lengths
-    """Tokens of a row that pass through the whole model, prompt and answer; 0 where only heads are trained."""
+    """Tokens of a row that pass through the whole model, prompt and answer; 0 if only heads are trained."""
     answers_N: Lengths
-    """Those of the answer."""
+    """Tokens of the answer."""
     texts: int = 0
-    """Texts that are read once, before any step, to fit heads on the base as it is."""
+    """Texts that are read once, before any step, to fit heads on the frozen base."""
     held_out: int = 0
-    """Texts that are kept to calibrate the heads at the end."""
+    """Texts that are held out to calibrate the heads at the end."""
     text_lengths_N: Lengths
-    """Tokens of a text as heads read it; 0 without heads."""
+    """Tokens of a text with its prompt for the heads; 0 without heads."""
     outputs: int = 0
-    """Of the heads, at most: those of ordered classes may be shared."""
+    """Largest number of outputs of the heads: ordinals may share those of regressions."""
     are_counted: bool
-    """Whether there was a tokenizer to count tokens with, or they were guessed."""
+    """Whether tokens were counted with a tokenizer; otherwise they are estimated."""
 
 
 def workload(config: TrainConfig, architecture: Architecture) -> Workload:
-    """Raises DataError where there is nothing to learn."""
+    """Raises DataError if there is nothing to train on."""
     table = training_rows(config)
     measure = _Measure(config, architecture)
     if config.objective == "generate":
@@ -102,7 +102,7 @@ class _Measure:
         self.is_exact = tokenizer is not None
 
     def rows(self, table: pa.Table) -> tuple[Lengths, Lengths]:
-        """[N] of prompt and answer together, and [N] of the answer."""
+        """[N] tokens of prompt and answer together, and [N] of the answer."""
         table = table.take(_drawn(table.num_rows))
         if not self.is_exact:
             rows = table.select([*PIECES, "answer"]).to_pylist()
@@ -113,7 +113,7 @@ class _Measure:
         return lengths_N2.sum(axis=1), lengths_N2[:, 1]
 
     def texts(self, texts: Sequence[str]) -> Lengths:
-        """[N] as heads read them."""
+        """[N] tokens with the prompt for the heads."""
         drawn = [texts[i] for i in _drawn(len(texts))]
         if not self.is_exact:
             around = len(self._prompt.prefix) + len(self._prompt.suffix)

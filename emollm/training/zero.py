@@ -1,4 +1,4 @@
-"""DeepSpeed around a model: the settings, the engine, and the engine's state by parameter name.
+"""DeepSpeed around a model: the configuration, the engine, and the engine's state by parameter name.
 
 DeepSpeed's own checkpoints are pickled, one file a rank, for one number of ranks and one ZeRO stage. Here a rank reads
 its own shard of the state, named by parameter and place, and sets it from whole parameters: so it fits any of them.
@@ -63,7 +63,7 @@ def _builds_cpu_adam() -> bool:
 
 def deepspeed_settings(config: TrainConfig, *, bf16_weights: bool, adam: dict[str, Any]) -> dict[str, Any]:
     """The DeepSpeed configuration of a fine-tune; the learning rate is set step by step by the loop."""
-    # bf16 weights without ZeRO are another optimizer of DeepSpeed's; stage 1 does the same and shards its state.
+    # bf16 weights without ZeRO use another optimizer of DeepSpeed; stage 1 does the same and shards its state.
     stage = max(1, config.zero_stage) if bf16_weights else config.zero_stage
     zero: dict[str, Any] = {"stage": stage}
     if config.offload != "none":
@@ -94,8 +94,8 @@ def start_engine(model: Any, config: TrainConfig, *, precision: torch.dtype, dev
     import deepspeed
 
     if on_cpu:
-        # Its shared-memory all-reduce takes half a minute to compile, and stops the run where there is no
-        # compiler. gloo, which PyTorch brings, does the same work.
+        # Its shared-memory all-reduce takes half a minute to compile, and stops the run if there is no
+        # compiler. gloo, which is part of PyTorch, does the same.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     bf16_weights = not on_cpu and precision is torch.bfloat16
@@ -105,14 +105,14 @@ def start_engine(model: Any, config: TrainConfig, *, precision: torch.dtype, dev
 
 
 def trainable_parameters(engine: Any) -> list[tuple[str, Any]]:
-    """Names and parameters that are trained, in an order that all ranks share."""
+    """Names and trained parameters, in the same order on all ranks."""
     return [(name, p) for name, p in engine.module.named_parameters() if p.requires_grad]
 
 
 def read_state(engine: Any) -> Iterator[Shard]:
     """This rank's shard of the float32 weights and Adam's moments; needs a step done. Nothing is sent between ranks.
 
-    A tensor may be the engine's own: copy what is to be kept.
+    A tensor may belong to the engine: copy it to keep it.
     """
     if _is_plain(engine):
         for name, p in _my_share(engine):
@@ -161,7 +161,7 @@ def _cut_to_size(name: str, parameter: Any, tensors: dict[str, torch.Tensor]) ->
 
 
 def write_state(engine: Any, read: Callable[[str, str], torch.Tensor], *, step: int) -> None:
-    """Set weights and Adam's state after `step` steps to what `read(name, key)` gives. Collective."""
+    """Set weights and Adam's state after `step` steps to the values of `read(name, key)`. Collective."""
     _create_moments(engine, step)
     write_weights(engine, read)
     for name, parameter in trainable_parameters(engine):
@@ -170,13 +170,13 @@ def write_state(engine: Any, read: Callable[[str, str], torch.Tensor], *, step: 
 
 
 def write_weights(engine: Any, read: Callable[[str, str], torch.Tensor]) -> None:
-    """Set the weights alone, as for a model that will not be trained on. Collective."""
+    """Set only the weights, for a model that is not trained any further. Collective."""
     for name, parameter in trainable_parameters(engine):
         _write_weight(engine, parameter, read(name, WEIGHT))
 
 
 def whole_parameters(engine: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every trained parameter in the type the model computes with, whole, on every rank. Collective."""
+    """Every trained parameter in the type of the forward pass, unsharded, on every rank. Collective."""
     import deepspeed
 
     for name, parameter in trainable_parameters(engine):
@@ -201,7 +201,7 @@ def _flat_parameters(engine: Any) -> list[torch.Tensor]:
 
 
 def _create_moments(engine: Any, step: int) -> None:
-    # PyTorch's Adam makes its state at its first step, which here lies in an earlier life.
+    # PyTorch's Adam creates its state at its first step, which was in the stopped run.
     plain = _is_plain(engine)
     adam = engine.optimizer if plain else engine.optimizer.optimizer
     for flat in [p for _, p in trainable_parameters(engine)] if plain else _flat_parameters(engine):
@@ -248,7 +248,7 @@ def _write_moment(engine: Any, parameter: Any, key: str, value: torch.Tensor) ->
 
 
 def _my_part(parameter: Any, value: torch.Tensor) -> torch.Tensor:
-    """This rank's part of a parameter under ZeRO-3; the last is padded where the parts do not divide it."""
+    """This rank's part of a parameter with ZeRO-3; the last part is padded if the size is not divisible."""
     size = parameter.ds_tensor.numel()
     padded = torch.zeros(size * dist.get_world_size(), dtype=value.dtype)
     padded[: value.numel()] = value.flatten()

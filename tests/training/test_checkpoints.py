@@ -109,7 +109,7 @@ def test_a_full_disk_stops_the_run_and_leaves_the_checkpoint_before(
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))  # no file may grow larger: an error like a full disk
     try:
         with pytest.raises(
-            TrainingError, match=r"cannot write the checkpoint of step \d.*make room, then run the same"
+            TrainingError, match=r"cannot write the checkpoint of step \d.*free some space, then run the same"
         ):
             run_training(config, tmp_path)
     finally:

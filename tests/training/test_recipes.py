@@ -83,8 +83,8 @@ def test_what_cannot_fit_is_refused_with_what_would(sample_data: Path) -> None:
     }  # fmt: skip
     with pytest.raises(
         ResourceError,
-        match=r"needs about \d+ GiB a worker \(weights 24.2.*would fit: --zero-stage 2 --offload optimizer",
+        match=r"needs about \d+ GiB per worker \(weights 24.2.*would fit: --zero-stage 2 --offload optimizer",
     ):
         plan(TrainConfig.model_validate(options))
-    with pytest.raises(ResourceError, match=r"a worker has 1; no option here would fit"):
+    with pytest.raises(ResourceError, match=r"a worker has 1; no option would fit"):
         plan(TrainConfig.model_validate({**options, "gpu_memory_gib": 1}))

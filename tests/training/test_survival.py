@@ -91,7 +91,7 @@ def test_a_killed_job_goes_on_with_another_number_of_workers(
     assert list((run / "checkpoints").glob("step-*"))
     assert not out.exists()
 
-    with pytest.raises(DataError, match=r"a stopped run lies in .*learning_rate 0.003, not 0.01.*--overwrite"):
+    with pytest.raises(DataError, match=r"has a stopped run with learning_rate 0.003, not 0.01.*--overwrite"):
         fit(with_values(config, learning_rate=0.01))
     notes: list[str] = []
     fit(with_values(config, cluster={"num_workers": 1}, zero_stage=0), on_note=notes.append)

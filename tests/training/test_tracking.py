@@ -74,7 +74,7 @@ def test_a_store_that_fails_later_is_told_once_and_stops_nothing(run: RunFolder,
         (tmp_path / "mlflow").write_text("")
         tracker.report(step(1))
         tracker.report(step(2))
-    assert len(notes) == 1 and "MLflow is not written any more" in notes[0]
+    assert len(notes) == 1 and "nothing more is logged to MLflow" in notes[0]
 
 
 def test_what_a_user_can_have_got_wrong(run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

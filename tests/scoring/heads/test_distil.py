@@ -38,7 +38,7 @@ def test_a_task_that_means_something_else_to_the_teacher_is_refused(
     tmp_path: Path, name: str, theirs: dict[str, Any], message: str
 ) -> None:
     asked = config(tmp_path, Task.model_validate(TASKS[name].model_dump() | theirs))
-    with pytest.raises(ConfigError, match=f"{name} means one thing in mine and another to .*: {message}"):
+    with pytest.raises(ConfigError, match=f"{name} differs between mine and .*: {message}"):
         teacher_tasks(asked, [TASKS[name]])
 
 

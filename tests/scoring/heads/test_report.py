@@ -21,7 +21,7 @@ SUMMARY: dict[str, Any] = {
 
 @pytest.mark.parametrize(
     ("objective", "unit"),
-    [("generate", "an answer token"), ("both", "an answer token"), ("heads", "a labelled question")],
+    [("generate", "per answer token"), ("both", "per answer token"), ("heads", "per labelled question")],
 )
 def test_the_summary_names_what_the_loss_is_a_mean_over(objective: str, unit: str) -> None:
     config = TrainConfig.model_validate({"data": "d", "out": "o", "objective": objective})
