@@ -26,7 +26,7 @@ _GROUP_ROWS = 20_000
 
 
 def declared_schema(identity: Identity, tasks: Sequence[Task], corpus: Corpus, extras: Extras) -> pa.Schema:
-    """The columns of every file, and in the metadata, as JSON under `emollm`, what they were made with."""
+    """The columns of every file; the metadata has, as JSON under `emollm`, the identity of the job and its tasks."""
     windows = identity.get("long", ("cut",))[0] == "windows"
     marked = identity["engine"] == "server" and not windows
     notes = "beside" in identity

@@ -46,7 +46,7 @@ class Job:
     opener: Callable[..., Scorer] | None
     on_progress: Callable[[Progress], None]
     notes: Notes
-    """What people should know of how the input is read."""
+    """Messages for the user about how the input is read."""
     extras: Extras = NO_EXTRAS
     """What is asked for beside the answers."""
     totals: Totals = field(default_factory=Totals)
@@ -65,7 +65,7 @@ class Job:
         config = self.config = with_values(self.config, cluster=cluster)
         if self.identity["precision"] == UNDECIDED:
             device = config.device if cluster.gpus else "cpu"
-            # A stand-in for an engine has no arithmetic of its own.
+            # A scorer that replaces an engine has no precision of its own.
             asked = config.precision, device, self.engine, fitted_precision(config.model)
             found = "float32" if self.opener else on_a_worker(cluster, resolve_here, *asked)
             self.identity = {**self.identity, "precision": found}
@@ -109,7 +109,7 @@ def choose_extras(config: AnnotateConfig, tasks: Sequence[Task], engine: str) ->
 def choose_columns(
     config: AnnotateConfig, tasks: Sequence[Task], source: Any, files: Sequence[InputFile], extras: Extras = NO_EXTRAS
 ) -> Columns:
-    """The columns to read, by the first file that has some. Raises DataError listing those it has."""
+    """The columns to read, from the first file that has columns. Raises DataError listing the columns it has."""
     plain = next((file for file in files if file.format == "txt"), None)
     if plain and config.id_column:
         raise DataError(f"{plain.path} is plain text and has no --id-column {config.id_column!r}; leave the option out")

@@ -70,7 +70,7 @@ def summary_lines(summary: dict[str, Any], config: AnnotateConfig) -> list[str]:
     lines.append("; ".join(more))
     if server := summary.get("server"):
         lines.append(f"servers: {told(server)}")
-    lines.append(f"look at {config.out}/_report.html; check it all: python -m emollm.annotation verify {config.out}")
+    lines.append(f"report: {config.out}/_report.html; check all rows: python -m emollm.annotation verify {config.out}")
     return lines
 
 

@@ -138,8 +138,8 @@ def _check_rows(table: pa.Table, tasks: tuple[Task, ...], found: Findings, error
             if left_out in names
             else pc.is_valid(value)
         )
-        _none(table, pc.equal(given, pc.is_valid(error)), f"{name}: a value and an error, or neither", found)
-        _none(table, _out_of_range(value, question.task), f"{name}: a value that is none of the task's", found)
+        _none(table, pc.equal(given, pc.is_valid(error)), f"{name}: both value and error, or neither", found)
+        _none(table, _out_of_range(value, question.task), f"{name}: a value outside the task's values", found)
         _none(table, _outside(table[f"{name}_confidence"]), f"{name}_confidence: outside 0..1", found)
         if question.task.kind is not Kind.REGRESSION:
             _check_probabilities(table, f"{name}_probabilities", question.task, found)

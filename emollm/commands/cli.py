@@ -28,8 +28,8 @@ COMMANDS = {
     "train": Command("commands.train", "training.options:TrainConfig", "fine-tune a model on labelled data"),
     "evaluate": Command("commands.evaluate", "evaluation.options:EvaluateConfig", "measure a model and its baselines"),
     "compare": Command("commands.compare", "evaluation.options:CompareConfig", "is one evaluated run better?"),
-    "calibrate": Command("commands.calibrate", "evaluation.options:CalibrateConfig", "fit a model's probabilities"),
-    "audit": Command("commands.audit", "evaluation.options:AuditConfig", "test a model for unfair differences"),
+    "calibrate": Command("commands.calibrate", "evaluation.options:CalibrateConfig", "calibrate probabilities"),
+    "audit": Command("commands.audit", "evaluation.options:AuditConfig", "audit a model for unfair differences"),
     "report": Command(
         "commands.report", "study.options:ReportConfig", "what an annotated corpus says, by group and time"
     ),
@@ -37,7 +37,7 @@ COMMANDS = {
     "release": Command(
         "commands.release", "study.release:ReleaseConfig", "data, dataset card and checksums to give away"
     ),
-    "build-data": Command("commands.build_data", None, "make training or benchmark data from corpora or own labels"),
+    "build-data": Command("commands.build_data", None, "build training or benchmark data from corpora or own labels"),
     "serve": Command("serve.__main__", "serve.config:ServeConfig", "the HTTP endpoint and its page"),
     "serve-llm": Command(
         "commands.serve_llm", "commands.serve_llm:ServeLlmConfig", "a model directory behind vLLM, for --engine server"

@@ -23,7 +23,7 @@ _LIKELY = 0.15
 
 
 class TextConfig(ExtrasConfig):
-    """Show the affect of one text; without a text, of every line of the standard input."""
+    """Show the affect of one text, or without a text of every line of the standard input."""
 
     text: str | None = None
     """The text, in quotes. If it begins with a dash: --text=-_-"""

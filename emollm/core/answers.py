@@ -52,7 +52,7 @@ class Answer:
     the tenths "0.0" (0.000 to 0.099) to "0.9" and of "1", in 0..1.
     """
     valid_mass: float | None = None
-    """Probability that the model, left free, writes one of the answers: low where it was not trained for the task."""
+    """Probability that unconstrained generation gives one of the answers: low if not trained for the task."""
     distribution: Distribution | None = None
     """Of the server engine: how much of the distribution is known. None of engines that compute it themselves."""
     truncated: bool = False
@@ -64,7 +64,7 @@ class Answer:
     error: str | None = None
     """Why there is no value: `EMPTY_TEXT`, `INVALID_ANSWER`, or `SCORING_FAILED` with the reason behind a colon."""
     text: str | None = None
-    """What the model wrote, kept where it was not a valid answer."""
+    """The model's output, kept if it was not a valid answer."""
     words: tuple[WordEffect, ...] = ()
     """The words that move it most, where they were asked for."""
 

@@ -76,7 +76,7 @@ class OwnConfig(BuildConfig):
     data: Path
     """The TOML file; docs/data.md has examples."""
     templates_per_example: int | None = Field(None, ge=1)
-    """Instruction wordings an example is put in; None: all its task has."""
+    """Instruction wordings per example; None: all of its task."""
     also: Path | None = None
     """A data folder whose rows are added: what a model learnt before, beside what is labelled now. Of two labels of a
     text the one of --data counts. Texts that validate there do not teach here."""

@@ -70,7 +70,7 @@ class ScorerConfig(Config):
     an encoder. docs/ask.md says what each needs and how good it is."""
 
     def known_precision(self, engine: str) -> str:
-        """The precision as far as it is known without a device: a `Precision` to the letter, or `UNDECIDED`."""
+        """The precision if it is known without a device, else `UNDECIDED`."""
         if engine == "server":
             return "the server's"
         if self.precision == "auto" and engine == "heads":
@@ -78,7 +78,7 @@ class ScorerConfig(Config):
         return UNDECIDED if self.precision in ("auto", "fastest") else self.precision
 
     def scorer_options(self) -> dict[str, Any]:
-        """Keyword arguments of `open_scorer`, the model aside."""
+        """Keyword arguments of `open_scorer`, without the model."""
         if self.engine == "server":
             return {
                 "engine": self.engine,

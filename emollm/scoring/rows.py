@@ -222,7 +222,7 @@ def answer_columns(
         columns = _scored(scorer, mine, questions, beside=besides, marked=marked)
     if len(good) == len(texts):
         return columns
-    # The others stand between them: null, with their problem as the error of each question and of the row.
+    # The other rows are null, with their problem as the error of each question and of the row.
     places: list[int | None] = [None] * len(texts)
     for i, n in enumerate(good):
         places[n] = i
@@ -356,7 +356,7 @@ def output_schema(
     extras: Extras = NO_EXTRAS,
     notes: bool = False,
 ) -> pa.Schema:
-    """The columns of an annotated corpus: `id`, `text`, the carried ones, four a question, `truncated`, `error`.
+    """The columns of an annotated corpus: `id`, `text`, the carried ones, four per question, `truncated`, `error`.
 
     A question's column is its task and emotion in snake case, `ei_reg_joy`. Beside it stand, of a regression, `_std`
     (standard deviation, in the task's range), of others `_probabilities` (a struct with a field a class or label; of
@@ -381,7 +381,7 @@ def answer_fields(
     extras: Extras = NO_EXTRAS,
     notes: bool = False,
 ) -> list[pa.Field]:
-    """What annotation adds to a row."""
+    """The fields that annotation adds to a row."""
     fields = []
     for question in questions_for("", tasks):
         name = column_name(question)

@@ -24,7 +24,7 @@ class EncodedRow:
     id: str
     prompt: Tokens
     answer: Tokens
-    """Answer and end token: all that has a loss."""
+    """Answer and end token, the only tokens with a loss."""
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.answer)
@@ -67,12 +67,12 @@ def steps(
 
 
 def cut_by_length(batch: Sequence[EncodedRow], micro_batch_size: int) -> list[list[EncodedRow]]:
-    """Micro-batches that pad little: neighbours in length together."""
+    """Micro-batches of rows with similar lengths, to reduce padding."""
     return _cut(sorted(batch, key=len), micro_batch_size)
 
 
 def cut_by_prompt(batch: Sequence[EncodedRow], micro_batch_size: int) -> list[list[EncodedRow]]:
-    """Micro-batches whose prompts begin alike."""
+    """Micro-batches of rows whose prompts have common prefixes."""
     # Bytes of big-endian numbers are ordered as the numbers are, and compared in one call.
     return _cut(sorted(batch, key=lambda row: np.asarray(row.prompt, ">u4").tobytes()), micro_batch_size)
 

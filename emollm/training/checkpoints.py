@@ -100,7 +100,7 @@ class Checkpoints:
 
     @property
     def is_writing(self) -> bool:
-        """Whether this rank's part of a snapshot is still on its way to the disk."""
+        """Whether this rank's part of a snapshot is still being written."""
         return not all(pending.part.done() for pending in self._pending)
 
     @property
@@ -178,7 +178,7 @@ class Checkpoints:
         failed: list[Any] = [next((p for p in parts if isinstance(p, str)), None)]
         if self._rank == 0:
             failed = [failed[0] or self._complete(position, name, parts)]
-            if failed[0]:  # what was written of it takes the room that is missing
+            if failed[0]:  # the partial checkpoint takes up disk space
                 shutil.rmtree(self._folder / (_UNFINISHED + name), ignore_errors=True)
         dist.broadcast_object_list(failed, src=0)
         if failed[0]:
@@ -188,7 +188,7 @@ class Checkpoints:
             )
 
     def _complete(self, position: Position, name: str, written: list[tuple[dict[str, Any], Any]]) -> str | None:
-        """Write the marker, rename, and remove what is no longer kept; returns what went wrong."""
+        """Write the marker, rename, and remove old checkpoints; returns the error message, if any."""
         unfinished, finished = self._folder / (_UNFINISHED + name), self._folder / name
         parts = [part for part, _ in written]
         try:

@@ -210,7 +210,7 @@ def with_heads(
     card: AffectCard, fitted: FittedHeads, prompt: Prompt, tasks: tuple[Task, ...], *,
     precision: Literal["float32", "bf16"] = "float32",
 ) -> AffectCard:  # fmt: skip
-    """The card with the heads that were fitted, and those that follow from them."""
+    """The card with the fitted heads and the heads derived from them."""
     derived = derived_heads(fitted.heads)
     heads = HeadsCard(
         prompt=prompt,

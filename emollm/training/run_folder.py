@@ -4,9 +4,9 @@
     run.json            the options: the same command continues the run, another one is refused
     checkpoints/        see checkpoints.py
     tokens/             see row_tokens.py
-    metrics.jsonl       a line a step
-    evaluations.jsonl   a line an evaluation
-    lock                held by the driver, so that two do not share a run
+    metrics.jsonl       one line per step
+    evaluations.jsonl   one line per evaluation
+    lock                held by the driver, so that two drivers cannot share a run
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ import torch
 from emollm.training.batches import IGNORED, EncodedRow, MicroBatch, Tokens
 
 _WORTH_IT = 0.8
-"""A tree needs a mask and a sorted step, so it must save a fifth of the work."""
+"""A tree needs a mask and a sorted step, so it must save at least a fifth of the work."""
 _MASKED = {"cpu": 1.0, "cuda": 4.0}
 """Time of attention under a mask of one's own, beside padded rows without one. On a GPU the flash kernels take no mask
 and skip what is not seen (an estimate; benchmarks/training.py on one measures it)."""
@@ -37,7 +37,7 @@ def can_share(lm: Any) -> bool:
 
 
 def is_worth_it(rows: Sequence[EncodedRow], *, width: int, device: str = "cpu") -> bool:
-    """Whether rows are computed faster as a tree than padded to the longest, by a model of hidden size `width`.
+    """Whether a model of hidden size `width` computes rows faster as a tree than padded to the longest.
 
     Attention is dense over all tokens of a tree. In a layer a token needs about 24 width^2 FLOPs for products with
     weights and 4 T width for attention over T tokens, so attention adds T / (6 width).
@@ -49,7 +49,7 @@ def is_worth_it(rows: Sequence[EncodedRow], *, width: int, device: str = "cpu") 
 
 
 def num_tokens(rows: Sequence[EncodedRow]) -> int:
-    """Tokens of the tree; least where rows that begin alike are neighbours."""
+    """Tokens of the tree, which are fewest if rows with common prefixes are neighbours."""
     before: Tokens = ()
     total = 0
     for row in rows:
@@ -59,7 +59,7 @@ def num_tokens(rows: Sequence[EncodedRow]) -> int:
 
 
 def collate_tree(rows: Sequence[EncodedRow]) -> MicroBatch:
-    """All rows as one sequence, each branching off the row before it where their prompts part."""
+    """All rows as one sequence, each branching off the previous row where their prompts differ."""
     total = num_tokens(rows)
     ids = np.zeros(total, dtype=np.int64)
     depth = np.zeros(total, dtype=np.int64)
@@ -85,7 +85,7 @@ def collate_tree(rows: Sequence[EncodedRow]) -> MicroBatch:
 
 
 def _shared(before: Tokens, row: EncodedRow) -> int:
-    """Tokens at the start of both prompts, but never the last of either: it predicts an answer of its own."""
+    """Common tokens at the start of both prompts, without the last token of each, which predicts its own answer."""
     limit = min(len(before), len(row.prompt)) - 1
     if limit < 1:
         return 0

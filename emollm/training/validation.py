@@ -72,7 +72,7 @@ class Validator:
 
     @torch.no_grad()
     def loss(self, engine: Any, objective: Objective) -> float:
-        """As `StepReport.loss`, over all validation rows. Collective."""
+        """Like `StepReport.loss`, over all validation rows. Collective."""
         batches = objective.cut(self._rows, self._rows_at_once(objective))
         # Past the end a rank does the first batches again, to keep step, and counts nothing.
         mine = [first + self._rank for first in range(0, len(batches), self._world_size)]

@@ -179,7 +179,7 @@ def rows_of(
     config: TrainConfig, loaded: LoadedModel, joint: Joint | None, split: str = "train", *,
     tokens: Path | None = None, rank: int = 0,
 ) -> Sequence[EncodedRow]:  # fmt: skip
-    """The rows of a run, in their order: those it learns, or all that it may validate on.
+    """The rows of a run, in their order: its training rows, or all possible validation rows.
 
     With `tokens` the ranks share what is tokenized in that folder. Collective then.
     """
@@ -213,7 +213,7 @@ def validator_of(
 
 
 def _check_lengths(rows: RowTokens, loaded: LoadedModel) -> None:
-    """A row longer than the model has positions for is refused: what is cut off might be the answer."""
+    """Refuse a row that is longer than the model's positions: truncation might remove the answer."""
     most = getattr(loaded.model.config, "max_position_embeddings", None)
     if most is None:  # T5 and BLOOM use relative positions, without a limit
         return

@@ -27,7 +27,7 @@ class Example:
     """"train", "dev" or "test"."""
     path: str
     line: int
-    """Where it stands: file and line, counted from 1."""
+    """Its file and line, counted from 1."""
     ratings: tuple[Value, ...] = ()
     """What each rater said, where several did; `value` is one value of theirs."""
     context: str = ""

@@ -48,13 +48,13 @@ class LabelColumns(Config):
     columns: dict[str, str] = Field(default_factory=dict)
     """One column per emotion, or for a label set one 0/1 column per label: `{ joy = "joy_rating" }`."""
     emotion_column: str | None = None
-    """The column that names the emotion `column` is about: one row a text and emotion."""
+    """The column with the emotion that `column` is about: one row per text and emotion."""
     raters: tuple[str, ...] | dict[str, tuple[str, ...]] = ()
     """One column a rater, `["anna", "ben"]`, or those of each emotion; an empty cell: did not rate it."""
     counts: dict[str, str] = Field(default_factory=dict)
     """Of classes and single labels, the column that says how many raters gave each: `{ calm = "n_calm" }`."""
     separator: str = ","
-    """What parts the labels of a set in one cell."""
+    """Separator of the labels of a set in a cell."""
     blank: Literal["refuse", "skip", "unlabelled"] = "refuse"
     """Whether an empty label is a bad row (refuse) or just not labelled (skip); in a label set it is the empty set.
     unlabelled: it is not labelled in a label set either, whose empty set is written as the task's `no_label`."""
@@ -172,7 +172,7 @@ def _read_file(rows: Rows, data: OwnData, tasks: list[tuple[Task, LabelColumns]]
     for _, where in tasks:
         wanted += [*filter(None, (where.column, where.emotion_column)), *where.columns.values()]
         wanted += [*where.counts.values(), *(c for _, columns in _raters(where) for c in columns)]
-    # With one row a text and emotion, only both together are unique.
+    # With one row per text and emotion, only both together are unique.
     by_emotion = [where.emotion_column for _, where in tasks if where.emotion_column]
     unlabelled = 0
     for line, cells in _records(rows, data, list(dict.fromkeys(wanted))):

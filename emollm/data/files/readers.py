@@ -105,7 +105,7 @@ def _whole_rows(filesystem: Any, file: InputFile, columns: Columns, notes: Notes
 
 
 def count_rows(filesystem: Any, file: InputFile, columns: Columns) -> int:
-    """The number of rows that `read_rows` gives. Raises DataError where the file is broken."""
+    """The number of rows that `read_rows` gives. Raises DataError if the file is broken."""
     if file.format == "parquet" and file.size and not columns.by_sentence:
         with _readable(file), filesystem.open_input_file(file.path) as source:
             return int(pq.read_metadata(source).num_rows)

@@ -139,7 +139,7 @@ class TrieSearch(Generic[A]):
 
     @property
     def reference(self) -> float:
-        """The largest log_p at hand. Probabilities are taken relative to it: those of an untrained model underflow."""
+        """The largest known log_p. Probabilities are relative to it, since those of an untrained model underflow."""
         return self._log_ps()[2]
 
     def masses(self) -> tuple[list[float], list[float]]:
@@ -158,8 +158,8 @@ def next_closed(search: TrieSearch[A]) -> list[Frontier[A]]:
     total, left = sum(read), sum(unread)
     chosen: list[Frontier[A]] = []
     for mass, i in sorted(zip(unread, range(len(unread)), strict=True), reverse=True):
-        # A prefix's own probability bounds that of its answers. The chosen count as if all theirs were answers'; if
-        # they turn out not to be, the next round reads on.
+        # A prefix's own probability bounds that of its answers. Chosen prefixes count with all their probability; if
+        # less of it belongs to answers, the next round reads on.
         if left <= search.options.tolerance * total:
             break
         chosen.append(search.open[i])
@@ -169,14 +169,14 @@ def next_closed(search: TrieSearch[A]) -> list[Frontier[A]]:
 
 
 def next_decimals(search: TrieSearch[float]) -> list[Frontier[float]]:
-    """Read what the wanted places need, where it could move the expectation."""
+    """Read prefixes up to the wanted decimals if they could move the expectation."""
     options, (unread, read) = search.options, search.masses()
     least = options.min_error * (sum(unread) + sum(read))
     chosen = []
     for item, mass in zip(search.open, unread, strict=True):
         if mass < least:  # whatever the spread, which is 1 at most
             continue
-        # "1" is a number already, but not if more digits follow: it could be no answer at all.
+        # "1" is a number already, but with further digits it may not be an answer.
         spread = 1.0 if item.node.low == 1.0 else (item.node.high - item.node.low) / 2
         wanted = item.node.places < options.digits or spread == 1.0
         if (wanted and mass * spread > least) or options.min_error == 0.0:

@@ -64,7 +64,7 @@ class TreeCache:
         self.seen_BKK = np.tile(np.tri(length, dtype=bool), (len(prefixes), 1, 1))
 
     def past(self, rows: Sequence[int], layers: Sequence[Sequence[int]]) -> DynamicCache:
-        """A cache of transformers with these rows, as long as the longest of them. `layers` are those of `alike`."""
+        """A cache for transformers with these rows, as long as the longest of them. `layers` are those of `alike`."""
         length = max(self.used[row] for row in rows)
         index = torch.tensor(rows, device=self._states[0].device)
         found: dict[int, DynamicLayer] = {}
@@ -109,7 +109,7 @@ class TreeCache:
         if more <= 0:
             return
         more += _SPARE
-        # Zeros, not whatever was in memory: a masked place weighs nothing, but nothing times NaN is NaN.
+        # Zeros instead of uninitialised memory: a masked position has weight 0, but 0 times NaN is NaN.
         self._states = [torch.nn.functional.pad(states, (0, 0, 0, more)) for states in self._states]
         self.depth_BK = np.pad(self.depth_BK, ((0, 0), (0, more)))
         self.seen_BKK = np.pad(self.seen_BKK, ((0, 0), (0, more), (0, more)))

@@ -45,7 +45,7 @@ class Node(Generic[A]):
         self.chain: Chain[A] | None = None
         """The tokens that are read together with this one; created when it is first read."""
         self.answer: A | None = None
-        """The answer that ends here: only a leaf, whose token is the end token, has one."""
+        """The answer that ends here; only a leaf, whose token is the end token, has one."""
         self.answers: dict[bool, list[tuple[Node[A], A | None]]] = {}
         """What each child stands for, as searches keep it, by whether a number is known before its end token."""
         self.count = 0

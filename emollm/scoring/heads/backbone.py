@@ -111,7 +111,7 @@ class Backbone:
     """The part of a model that computes hidden states; it shares the model's weights."""
 
     def __init__(self, model: Any, architecture: str, *, depth: int | None = None) -> None:
-        """`depth` is the deepest layer that will be read; None: all. The blocks behind it are dropped from `model`."""
+        """`depth` is the deepest layer that is needed; None: all. The layers above it are dropped from `model`."""
         self.lm = lm = base_of(model)
         self.module: nn.Module = {
             "decoder": lambda: lm.get_decoder(), "encoder-decoder": lambda: lm.get_encoder(), "encoder": lambda: lm,

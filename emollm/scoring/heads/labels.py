@@ -37,7 +37,7 @@ class LabelledText:
     fold_N: NDArray[np.int64]
     """The fold (of `FOLDS`) in which a text is held out, the same for all its questions."""
     is_gold_N: NDArray[np.bool_]
-    """Whether people labelled it, and not a teacher."""
+    """Whether its labels are gold and not a teacher's."""
     variance: Mapping[QuestionKey, Floats] = field(default_factory=dict)
     """[N] of numbers with several raters: the variance of what they said (of 0..1), whose mean is the gold; else 0."""
     beside: list[tuple[str, str]] = field(default_factory=list)
