@@ -104,7 +104,7 @@ def test_mistakes_name_the_way_out(scorer: Scorer, tmp_path: Path, monkeypatch: 
         emollm.annotate("x")
 
 
-def test_any_scorer_will_do(scorer: Scorer) -> None:
+def test_any_scorer_can_be_used(scorer: Scorer) -> None:
     class Says:
         card: AffectCard = scorer.card
 
@@ -124,7 +124,7 @@ def annotated(texts: object, **options: Any) -> Any:
     return emollm.annotate(texts, "V-reg", model=CheapScorer(), progress=False, **options)  # type: ignore[arg-type]
 
 
-def test_a_frame_comes_back_as_what_it_was() -> None:
+def test_a_frame_is_returned_in_its_own_type() -> None:
     columns = {"n": [1542657904481796104, None, 3], "text": ["Glad.", None, "Sad."]}
     table = annotated(pa.table(columns))
     assert isinstance(table, pa.Table) and table.column_names == ["n", "text", "v_reg", "truncated", "error"]
@@ -163,12 +163,12 @@ def test_a_frame_comes_back_as_what_it_was() -> None:
         ([{"body": "x"}], "no column 'text'; give text_column, one of: body"),
     ],
 )
-def test_what_is_no_text_is_refused_by_name(texts: object, message: str) -> None:
+def test_a_file_that_is_not_text_is_refused_by_name(texts: object, message: str) -> None:
     with pytest.raises(DataError, match=message):
         annotated(texts)
 
 
-def test_one_value_that_is_no_text_is_an_error_of_its_row() -> None:
+def test_one_value_that_is_not_a_text_is_an_error_of_its_row() -> None:
     assert annotated(["Glad.", 5, b"x", None])["error"].tolist() == [
         None,
         "not_text: int",

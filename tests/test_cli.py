@@ -61,7 +61,7 @@ def test_each_command_tells_its_options(name: str, capsys: pytest.CaptureFixture
     assert "tuple[" not in shown, "values are named, not Python's types"
 
 
-def test_a_wrong_word_is_one_line_with_the_way_out() -> None:
+def test_a_wrong_command_is_one_line_with_a_hint() -> None:
     assert emollm_fails("anotate", "posts.csv").startswith("unknown command 'anotate'; did you mean annotate?")
     assert emollm_fails("annotate", "nowhere.csv") == "no input at nowhere.csv"
     with pytest.raises(ConfigError, match="did you mean --tasks"):

@@ -82,7 +82,7 @@ def test_without_a_network_it_is_one_line_and_the_next_try_goes_on(tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_an_environment_that_was_cut_short_is_made_again(tmp_path: Path) -> None:
+def test_an_incomplete_environment_is_rebuilt(tmp_path: Path) -> None:
     (tmp_path / "venv").mkdir()
     (tmp_path / "venv" / "pyvenv.cfg").touch()
     ran = install(

@@ -17,7 +17,7 @@ JOBS = ("build_data", "train", "evaluate", "annotate")
 
 
 @pytest.mark.ray
-def test_the_four_jobs_need_no_compiler_and_mind_no_other_ray(
+def test_the_four_jobs_need_no_compiler_and_ignore_another_ray(
     tmp_path: Path, tiny_base: Path, ray_head: RayCluster
 ) -> None:
     data, model, evaluation, annotated = (str(tmp_path / n) for n in ("data", "model", "evaluation", "annotated"))
@@ -54,7 +54,7 @@ def test_a_submitted_job_that_fails_says_why_and_its_exit_status_comes_back(
 
 
 @pytest.mark.ray
-def test_a_cluster_that_asks_for_a_token_refuses_a_job_without(ray_head: RayCluster) -> None:
+def test_a_cluster_with_a_token_refuses_a_job_without_one(ray_head: RayCluster) -> None:
     stranger = {k: v for k, v in ray_head.env.items() if not k.startswith("RAY_AUTH")}
     command = [BIN / "ray", "job", "submit", "--address", ray_head.dashboard, "--", "python", "--version"]
     ran = subprocess.run(command, env=stranger, capture_output=True, text=True, timeout=900)

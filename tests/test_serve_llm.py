@@ -43,7 +43,7 @@ def test_an_adapter_is_served_on_its_base(model_directory: Path, tiny_base: Path
     assert (found["--tensor-parallel-size"], found["--data-parallel-size"]) == ("2", "4")
 
 
-def test_what_cannot_be_served_is_refused(model_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_cannot_be_served_is_refused(model_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     heads = ServeLlmConfig(model=str(model_folder("minilm-affect")))
     with pytest.raises(ModelError, match="does not write answers"):
         vllm_command(heads)

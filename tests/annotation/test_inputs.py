@@ -106,7 +106,7 @@ def test_a_line_ends_at_a_line_feed_and_nowhere_else(tmp_path: Path) -> None:
     ]
 
 
-def test_what_a_row_holds_does_not_stop_the_file(tmp_path: Path) -> None:
+def test_no_content_of_a_row_stops_the_file(tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_bytes(
         b'{"id": 1, "text": null}\n{"id": 2}\n{"id": 3, "text": 4.5}\n{"id": 4, "text": {"a": 1}}\n'
         b'{"id": 5, "text": "\\ud83d"}\n{"id": 6, "text": "\xf0\x28"}\n[1, 2]\n{"id": 8, "te\n'
@@ -246,7 +246,7 @@ def test_long_integers_beside_floats_are_carried_digit_by_digit(tmp_path: Path) 
     assert [row["n"] for row in staged(tmp_path, Columns("id", "text", ("n",)))[1]] == list(numbers)
 
 
-def test_a_carried_column_of_two_types_that_are_no_text_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_carried_column_with_two_types_that_text_cannot_hold_is_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": [1], "text": ["x"], "tag": [["a"]]}), tmp_path / "a.parquet")
     pq.write_table(pa.table({"id": [2], "text": ["y"], "tag": [5]}), tmp_path / "b.parquet")
     with pytest.raises(DataError, match=r"'tag' is list<.*> in .*/a\.parquet and int64 in .*/b\.parquet; leave it out"):
@@ -315,7 +315,7 @@ def test_options_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
             read_config(AnnotateConfig, [*base, *options], prog="annotate")
 
 
-def test_what_is_wrong_with_a_job_is_told_before_ray_starts(tmp_path: Path, model_directory: Path) -> None:
+def test_errors_of_a_job_are_reported_before_ray_starts(tmp_path: Path, model_directory: Path) -> None:
     path = tmp_path / "p.jsonl"
     path.write_text('{"id": 1, "text": "x"}\n')
     settings = {"model": model_directory, "input": path, "out": tmp_path / "out"}

@@ -14,7 +14,7 @@ def ledger(rate: float = 0.5) -> Ledger:
     return Ledger(max_error_rate=rate, num_workers=1)
 
 
-def test_a_post_that_always_kills_is_cornered_and_set_aside() -> None:
+def test_a_post_that_always_kills_its_actor_is_isolated_and_set_aside() -> None:
     book, killer, deaths = ledger(), 37, 0
     while True:
         instructions = book.start_block("b")
@@ -36,7 +36,7 @@ def test_a_post_that_always_kills_is_cornered_and_set_aside() -> None:
     assert totals.lost == 30 + 37 + 37  # what each dead attempt had scored
 
 
-def test_one_death_alone_in_flight_sets_no_post_aside() -> None:
+def test_one_death_with_a_single_post_in_flight_does_not_set_it_aside() -> None:
     book = ledger()
     for flight in ((0, 4), (2, 3), (0, 1)):
         book.start_block("b")
@@ -44,7 +44,7 @@ def test_one_death_alone_in_flight_sets_no_post_aside() -> None:
     assert book.start_block("b") == Instructions(attempt=3, suspect_range=(0, 4))
 
 
-def test_actors_that_die_again_and_again_end_the_run() -> None:
+def test_repeated_actor_deaths_end_the_run() -> None:
     book = ledger()
     for _ in range(MAX_DEATHS):
         book.start_block("rows 0 to 9 (10)")
@@ -63,7 +63,7 @@ def test_actors_that_never_load_their_model_end_the_run() -> None:
     assert all(book.loading() is None for _ in range(20))
 
 
-def test_as_many_actors_may_die_loading_as_the_pool_may_grow_to() -> None:
+def test_the_limit_of_deaths_while_loading_follows_the_largest_pool() -> None:
     config = AnnotateConfig(input="i", out="o", max_workers=8, cluster=ClusterConfig(num_workers=1))
     book = Ledger(**ledger_options(config, good_before=0))
     assert [book.loading() is None for _ in range(28)] == [True] * 27 + [False]
@@ -91,7 +91,7 @@ def test_too_many_errors_stop_the_run_with_examples() -> None:
     assert calm.finish_portion("b", Portion(posts=200, errors={"empty_text": 50})) is None
 
 
-def test_a_block_that_ray_has_scored_again_after_its_end_is_no_death() -> None:
+def test_rescoring_a_finished_block_is_not_a_death() -> None:
     book = ledger()
     book.start_block("b")
     book.finish_portion("b", Portion(posts=3))

@@ -67,7 +67,7 @@ def finished(tmp_path: Path, posts: int = 30) -> OutputFolder:
     return output
 
 
-def test_what_a_crash_leaves_of_a_commit_is_mended(tmp_path: Path) -> None:
+def test_a_commit_interrupted_by_a_crash_is_cleaned_up(tmp_path: Path) -> None:
     output = OutputFolder(str(tmp_path / "out"))
     output.open_job(IDENTITY, overwrite=False)
     for number in range(6):
@@ -123,7 +123,7 @@ def test_only_the_same_job_continues_and_the_refusal_says_what_differs(tmp_path:
     assert OutputFolder(str(tmp_path)).scored_before() == 0
 
 
-def test_a_model_is_known_by_its_files_and_not_by_where_they_lie(tmp_path: Path) -> None:
+def test_the_model_digest_depends_on_files_and_not_on_their_folder(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "weights.safetensors").write_bytes(b"0123456789" * 400_000)
@@ -135,7 +135,7 @@ def test_a_model_is_known_by_its_files_and_not_by_where_they_lie(tmp_path: Path)
     assert model_digest(str(tmp_path / "b")) != first
 
 
-def test_blocks_are_of_what_is_not_done() -> None:
+def test_blocks_cover_the_rows_that_are_not_done() -> None:
     corpus = Corpus((Staged("a", 0, 10), Staged("b", 10, 5)), carried={})
     done = np.zeros(15, bool)
     done[[0, 4, 5, 12]] = True
@@ -243,7 +243,7 @@ def put(column: str, row: int, value: object) -> Callable[[pa.Table], pa.Table]:
         (edit("part-000000.parquet", put("error", 2, "odd")), "error: not the first of the row's errors"),
     ],
 )
-def test_a_spoilt_output_is_found_out(tmp_path: Path, spoil: Callable[[Path], None], message: str) -> None:
+def test_a_damaged_output_is_detected(tmp_path: Path, spoil: Callable[[Path], None], message: str) -> None:
     import re
 
     output = finished(tmp_path)

@@ -158,7 +158,7 @@ def test_a_retry_that_fails_again_ends_and_one_that_stops_leaves_the_output_as_i
     assert verify(job.out).problems == [] and pq.read_table(job.out).equals(before)
 
 
-def test_a_run_that_goes_wrong_stops_early_with_examples_and_is_continued(threads: None, tmp_path: Path) -> None:
+def test_a_run_with_too_many_errors_stops_with_examples_and_can_continue(threads: None, tmp_path: Path) -> None:
     texts = [("please RAISE " if i % 4 == 0 else "post ") + str(i) for i in range(600)]
     job = cheap(tmp_path, texts, block_posts=50, max_error_rate=0.2)
     example = r"posts have an error .*scoring_failed.*p\d+ 'please RAISE \d+': scoring_failed"
@@ -205,7 +205,7 @@ def test_a_dry_run_keeps_nothing_and_scales_up(threads: None, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("dry_run", [None, 1])
-def test_an_output_that_cannot_be_written_is_one_clear_error(tmp_path: Path, dry_run: int | None) -> None:
+def test_an_unwritable_output_is_one_clear_error(tmp_path: Path, dry_run: int | None) -> None:
     (tmp_path / "file").touch()
     out = tmp_path / "file" / "out"
     with pytest.raises(ResourceError, match=f"cannot write {out}: .*run the same command"):

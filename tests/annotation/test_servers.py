@@ -132,7 +132,7 @@ def test_a_run_stops_when_its_cost_has_reached_the_cap() -> None:
 
 
 @pytest.mark.usefixtures("threads")
-def test_another_way_of_asking_does_not_continue_an_output(tmp_path: Path) -> None:
+def test_a_job_with_other_scoring_options_does_not_continue_an_output(tmp_path: Path) -> None:
     with serving(answer) as server:
         job = config(tmp_path, server.url)
         annotate_corpus(job)

@@ -153,7 +153,7 @@ def test_a_node_that_is_killed_costs_no_post(tmp_path: Path) -> None:
     assert max(scored.values()) <= 2 and len(again) <= 6 * BLOCK  # what lay on the node: see docs/annotation.md
 
 
-def test_a_full_disk_is_told_and_continued(local_ray: None, tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_the_job_continues(local_ray: None, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "none", str(disk)], capture_output=True)

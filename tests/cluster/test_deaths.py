@@ -51,7 +51,7 @@ def start_job(cluster: RayCluster, *command: object) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def test_an_annotation_whose_node_dies_ends_whole_and_verifies(
+def test_an_annotation_survives_a_lost_node_and_verifies(
     cluster: RayCluster, model_directory: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "annotated"

@@ -57,7 +57,7 @@ def test_a_check(finding: Finding, status: str, said: str) -> None:
     assert finding.remedy or status in ("ok", "skipped") or "absolute paths" in finding.message
 
 
-def test_a_storage_is_one_folder_that_every_node_writes(tmp_path: Path) -> None:
+def test_the_storage_check_requires_one_folder_writable_by_every_node(tmp_path: Path) -> None:
     here = tmp_path / ".doctor"
     here.mkdir()
     apart = tmp_path / "apart"
@@ -95,7 +95,7 @@ def test_a_driver_is_held_against_the_cuda_that_torch_was_built_for() -> None:
 
 
 @pytest.mark.ray
-def test_a_gpu_that_only_ray_believes_in_is_found_by_use(local_ray: None) -> None:
+def test_a_gpu_that_does_not_exist_is_found_by_the_doctor(local_ray: None) -> None:
     config = DoctorConfig(cluster=ClusterConfig(num_workers=1, gpus_per_worker=1))
     (finding,) = doctor.check_workers(config, config.cluster)
     import torch

@@ -38,7 +38,7 @@ def test_it_passes_rays_own_schema_and_rules() -> None:
         validate_config(prepare_config({**filled_in(), "max_wrokers": 3}))
 
 
-def test_what_rays_defaults_would_make_dangerous_or_dear_is_given() -> None:
+def test_dangerous_or_expensive_defaults_of_ray_are_overridden() -> None:
     import ray
 
     cluster = filled_in()

@@ -101,7 +101,7 @@ def test_only_the_cluster_its_operator_and_named_clients_get_in() -> None:
     assert [port["port"] for port in client["ports"]] == [8000]
 
 
-def test_nothing_is_opened_to_every_network() -> None:
+def test_nothing_listens_on_every_network() -> None:
     for path in [ROOT / "cluster.yaml", *FOLDER.glob("*.yaml"), ROOT / "cluster" / "Dockerfile"]:
         lines = [line.split("#")[0] for line in path.read_text().splitlines()]
         assert not [line for line in lines if "0.0.0.0" in line or "LoadBalancer" in line or "NodePort" in line], path

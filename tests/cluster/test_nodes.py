@@ -109,7 +109,7 @@ def test_the_doctor_names_each_fault_and_its_remedy(cluster: RayCluster, tmp_pat
     assert all(found[check]["remedy"] for check in failed)
 
 
-def test_the_doctor_says_when_it_is_not_let_in(cluster: RayCluster) -> None:
+def test_the_doctor_reports_a_refused_connection(cluster: RayCluster) -> None:
     code, found = doctor(cluster, RAY_AUTH_TOKEN="f" * 64)
     assert code == 1
     assert "cannot connect to Ray" in found["Ray"]["message"]

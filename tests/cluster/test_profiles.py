@@ -43,7 +43,7 @@ def test_a_profile_is_larger_than_the_recipes_own_cluster() -> None:
     assert train("--recipe", "smollm2-lora", "--objective", "heads", "--freeze").num_evaluations is None
 
 
-def test_what_is_given_beside_a_profile_wins_wherever_it_is_given(tmp_path: Path) -> None:
+def test_options_given_in_addition_to_a_profile_take_precedence(tmp_path: Path) -> None:
     config = train("--cluster.profile", "a100x16", "--cluster.num-workers", "4", "--cluster.storage", "/fsx")
     assert config.cluster == ClusterConfig(
         profile="a100x16", num_workers=4, cpus_per_worker=8, gpus_per_worker=1, storage=Path("/fsx"),
@@ -85,7 +85,7 @@ def test_relative_paths_are_on_the_storage_and_absolute_ones_stay(tmp_path: Path
     assert str(read_config(AnnotateConfig, argv, prog="annotate").input) == "posts.jsonl"
 
 
-def test_all_paths_are_placed_wherever_they_stand(tmp_path: Path) -> None:
+def test_all_path_options_are_resolved_below_the_storage(tmp_path: Path) -> None:
     (tmp_path / "models" / "large").mkdir(parents=True)
     argv = [
         "--data",
@@ -103,7 +103,7 @@ def test_all_paths_are_placed_wherever_they_stand(tmp_path: Path) -> None:
     assert config.model is None
 
 
-def test_what_is_a_path_is_told_by_its_type_and_not_by_its_name(tmp_path: Path) -> None:
+def test_an_option_is_a_path_by_its_type_and_not_by_its_name(tmp_path: Path) -> None:
     (tmp_path / "models" / "mine").mkdir(parents=True)
 
     class Section(Config):

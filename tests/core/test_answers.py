@@ -73,7 +73,7 @@ def test_text_that_states_no_value(task: str, text: str) -> None:
         ("E-c", "Neutral or no emotion", ()),
     ],
 )
-def test_lenient_only_where_nothing_is_guessed(task: str, text: str, value: Value) -> None:
+def test_parsing_is_lenient_only_if_nothing_is_guessed(task: str, text: str, value: Value) -> None:
     assert parse_answer(TASKS[task], text) == value
 
 

@@ -73,7 +73,7 @@ def test_temperature_is_one_where_probabilities_are_right() -> None:
     assert tempered({"a": 0.8, "b": 0.2}, 2.0) == {"a": pytest.approx(2 / 3), "b": pytest.approx(1 / 3)}
 
 
-def test_numbers_are_stretched_and_their_intervals_hold_what_they_say() -> None:
+def test_numbers_are_rescaled_and_their_intervals_have_the_stated_coverage() -> None:
     predictions = shrunk_numbers()
     moved = cross_fitted(predictions)
     before, after = measure(predictions), measure(moved)

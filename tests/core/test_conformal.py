@@ -16,7 +16,7 @@ def test_the_quantile_is_the_score_of_rank_n_plus_one_times_the_level() -> None:
     assert quantiles(scores) == {"0.5": 0.5, "0.8": 0.8, "0.9": 0.9}
 
 
-def test_a_set_holds_what_is_likely_enough_and_never_nothing() -> None:
+def test_a_set_has_the_likely_classes_and_is_never_empty() -> None:
     p = np.array([[0.6, 0.3, 0.1], [0.4, 0.35, 0.25]])
     assert in_set(p, 0.7, exclusive=True).tolist() == [[True, True, False], [True, True, False]]
     assert in_set(p, 0.1, exclusive=True).tolist() == [[True, False, False], [True, False, False]]

@@ -45,7 +45,7 @@ def test_a_failing_block_leaves_nothing_and_keeps_what_was_there(tmp_path: Path)
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_what_is_there_is_replaced_only_when_told_and_only_if_ours(tmp_path: Path) -> None:
+def test_an_existing_folder_is_replaced_only_with_overwrite_and_only_if_ours(tmp_path: Path) -> None:
     out = tmp_path / "out"
     finish(out, "one")
     with pytest.raises(DataError, match="--overwrite"):

@@ -42,7 +42,7 @@ def test_defaults_are_overridden_by_the_line() -> None:
         ("c.json", '{"data": "/x", "limit": 3, "cluster": {"num_workers": 4, "cpus_per_worker": 0.5}}'),
     ],
 )
-def test_the_line_overrides_the_file_option_by_option(tmp_path: Path, name: str, text: str) -> None:
+def test_the_command_line_overrides_the_file_option_by_option(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
     config = read("--config", str(tmp_path / name), "--limit", "7", "--cluster.num-workers", "2")
     assert (config.data, config.limit) == (Path("/x"), 7)
@@ -79,7 +79,7 @@ def test_an_unknown_option_in_a_file_says_what_is_allowed(tmp_path: Path) -> Non
         read("--config", str(path))
 
 
-def test_commands_are_listed_when_none_fits() -> None:
+def test_commands_are_listed_for_an_unknown_command() -> None:
     assert split_command(["build", "--x"], prog="p", commands={"build": Options}) == ("build", ["--x"])
     for argv in (["bild"], []):
         with pytest.raises(ConfigError, match="choose from: build"):

@@ -40,7 +40,7 @@ def test_the_published_benchmark_has_14_tasks_and_30808_rows() -> None:
     assert {task for part in AEB for task in part.tasks} <= set(TASKS)
 
 
-def test_one_file_a_task_from_the_official_files(tmp_path: Path) -> None:
+def test_one_file_per_task_from_the_official_files(tmp_path: Path) -> None:
     rows = build(tmp_path, **OFFICIAL)
     assert {name: len(found) for name, found in rows.items()} == {
         "EI-reg": 2, "V-reg": 1, "E-c": 2, "TDT": 3, "SST": 2, "SST5": 2, "EmoBank": 6, "GoEmotions": 3,

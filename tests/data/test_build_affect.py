@@ -63,7 +63,7 @@ def test_an_intensity_is_zero_where_the_emotion_is_absent_and_a_gap_where_it_was
     assert {e.emotion: e.value for e in golds} == {"joy": 0.7, "anger": 0.0, "sadness": 0.0}
 
 
-def test_so_many_texts_of_each_corpus_at_most(tmp_path: Path) -> None:
+def test_max_texts_limits_the_texts_of_each_corpus(tmp_path: Path) -> None:
     config = corpora(tmp_path)
     table = build_affect(config.model_copy(update={"max_texts": 1}))["train"]
     sources = np.unique([row["source"] for row in table.select(["source", "text"]).to_pylist()])

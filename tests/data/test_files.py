@@ -155,7 +155,7 @@ def test_the_same_two_posts_in_any_file(tmp_path: Path, name: str, content: byte
         ("p.txt", "one\r\ntwo".encode("utf-16"), [("", "one", None), ("", "two", None)]),
     ],
 )  # fmt: skip
-def test_a_bad_row_is_a_row(tmp_path: Path, name: str, content: bytes, rows: list[Row]) -> None:
+def test_a_bad_row_is_kept_with_an_error(tmp_path: Path, name: str, content: bytes, rows: list[Row]) -> None:
     (tmp_path / name).write_bytes(content)
     found = both(tmp_path / name, tmp_path)
     assert [row[1:] for row in found] == [row[1:] for row in rows]
@@ -186,7 +186,7 @@ def test_a_bad_row_is_a_row(tmp_path: Path, name: str, content: bytes, rows: lis
         ),
     ],
 )
-def test_what_cannot_be_read_is_one_line_in_both(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+def test_unreadable_input_is_one_line_in_both(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
     for read in (lambda: by_api(tmp_path / name), lambda: by_job(tmp_path / name, tmp_path)):
         with pytest.raises(DataError, match=message) as error:
@@ -235,7 +235,7 @@ def test_an_empty_id_is_a_missing_one_and_ids_can_be_made(tmp_path: Path) -> Non
         (pa.array([1.5e18, 2.0]), r"column 'id' is double, which has lost digits of its ids"),
     ],
 )
-def test_ids_that_are_none_are_refused_by_column(tmp_path: Path, ids: Any, message: str) -> None:
+def test_columns_that_cannot_be_ids_are_refused_by_name(tmp_path: Path, ids: Any, message: str) -> None:
     pq.write_table(pa.table({"id": ids, "text": ["x", "y"]}), tmp_path / "a.parquet")
     with pytest.raises(DataError, match=message):
         by_job(tmp_path / "a.parquet", tmp_path)
@@ -262,7 +262,7 @@ def test_any_column_is_carried(tmp_path: Path) -> None:
         by_job(tmp_path / "n.jsonl", tmp_path, carry=("goe",))
 
 
-def test_a_mixed_folder_is_read_and_what_is_not_is_named(tmp_path: Path) -> None:
+def test_a_mixed_folder_is_read_and_skipped_files_are_named(tmp_path: Path) -> None:
     corpus = tmp_path / "corpus"
     (corpus / "x.csv").mkdir(parents=True)
     (corpus / "out" / "_unfinished").mkdir(parents=True)

@@ -35,7 +35,7 @@ GOLDS: list[tuple[str, Value, str | None]] = [
 ]
 
 
-def test_a_row_for_each_example_and_template() -> None:
+def test_one_row_per_example_and_template() -> None:
     table = build_rows([example("EI-reg", 0.5, emotion="joy"), example("V-reg", 0.25)], seed=1)
     assert table.schema == SCHEMA
     rows = table.to_pylist()
@@ -56,7 +56,7 @@ def test_a_row_for_each_example_and_template() -> None:
 
 
 @pytest.mark.parametrize(("task", "value", "emotion"), GOLDS)
-def test_gold_comes_back_as_it_went_in(task: str, value: Value, emotion: str | None) -> None:
+def test_gold_values_survive_a_round_trip(task: str, value: Value, emotion: str | None) -> None:
     (row,) = build_rows([example(task, value, emotion=emotion)], seed=1, templates_per_example=1).to_pylist()
     assert gold_value(TASKS[task], row) == value
     assert type(gold_value(TASKS[task], row)) is type(value)

@@ -64,7 +64,7 @@ def test_ratings_are_read_and_become_one_value(own: Path) -> None:
     assert found.tasks[1] == TASKS["EI-oc"]
 
 
-def test_what_is_no_rating_is_a_bad_row_or_a_clear_error(own: Path) -> None:
+def test_an_invalid_rating_is_a_bad_row_or_a_clear_error(own: Path) -> None:
     (own.parent / "rated.csv").write_text("\n".join([ROWS[0], "x,2.5,0.1,,9,1,many,1"]))
     with pytest.raises(DataError, match=r"(?s)2\.5.*9.*many") as error:
         read_own(own)

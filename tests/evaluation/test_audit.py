@@ -91,7 +91,7 @@ def test_an_unfair_score_is_found_and_a_fair_one_is_not(sentences: list[Sentence
     assert women.p_value == pytest.approx(expected)
 
 
-def test_scores_that_never_differ_are_no_difference(sentences: list[Sentence]) -> None:
+def test_equal_scores_show_no_difference(sentences: list[Sentence]) -> None:
     for one in disparities(sentences, {"q": {s.id: 0.5 for s in sentences}}):
         assert (one.difference, one.p_value, one.corrected) == (0.0, 1.0, 1.0)
 

@@ -54,7 +54,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
         ("GoEmotions", "Neutral", RawValue(("neutral",))),
     ],
 )
-def test_a_value_is_read_in_whatever_form_it_comes(task: str, raw: object, reading: RawValue) -> None:
+def test_a_value_is_read_in_every_supported_form(task: str, raw: object, reading: RawValue) -> None:
     assert read_raw(TASKS[task], raw) == reading
 
 
@@ -253,7 +253,7 @@ def test_predictions_all_in_0_to_1_of_another_range_must_be_said_to_be_so(
     )
 
 
-def test_an_emotion_beside_a_task_that_asks_for_none_means_nothing(tmp_path: Path) -> None:
+def test_an_emotion_is_ignored_for_a_task_without_emotions(tmp_path: Path) -> None:
     rows = [{"emotion": "joy", "gold": 0.5, "prediction": 0.5}]
     (found,) = read_external(write(tmp_path / "p.jsonl", rows), task="V-reg")
     assert found.question.emotion is None
@@ -295,7 +295,7 @@ def test_ids_that_do_not_fit_are_listed(tmp_path: Path, ids: list[str], message:
         ("E-c", "I cannot say", ()),
     ],
 )
-def test_the_released_parser_reads_something_out_of_everything(task: str, raw: object, value: object) -> None:
+def test_the_released_parser_finds_no_answer_invalid(task: str, raw: object, value: object) -> None:
     assert read_released(TASKS[task], raw) == value
 
 

@@ -67,7 +67,7 @@ def test_spread_and_distances_by_hand() -> None:
     assert found.as_json()["wordings"][0]["spread"] == pytest.approx(2.0)
 
 
-def test_heads_are_moved_by_the_text_alone() -> None:
+def test_only_changes_of_the_text_affect_heads() -> None:
     asked = variants([question(0, "glad :)", 0.9)], TASKS, worded=False)
     assert WORDING not in {one.change for one in asked}
     assert summed_up([], [], [], Bootstrap(10, 0)) == Fragility([], [])

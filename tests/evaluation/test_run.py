@@ -130,7 +130,7 @@ def test_predictions_can_be_measured_again_and_stand_beside_others(tmp_path: Pat
     assert [m.system.name for m in both.measured][2:] == ["first (2)", "best constant (2)"]
 
 
-def test_what_was_written_reads_back_as_it_was(tmp_path: Path) -> None:
+def test_a_written_table_reads_back_unchanged(tmp_path: Path) -> None:
     rows = [
         {"task": "E-c", "gold": ["joy"], "prediction": "anger, fear."},
         {"task": "EI-oc", "emotion": "joy", "gold": 2, "prediction": 17},
@@ -234,7 +234,7 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
     assert (partly.tasks[0].rows, partly.unequal_rows) == (100, 50)
 
 
-def test_a_system_says_how_it_came_by_its_answers() -> None:
+def test_a_system_reports_the_origin_of_its_answers() -> None:
     card = card_of("smollm2-135m-heads")
     assert card is not None and card.heads is not None
     fitted_on_aaid = card.model_copy(update={"tasks": tuple(t for t in card.tasks if t.name != "Intensity")})
@@ -352,7 +352,7 @@ def test_calibration_is_fitted_stored_and_applied(
         assert calibrated[key].std == pytest.approx(before.std * maps.slope * maps.std_scale, rel=1e-5)
 
 
-def test_a_base_and_the_model_in_the_box_have_no_card_to_put_a_calibration_in(sample_data: Path) -> None:
+def test_a_base_and_a_bundled_model_cannot_be_calibrated_in_place(sample_data: Path) -> None:
     with pytest.raises(ModelError, match="no card that can be written; name a model directory"):
         calibrate_model(CalibrateConfig(model=DEFAULT_BASE, data=sample_data))
     with pytest.raises(ModelError, match=r"no card that can be written; copy .*default_models"):

@@ -168,7 +168,7 @@ assert all(abs(a - b) < 1e-2 for a, b in zip(losses[0][2:], losses[1])), losses
 
 @on_gpu
 @pytest.mark.parametrize("stage", [0, 2, 3])
-def test_a_step_of_training(stage: int, tiny_base: Path, sample_data: Path, tmp_path: Path) -> None:
+def test_one_training_step(stage: int, tiny_base: Path, sample_data: Path, tmp_path: Path) -> None:
     sizes = ["--max-rows", "64", "--global-batch-size", "32", "--micro-batch-size", "8", "--evaluations", "0"]
     where = ["--base", str(tiny_base), "--data", str(sample_data), "--out", str(tmp_path / "m")]
     how = ["--zero-stage", str(stage), "--method", "full" if stage else "lora"]

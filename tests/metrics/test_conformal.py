@@ -76,7 +76,7 @@ def test_what_is_right_of_a_set_is_the_share_of_its_labels() -> None:
     assert right_part(prediction("V-reg", 0.5, value=0.6)) == 1.0
 
 
-def test_a_threshold_that_few_rows_pass_is_luck() -> None:
+def test_a_threshold_that_few_rows_pass_is_not_used() -> None:
     # The surest 40 are right, the other 60 wrong: .8 right is reached at 50 rows, of which 40 are right.
     rows = [
         prediction("SST5", int(n >= 40), n, value=0, confidence=1 - n / 100)

@@ -132,7 +132,7 @@ def test_pearson_among_high_golds_takes_those_rows_alone() -> None:
     assert among(np.ones((1, 4)))[0] == pytest.approx(pearson(gold[1:], predicted[1:]))
 
 
-def test_one_wild_number_ruins_a_correlation() -> None:
+def test_one_number_out_of_range_ruins_a_correlation() -> None:
     rng = np.random.default_rng(6)
     gold = rng.random(975)
     predicted = gold + 0.2 * rng.normal(size=975)

@@ -73,7 +73,7 @@ def test_adapters_on_the_upper_layers_alone(tmp_path: Path, family: Family) -> N
         attach_lora(load_base(str(tmp_path / "base")).model, rank=2, alpha=4, dropout=0.0, first_layer=9)
 
 
-def test_an_adapter_is_put_on_no_other_base(tmp_path: Path) -> None:
+def test_an_adapter_is_attached_to_no_other_base(tmp_path: Path) -> None:
     folder = tiny_model("llama", tmp_path / "base")
     base = load_base(str(folder))
     model = attach_lora(base.model, rank=2, alpha=4, dropout=0.0)
@@ -99,7 +99,7 @@ def test_the_fingerprint_sees_weights_and_not_their_storage(tmp_path: Path) -> N
     assert weights_fingerprint(other.model) != weights_fingerprint(whole.model)
 
 
-def test_a_folder_without_a_card_is_no_model_directory(tmp_path: Path, tiny_base: Path) -> None:
+def test_a_folder_without_a_card_is_not_a_model_directory(tmp_path: Path, tiny_base: Path) -> None:
     for ask in (lambda m: load_model(m), card_tasks):
         with pytest.raises(ModelError, match=r"no affect\.json.*emollm train --base"):
             ask(str(tiny_base))

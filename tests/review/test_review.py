@@ -126,7 +126,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
             return pq.read_table(path).to_pylist()  # type: ignore[no-any-return]
 
 
-def test_labels_that_are_none_are_named_and_nothing_is_written(tmp_path: Path) -> None:
+def test_invalid_labels_are_named_and_nothing_is_written(tmp_path: Path) -> None:
     review = tmp_path / "r.csv"
     review.write_text("id,text,v_reg,e_c\nx,one,high,joy\ny,two,,glee\n")
     with pytest.raises(DataError, match=r"row x: .*high.*row y: .*glee"):

@@ -72,7 +72,7 @@ def test_in_the_text_of_a_chain_the_last_error_of_ours_counts() -> None:
     assert own_error("RuntimeError: nothing of ours") is None
 
 
-def test_an_error_that_is_not_ours_is_its_last_line() -> None:
+def test_an_error_of_a_library_is_reported_by_its_last_line() -> None:
     from emollm.runtime.errors import worker_error
 
     error = worker_error(RuntimeError("Traceback ...\nValueError: no such column"), doing="scoring")

@@ -35,7 +35,7 @@ def test_a_worker_is_not_spread_over_nodes(
     assert room(nodes, cpus=cpus, gpus=gpus, light_cpus=light) == fit
 
 
-def test_what_does_not_fit_is_told_with_numbers() -> None:
+def test_resources_that_do_not_fit_are_reported_with_numbers() -> None:
     one = ClusterConfig(num_workers=1, cpus_per_worker=6)
     said = lacks(TWO_OF_FOUR, one, "scoring actors")
     assert said is not None and "1 scoring actors of 6 CPUs do not fit: the nodes have 4, 4 CPUs" in said
@@ -45,7 +45,7 @@ def test_what_does_not_fit_is_told_with_numbers() -> None:
 
 
 @pytest.mark.ray
-def test_what_can_never_be_placed_is_refused(local_ray: None) -> None:
+def test_a_request_that_cannot_be_placed_is_refused(local_ray: None) -> None:
     from emollm.runtime.placement import check_resources
 
     check_resources(ClusterConfig(num_workers=1, cpus_per_worker=2), what="workers", reads_data=True)

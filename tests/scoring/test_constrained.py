@@ -127,7 +127,7 @@ def next_log_p(loaded: LoadedModel, question: Question, path: list[int], token: 
 
 
 @pytest.mark.slow
-def test_order_and_company_change_nothing(tiny: LoadedModel) -> None:
+def test_order_and_batch_change_nothing(tiny: LoadedModel) -> None:
     tasks = select_tasks(["profile", "GoEmotions-28"])
     questions = [q for post in POSTS for q in questions_for(post, tasks)]
     scorer = ConstrainedScorer(tiny, batch_tokens=64)

@@ -108,7 +108,7 @@ def test_what_was_not_fitted_is_an_error_that_names_the_way_out() -> None:
             ExtrasConfig.model_validate(wrong)
 
 
-def test_words_are_found_where_they_stand() -> None:
+def test_words_are_found_at_their_positions() -> None:
     text = "I'm  so-so @home... 😢😢 #fine"
     assert [text[a:b] for a, b in words_of(text)] == ["I'm", "so-so", "@home", "...", "😢😢", "#fine"]
 

@@ -55,7 +55,7 @@ def taught(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return loaded
 
 
-def test_what_greedy_answers_validly_is_the_mode(taught: LoadedModel) -> None:
+def test_a_valid_greedy_answer_is_the_mode(taught: LoadedModel) -> None:
     questions = [q for post in POSTS for q in questions_for(post, select_tasks(["profile"]))]
     free = GenerateScorer(taught)
     compared = 0
@@ -77,7 +77,7 @@ def is_canonical(task: Task, text: str, emotion: str | None) -> bool:
     return value is not None and answer_string(task, value, emotion) == text
 
 
-def test_company_does_not_change_what_is_generated(taught: LoadedModel) -> None:
+def test_the_batch_does_not_change_what_is_generated(taught: LoadedModel) -> None:
     # BART counts positions from the first column, padding included: padded on the left it answered otherwise.
     questions = [q for post in POSTS for q in questions_for(post, (TASKS["EI-oc"],))]
     scorer = GenerateScorer(taught)
@@ -89,7 +89,7 @@ def test_company_does_not_change_what_is_generated(taught: LoadedModel) -> None:
         assert mine.value is None or ours.confidence == pytest.approx(mine.confidence, rel=1e-3)
 
 
-def test_what_the_options_lose_is_small(taught: LoadedModel) -> None:
+def test_the_error_of_the_search_options_is_small(taught: LoadedModel) -> None:
     questions = [q for post in POSTS for q in questions_for(post, select_tasks(["profile"]))]
     exact = ConstrainedScorer(taught, options=SearchOptions(digits=3, min_error=1e-5, tolerance=0.0)).score(questions)
     default = ConstrainedScorer(taught).score(questions)

@@ -24,7 +24,7 @@ def model(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize("engine", ["constrained", "generate"])
-def test_a_row_a_post_with_the_columns_the_schema_names(model: str, engine: str) -> None:
+def test_one_row_per_post_with_the_columns_of_the_schema(model: str, engine: str) -> None:
     names = ("EI-oc", "EmoBank-V", "E-c")
     posts = pa.table({"id": ["a", "b", "c"], "text": ["Glad.", None, "Sad."]})
     table = AnnotatePosts(tasks=names, model=model, engine=engine)(posts)

@@ -41,7 +41,7 @@ def test_nasty_texts_change_no_other_answer(tiny: LoadedModel) -> None:
 
 
 @pytest.mark.parametrize("engine", [ConstrainedScorer, GenerateScorer])
-def test_a_row_that_breaks_the_model_is_the_only_one_without_an_answer(
+def test_only_a_row_that_breaks_the_model_has_no_answer(
     tiny: LoadedModel, engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scorer = engine(tiny)
@@ -60,7 +60,7 @@ def test_a_row_that_breaks_the_model_is_the_only_one_without_an_answer(
     assert [a.value for i, a in enumerate(answers) if i != 1] == [a.value for i, a in enumerate(expected) if i != 1]
 
 
-def test_a_row_that_cannot_be_encoded_harms_nobody() -> None:
+def test_a_row_that_cannot_be_encoded_affects_no_other_row() -> None:
     def encode(questions: Sequence[Question]) -> list[EncodedPrompt]:
         if any(question.text == "bad" for question in questions):
             raise ValueError("no such character")
@@ -122,7 +122,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_the_size_that_fitted_is_remembe
         RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`"),
     ],
 )
-def test_a_gpu_that_failed_gives_no_answers_and_no_row_is_blamed(error: Exception) -> None:
+def test_a_failed_gpu_gives_no_answers_and_no_row_errors(error: Exception) -> None:
     calls = 0
 
     def poisoned(_rows: Sequence[int]) -> list[int]:

@@ -44,7 +44,7 @@ def test_a_file_holds_hashes_and_nobody_else_can_read_it(tmp_path: Path) -> None
         add_key(file, "ana = lab")
 
 
-def test_a_key_goes_on_a_line_of_its_own_whatever_an_editor_left(tmp_path: Path) -> None:
+def test_a_key_is_appended_on_a_new_line_even_after_a_missing_newline(tmp_path: Path) -> None:
     file = tmp_path / "keys.txt"
     file.write_text(key_line("by-hand", "secret"))
     key = add_key(file, "ana")
@@ -80,7 +80,7 @@ def test_a_broken_file_is_refused_without_quoting_it(text: str, said: str, tmp_p
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "example.org", ""])
-def test_off_loopback_without_keys_it_does_not_start(host: str) -> None:
+def test_without_keys_it_does_not_start_on_other_addresses(host: str) -> None:
     assert not is_loopback(host)
     with pytest.raises(ConfigError, match="there are no API keys"):
         check_access(ServeConfig(model="m", host=host), {})

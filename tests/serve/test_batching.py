@@ -72,7 +72,7 @@ def test_a_piece_larger_than_a_round_goes_alone_and_is_not_overtaken_for_ever() 
     assert sum(map(len, seen)) == 5
 
 
-def test_who_comes_while_the_model_is_busy_waits_for_the_next_round() -> None:
+def test_a_request_during_a_round_waits_for_the_next_round() -> None:
     async def scenario() -> list[str]:
         gate, order = FairGate(1000), list[str]()
 
@@ -94,7 +94,7 @@ def test_who_comes_while_the_model_is_busy_waits_for_the_next_round() -> None:
     assert asyncio.run(scenario()) == ["first", "late"]
 
 
-def test_one_who_leaves_while_waiting_or_inside_gives_the_place_back() -> None:
+def test_a_cancelled_request_gives_its_place_back() -> None:
     async def scenario() -> None:
         gate = FairGate(100)
         release = asyncio.Event()
@@ -123,7 +123,7 @@ def test_one_who_leaves_while_waiting_or_inside_gives_the_place_back() -> None:
     asyncio.run(scenario())
 
 
-def test_one_cancelled_in_the_moment_it_is_let_in_blocks_nobody() -> None:
+def test_a_request_cancelled_while_it_is_admitted_blocks_no_other() -> None:
     async def scenario() -> None:
         gate = FairGate(100)
 

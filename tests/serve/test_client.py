@@ -42,7 +42,7 @@ def test_it_asks_and_streams(client: Client) -> None:
 
 
 @pytest.mark.ray
-def test_what_the_endpoint_refuses_is_an_error_with_its_status(client: Client) -> None:
+def test_a_refusal_of_the_endpoint_is_an_error_with_its_status(client: Client) -> None:
     with pytest.raises(EndpointError, match="unknown task 'nope'; choose from: EI-reg") as refused:
         client.annotate(["a"], tasks=["nope"])
     assert pickle.loads(pickle.dumps(refused.value)).status == 422
@@ -50,7 +50,7 @@ def test_what_the_endpoint_refuses_is_an_error_with_its_status(client: Client) -
         client.annotate("a")
 
 
-def test_where_nobody_answers_it_says_so() -> None:
+def test_an_unreachable_endpoint_is_reported() -> None:
     with pytest.raises(EndpointError, match=r"cannot be reached: .*refused"):
         Client(f"http://127.0.0.1:{free_port()}").model()
 
@@ -104,7 +104,7 @@ def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
             thread.join()
 
 
-def test_a_full_queue_is_tried_again_and_a_broken_stream_is_not_taken_for_whole(
+def test_a_full_queue_is_retried_and_a_broken_stream_is_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("EMOLLM_API_KEY", "emollm_x")

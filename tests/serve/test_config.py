@@ -35,7 +35,7 @@ def test_options_of_serve_run_come_as_words() -> None:
     assert (config.replicas, config.open_access, config.batch_wait_ms) == (2, True, 2.5)
 
 
-def test_all_that_can_be_under_way_waits_in_the_replica_where_turns_are_taken(model_directory: Path) -> None:
+def test_all_pieces_in_flight_wait_in_the_replica_at_the_fair_gate(model_directory: Path) -> None:
     built = build({"model": str(model_directory), "max_requests": 40, "batch_tokens": 64})
     http = built._bound_deployment
     annotator = http.init_args[2]._bound_deployment

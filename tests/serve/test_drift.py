@@ -37,7 +37,7 @@ def test_nothing_in_common_is_one_and_sets_count_by_label() -> None:
     assert drift.of_answers == 1
 
 
-def test_chance_alone_stays_near_zero() -> None:
+def test_drift_by_chance_stays_near_zero() -> None:
     draw = random.Random(0)
     found = []
     for _ in range(50):

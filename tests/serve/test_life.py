@@ -136,7 +136,7 @@ def test_under_load_a_second_replica_comes_and_goes_and_no_request_fails(
 
 
 @pytest.mark.ray
-def test_a_model_that_does_not_load_says_why_and_is_not_tried_for_ever(
+def test_a_model_that_does_not_load_is_reported_and_not_retried_forever(
     serve_url: str, model_directory: Path, tmp_path: Path, deploy: Deploy, client: httpx.Client
 ) -> None:
     from ray import serve

@@ -104,7 +104,7 @@ def test_a_full_queue_is_429_with_a_time_to_come_back(client: httpx.Client) -> N
 
 
 @pytest.mark.ray
-def test_a_client_that_leaves_frees_its_place(client: httpx.Client) -> None:
+def test_a_client_that_disconnects_frees_its_place(client: httpx.Client) -> None:
     at_rest(client)
     started = time.monotonic()
     assert client.post("/v1/annotate", json=body(256, words=300)).status_code == 200
@@ -161,7 +161,7 @@ def test_it_stays_ready_with_as_many_large_requests_as_it_takes(client: httpx.Cl
 
 
 @pytest.mark.ray
-def test_a_name_and_not_the_key_stands_in_the_log(client: httpx.Client) -> None:
+def test_the_log_has_the_name_and_not_the_key(client: httpx.Client) -> None:
     from tests.serve.test_app import log_folder, wait_for_logs
 
     client.get("/v1/tasks", headers={"x-request-id": "named-1"})
@@ -173,7 +173,7 @@ def test_a_name_and_not_the_key_stands_in_the_log(client: httpx.Client) -> None:
 
 
 @pytest.mark.ray
-def test_what_is_not_answered_in_time_is_given_up(connect: Deploy) -> None:
+def test_a_request_past_the_deadline_is_cancelled(connect: Deploy) -> None:
     client = connect(deadline_s=3)
     response = client.post("/v1/annotate", json=body(256, words=300))
     assert (response.status_code, response.json()["error"]["code"]) == (504, "deadline")

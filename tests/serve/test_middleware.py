@@ -84,7 +84,7 @@ def test_without_keys_this_machine_is_answered(host: str) -> None:
     assert ask(AskForKey(application, {}, open_access=False), host=host)[0] == 200
 
 
-def test_with_keys_a_proxy_may_ask_for_others_and_load_balancers_always() -> None:
+def test_with_keys_a_proxy_may_forward_requests_and_load_balancers_need_no_key() -> None:
     from emollm.serve.auth import hash_key
 
     foreign: dict[str, Any] = {"client": ("10.1.2.3", 5000), "host": "api.example", "forwarded": "for=10.9.9.9"}
@@ -105,7 +105,7 @@ def test_an_upload_that_stalls_is_408_and_gives_its_place_back() -> None:
     assert ask(app, b"whole ", b"body")[:2] == (200, b"whole body")
 
 
-def test_a_body_is_refused_by_its_length_and_not_read_where_none_is_wanted() -> None:
+def test_a_long_body_is_refused_and_routes_without_a_body_do_not_read_one() -> None:
     app = LimitBody(application, max_bytes=10, patience_s=0.05)
     assert ask(app, b"x" * 11)[0] == 413
     assert ask(app, content_length="11", complete=False)[0] == 413
@@ -126,7 +126,7 @@ def test_a_body_is_refused_by_its_length_and_not_read_where_none_is_wanted() -> 
         ("", 415),
     ],
 )
-def test_a_body_that_is_not_announced_as_json_is_refused_with_the_header_to_send(sent: str, status: int) -> None:
+def test_a_body_without_the_json_content_type_is_refused_with_a_hint(sent: str, status: int) -> None:
     answer, body, _ = ask(LimitBody(application, max_bytes=10, patience_s=1), b"{}", content_type=sent)
     assert answer == status
     assert status == 200 or "content-type: application/json" in json.loads(body)["error"]["message"]

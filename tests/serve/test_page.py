@@ -167,7 +167,7 @@ ROWS = [
 ]
 
 
-def test_a_csv_becomes_a_table_that_sorts_and_a_csv_that_runs_nothing(
+def test_a_csv_becomes_a_sortable_table_and_a_download_without_formulas(
     open_page: Open, tmp_path: Path, client: httpx.Client
 ) -> None:
     page = open_page(accept_downloads=True)

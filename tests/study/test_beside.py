@@ -35,7 +35,7 @@ def test_vader_and_textblob_stand_beside_the_model_and_conclusions_are_compared(
     assert found.whole[-1].posts == 399  # no text, no polarity
 
 
-def test_a_lexicon_that_says_the_opposite_is_found_out(tmp_path: Path) -> None:
+def test_a_lexicon_that_contradicts_the_model_is_detected(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     lang = rng.choice(["en", "pt"], 400)
     numbers = np.where(lang == "en", 0.6, 0.4) + rng.normal(0, 0.05, 400)

@@ -217,7 +217,7 @@ def test_an_output_of_an_older_version_is_read_by_its_columns(tmp_path: Path) ->
     assert any("Never given by the model" in note and "e_c=trust" in note for note in found.notes)
 
 
-def test_a_label_never_given_has_an_interval_all_the_same(tmp_path: Path) -> None:
+def test_a_label_that_never_occurs_has_an_interval(tmp_path: Path) -> None:
     one = made(corpus(tmp_path / "a.parquet", np.zeros((100, 3)))).whole[0]
     assert one.value == one.low == 0 and one.high == pytest.approx(1 - 0.025 ** (1 / 100))
 

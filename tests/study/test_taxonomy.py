@@ -48,7 +48,7 @@ def taxonomy(tmp_path: Path) -> Path:
     return tmp_path / "own.toml"
 
 
-def test_labels_come_of_probabilities_and_not_of_labels(tmp_path: Path, taxonomy: Path) -> None:
+def test_mapped_labels_come_from_probabilities_and_not_from_answered_labels(tmp_path: Path, taxonomy: Path) -> None:
     likely = np.array([[0.4, 0.1, 0.4], [0.0, 0.7, 0.0]])
     path = corpus(tmp_path / "a.parquet", np.zeros((2, 3)), probabilities=likely)
     add_maps(MapConfig(output=str(path), out=tmp_path / "b.parquet", taxonomy=(str(taxonomy),)))

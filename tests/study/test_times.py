@@ -45,12 +45,12 @@ def test_dates(column: Any) -> None:
     assert str(read_times(column, zone="UTC", form=form)[0]) == "2026-03-01T00:00:00"
 
 
-def test_a_zone_moves_times_that_have_one_and_no_other() -> None:
+def test_a_time_zone_converts_only_times_that_have_one() -> None:
     column = pa.array(["2026-01-31T23:30:00Z", "2026-01-31T23:30:00"])
     assert [str(t) for t in read_times(column, zone="Europe/Berlin")] == ["2026-02-01T00:30:00", "2026-01-31T23:30:00"]
 
 
-def test_what_is_no_time_is_none_and_harms_no_other() -> None:
+def test_an_invalid_time_is_none_and_affects_no_other() -> None:
     column = pa.array(["soon", None, "", "03/04/2026", "2026-13-45", NOON])
     assert np.isnat(read_times(column, zone="UTC")).tolist() == [True] * 5 + [False]
     assert str(read_times(column, zone="UTC", form="%d/%m/%Y")[3]) == "2026-04-03T00:00:00"

@@ -19,7 +19,9 @@ pytestmark = pytest.mark.usefixtures("alone")
 
 
 @pytest.mark.slow
-def test_a_run_with_dropout_goes_on_exactly_and_past_damage(tiny_base: Path, sample_data: Path, tmp_path: Path) -> None:
+def test_a_run_with_dropout_continues_exactly_and_skips_a_damaged_checkpoint(
+    tiny_base: Path, sample_data: Path, tmp_path: Path
+) -> None:
     config = options(
         tiny_base, sample_data, method="lora", lora_dropout=0.3, checkpoint_steps=2, max_rows=128, keep_checkpoints=3
     )

@@ -85,7 +85,7 @@ def test_the_loss_is_a_sum_over_texts_and_a_gap_adds_nothing(backbone: Load, fam
     assert gradients and all(torch.isfinite(g).all() for g in gradients)
 
 
-def test_a_text_with_one_gold_moves_no_other_head(backbone: Load) -> None:
+def test_a_text_with_one_gold_changes_no_other_head(backbone: Load) -> None:
     joint = a_joint(backbone, "llama", gaps=False)
     [row] = [row for row in rows_of(joint) if row.id == "text 1"]
     micro = joint.collate([row])
@@ -166,7 +166,7 @@ def five_posts() -> list[Question]:
 
 
 @pytest.mark.slow
-def test_an_encoder_is_not_taught_to_write(alone: None, tmp_path: Path, sample_data: Path) -> None:
+def test_an_encoder_cannot_be_instruction_tuned(alone: None, tmp_path: Path, sample_data: Path) -> None:
     config = options(tiny_model("bert", tmp_path / "base"), sample_data, out=tmp_path / "m")
     with pytest.raises(ModelError, match="cannot generate answers; train it with --objective heads"):
         train_here(config)

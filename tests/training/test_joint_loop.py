@@ -42,7 +42,7 @@ def start(tiny_base: Path, sample_data: Path, tmp_path_factory: pytest.TempPathF
 
 
 @pytest.mark.parametrize("objective", ["heads", "both"])
-def test_a_run_is_evaluated_as_it_goes_and_goes_on_exactly(
+def test_a_run_is_evaluated_during_training_and_continues_exactly(
     tiny_base: Path, sample_data: Path, tmp_path: Path, start: StartingHeads, objective: str
 ) -> None:
     config = heads_options(

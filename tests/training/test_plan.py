@@ -28,7 +28,7 @@ def heads_config(data: Path, base: str, **changes: Any) -> TrainConfig:
 
 @pytest.mark.parametrize("family", ["llama", "opt", "bloom", "t5", "bart", "bert"])
 @pytest.mark.parametrize("method", ["lora", "full"])
-def test_what_heads_do_not_read_is_not_counted_as_trained(
+def test_layers_that_heads_do_not_use_are_not_counted_as_trained(
     tmp_path: Path, family: Family | Encoder, method: str
 ) -> None:
     base = tiny_model(family, tmp_path)
@@ -57,7 +57,7 @@ def test_texts_are_learnt_once_and_a_tenth_is_held_out(tiny_base: Path, sample_d
     assert both.flops > 4 * heads.flops
 
 
-def test_a_frozen_base_takes_one_reading_and_no_step(tiny_base: Path, sample_data: Path) -> None:
+def test_a_frozen_base_needs_one_pass_over_the_texts_and_no_steps(tiny_base: Path, sample_data: Path) -> None:
     frozen = plan(heads_config(sample_data, str(tiny_base), freeze=True))
     assert (frozen.work.texts, frozen.work.held_out, frozen.steps, frozen.trainable) == (862, 0, 0, 12 * 65)
     # The first block of the tiny LLaMA: queries and outputs 32 x 32, keys and values 32 x 16, three of 32 x 64.

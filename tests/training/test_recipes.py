@@ -16,7 +16,7 @@ from emollm.training.recipes import RECIPES
 from tests.tiny import FAMILIES, Family, tiny_model
 
 
-def test_the_line_overrides_the_file_and_the_file_the_recipe(tmp_path: Path) -> None:
+def test_the_command_line_overrides_the_file_and_the_file_the_recipe(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("recipe: emollama-chat-7b\nepochs: 2\nseed: 7\ncluster: {cpus_per_worker: 4}\n")
     argv = ["--data", "d", "--out", "o", "--config", str(file), "--seed", "8", "--cluster.num-workers", "4"]
@@ -77,7 +77,7 @@ def test_a_plan_adds_up(sample_data: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_cannot_fit_is_refused_with_what_would(sample_data: Path) -> None:
+def test_a_plan_that_cannot_fit_is_refused_with_options_that_would(sample_data: Path) -> None:
     options = {
         "data": sample_data, "out": "o", "recipe": "emollama-chat-13b", "offload": "none", "zero_stage": 2,
     }  # fmt: skip

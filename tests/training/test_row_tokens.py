@@ -36,7 +36,9 @@ def test_rows_are_tokenized_once_and_again_for_another_tokenizer(
     assert len(shared_rows(table.slice(0, 9), other, tmp_path / "tokens", rank=0)) == 9
 
 
-def test_a_folder_that_is_not_shared_or_writable_is_named(tiny_base: Path, sample_data: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_shared_or_not_writable_is_named(
+    tiny_base: Path, sample_data: Path, tmp_path: Path
+) -> None:
     table, encoder = read_rows(sample_data, "train").slice(0, 3), prompt_encoder(load_base(str(tiny_base)))
     with pytest.raises(TrainingError, match=r"none is not there .*all nodes must share the folder of --out"):
         shared_rows(table, encoder, tmp_path / "none", rank=1)
@@ -45,6 +47,6 @@ def test_a_folder_that_is_not_shared_or_writable_is_named(tiny_base: Path, sampl
         shared_rows(table, encoder, tmp_path / "file" / "tokens", rank=0)
 
 
-def test_no_rows_are_no_tokens(tiny_base: Path, sample_data: Path) -> None:
+def test_no_rows_have_no_tokens(tiny_base: Path, sample_data: Path) -> None:
     rows = encode_rows(read_rows(sample_data, "train").slice(0, 0), prompt_encoder(load_base(str(tiny_base))))
     assert (len(rows), len(rows.tokens), rows[:5]) == (0, 0, [])

@@ -77,7 +77,7 @@ def test_a_store_that_fails_later_is_told_once_and_stops_nothing(run: RunFolder,
     assert len(notes) == 1 and "nothing more is logged to MLflow" in notes[0]
 
 
-def test_what_a_user_can_have_got_wrong(run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_errors_are_clear(run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "taken").write_text("")
     with (
         pytest.raises(ConfigError, match=r"--mlflow file:.*taken"),

@@ -30,7 +30,7 @@ def test_quotes_commas_and_line_ends_inside_a_cell() -> None:
     assert read_emobank(FILES / "emobank.csv", "dev")[0].line == 6
 
 
-def test_a_wrong_label_leaves_the_other_two(tmp_path: Path) -> None:
+def test_a_wrong_label_does_not_affect_the_other_two(tmp_path: Path) -> None:
     (tmp_path / "emobank.csv").write_text(
         "text,D,A,V,split,id\nfine,3,3,3,test,a\nloud,3,5.2,3,test,b\n,3,3,3,test,c\nodd,3,3,3,exam,d\n"
     )

@@ -55,7 +55,7 @@ def test_ordinal_by_phrase_or_number(tmp_path: Path) -> None:
     assert found.files == [tmp_path / "notes.csv"]
 
 
-def test_one_column_an_emotion(tmp_path: Path) -> None:
+def test_one_column_per_emotion(tmp_path: Path) -> None:
     toml = """
         file = "notes.csv"
         text = "note"
@@ -78,7 +78,7 @@ def test_one_column_an_emotion(tmp_path: Path) -> None:
     assert found.tasks[0].emotions == ("joy", "trust")
 
 
-def test_one_row_a_text_and_emotion(tmp_path: Path) -> None:
+def test_one_row_per_text_and_emotion(tmp_path: Path) -> None:
     toml = """
         file = "notes.csv"
         text = "note"
@@ -145,7 +145,7 @@ def test_equal_texts_are_drawn_into_the_same_split(tmp_path: Path) -> None:
     assert {e.text: e.split for e in read_own(path, seed=1).examples} != split_of
 
 
-def test_a_file_a_split(tmp_path: Path) -> None:
+def test_one_file_per_split(tmp_path: Path) -> None:
     toml = STRESS.replace('"notes.csv"', '{ train = "a.csv", validation = "b.csv" }').replace('split = "part"', "")
     path = write(tmp_path, toml, a_csv=NOTES, b_csv=NOTES)
     assert [e.split for e in read_own(path).examples] == ["train"] * 4 + ["dev"] * 4

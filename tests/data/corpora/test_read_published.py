@@ -98,7 +98,7 @@ def test_part_of_a_vader_file_needs_the_official_texts(tmp_path: Path) -> None:
     assert [row.line for row in bad] == [4, 6, 7]
 
 
-def test_lines_that_are_no_rows_are_bad(tmp_path: Path) -> None:
+def test_invalid_lines_are_bad_rows(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text('{"instruction": "Task: Sort. Text: a Intensity Class: ", "output": 2}\n{"a": 1}\nno\n[1]\n\n')
     bad: list[BadRow] = []

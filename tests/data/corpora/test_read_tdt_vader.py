@@ -38,7 +38,7 @@ def test_tdt_falls_back_into_step_after_a_lost_line(tmp_path: Path) -> None:
     ]
 
 
-def test_vader_mends_windows_bytes_and_keeps_tabs_and_quotes() -> None:
+def test_vader_decodes_windows_bytes_and_keeps_tabs_and_quotes() -> None:
     texts = [e.text for e in read_vader(FILES / "vader", "VADER-Amazon")]
     assert texts == ["it\u2019s a lamp \u2013 no more", "a chair\twith a tab", "good\u00a0chair"]
     assert [e.text for e in read_vader(FILES / "vader", "VADER-Tweets")] == ['lovely "lamp" :)', "meh &amp; worse"]

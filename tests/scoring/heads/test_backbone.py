@@ -54,7 +54,7 @@ def test_the_states_are_those_that_transformers_reports(backbone: Load, family: 
 
 
 @pytest.mark.parametrize("family", BACKBONES)
-def test_no_post_notices_the_posts_beside_it(backbone: Load, family: str) -> None:
+def test_answers_do_not_depend_on_other_posts_of_the_batch(backbone: Load, family: str) -> None:
     loaded = backbone(family)
     backbone = Backbone(loaded.model, loaded.card.base.architecture)
     together = features(loaded, backbone, POSTS)

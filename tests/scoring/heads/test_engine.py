@@ -83,9 +83,7 @@ def test_a_question_without_a_head_harms_no_other(llama: HeadsScorer) -> None:
     assert missing.error == f"{SCORING_FAILED}: no head for EmoBank-A"
 
 
-def test_a_post_that_breaks_the_model_is_the_only_one_without_answers(
-    llama: HeadsScorer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_a_post_that_breaks_the_model_has_no_answers(llama: HeadsScorer, monkeypatch: pytest.MonkeyPatch) -> None:
     original, bad = llama.scores, llama.encode(POSTS[2]).ids
 
     def breaks(prompts):  # type: ignore[no-untyped-def]

@@ -176,7 +176,7 @@ def test_a_class_that_never_occurs_keeps_its_place() -> None:
     assert fitted.metrics == {}
 
 
-def test_what_a_head_is_said_to_be_worth_is_what_its_answers_are() -> None:
+def test_the_metrics_of_a_head_are_those_of_its_answers() -> None:
     rng = np.random.default_rng(4)
     task = TASKS["SST5"].model_copy(
         update={"classes": tuple(OrdinalClass(value=value, phrase="") for value in (1, 2, 5)), "metric": "pearson"}

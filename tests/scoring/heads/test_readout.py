@@ -15,7 +15,7 @@ from emollm.scoring.heads.readout import Numbers
 
 
 @pytest.mark.parametrize(("mean", "std"), [(0.5, 0.1), (0.02, 0.2), (1.3, 0.3), (-0.5, 0.1)])
-def test_a_number_is_a_normal_cut_off_at_the_ends(mean: float, std: float) -> None:
+def test_a_number_has_a_normal_distribution_censored_at_the_ends(mean: float, std: float) -> None:
     drawn = np.clip(np.random.default_rng(0).normal(mean, std, 1_000_000), 0, 1)
     [answer] = readout.number_answers(TASKS["V-reg"], Numbers(np.array([mean]), np.array([std]))).answers()
     assert answer.value == pytest.approx(drawn.mean(), abs=2e-3)
@@ -90,7 +90,7 @@ def test_derived_classes_and_labels_are_worked_out_from_their_source() -> None:
     assert bins[2] == pytest.approx(1, abs=1e-5)
 
 
-def test_the_set_given_has_the_largest_expected_jaccard_of_all_sets() -> None:
+def test_the_answered_set_has_the_largest_expected_jaccard_of_all_sets() -> None:
     each = np.random.default_rng(0).random((30, 5)) ** 2
     each[0] = 0.01  # nearly surely none
     sets = np.array(list(itertools.product([False, True], repeat=5)))

@@ -131,7 +131,7 @@ def test_a_reply_is_never_paid_for_twice(requests: RequestOptions) -> None:
         assert len(server.requests) == 9
 
 
-def test_it_comes_back_after_429_500_garbage_and_cut_streams(requests: RequestOptions) -> None:
+def test_requests_are_retried_after_429_500_garbage_and_cut_streams(requests: RequestOptions) -> None:
     good = reply("0.5")
     date = email.utils.formatdate(time.time() + 1, usegmt=True)
     troubles = [

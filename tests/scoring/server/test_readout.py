@@ -58,7 +58,7 @@ def test_tokens_that_no_answer_begins_with_count_for_none() -> None:
     assert answer.distribution == "exact"  # all of it was told, the invalid part too
 
 
-def test_what_the_server_does_not_tell_makes_a_distribution_truncated() -> None:
+def test_missing_alternatives_of_the_server_make_a_distribution_truncated() -> None:
     told = tokens({"3": 0.6, "2": 0.3}, {": positive": 1.0})
     assert read(SST5, "3: positive", told).distribution == "truncated"
 
@@ -108,7 +108,7 @@ def test_a_label_set_has_the_marginals_of_its_branches() -> None:
     assert answer.distribution == "truncated"  # "joy" may go on
 
 
-def test_a_beginning_that_two_labels_share_names_neither() -> None:
+def test_a_prefix_shared_by_two_labels_counts_for_neither() -> None:
     told = tokens({"joy": 0.6, "an": 0.4}, {".": 1.0})
     answer = read(SET, "joy.", told)
     assert (answer.probabilities["anger"], answer.probabilities["anticipation"]) == (0.0, 0.0)
@@ -146,7 +146,7 @@ def test_without_log_probabilities_an_answer_has_no_distribution() -> None:
 
 
 @pytest.mark.parametrize("text", ['{"answer": ', "{}", '{"answer": "4 stars"}', "no", '{"answer": {"anger": 1}}'])
-def test_half_a_json_is_no_answer(text: str) -> None:
+def test_truncated_json_is_not_an_answer(text: str) -> None:
     for question in (SST5, SET):
         answer = read(question, text, None, name="answer")
         assert (answer.value, answer.error, answer.text) == (None, INVALID_ANSWER, text)
@@ -185,7 +185,7 @@ def test_markup_inside_a_label_is_its_own(said: str) -> None:
     assert read_value(mood, "'don't know'") == "don't know"
 
 
-def test_what_follows_the_value_is_no_decision_about_it() -> None:
+def test_tokens_after_the_value_do_not_change_its_probability() -> None:
     read = decisions(
         tokens({'{"a": "': 1.0}, {"x": 1.0}, {'"': 0.5, "y": 0.5}, {"}": 0.1, ",": 0.9}), 7, 8, closing='"'
     )
