@@ -77,9 +77,9 @@ def annotate(
     share of posts like those the model was calibrated on; `explain` adds `_words`, a list of dicts: the words whose
     removal moves the answer most (docs/trust.md).
 
-    `truncated` and `error` say whether the text was cut and what went wrong with it. `prefix` goes before the names of
-    all of these, where a frame has columns called so. A text that is missing or empty gets nulls and an error, never a
-    guess.
+    `truncated` and `error` say whether the text was truncated and what went wrong. `prefix` is put before the names of
+    all these columns, for frames that have such columns already. A missing or empty text gets nulls and an error, never
+    a guess.
 
     `context` is what comes before each text, earlier posts oldest first or the document around it, and `target` the
     name or aspect that is asked about: the name of a column, or a sequence with one value per text, or of a single
@@ -147,7 +147,7 @@ def annotate(
 
 
 def _extras(scorer: Scorer, tasks: Sequence[Task], **asked: Any) -> Extras | None:
-    """What is asked for beside the answers, if anything."""
+    """The requested additions to the answers, if any."""
     if not any(asked.values()):
         return None
     from emollm.scoring.extras import Extras
@@ -171,7 +171,7 @@ def _score(
     from emollm.core.answers import Answer
     from emollm.core.progress import progress_bar
 
-    # A stand-in for an engine has no batches.
+    # A scorer that replaces an engine has no batches.
     at_once = max(32, getattr(scorer, "batch_tokens", 0) // _TOKENS_PER_POST)
     good = [n for n, problem in enumerate(had.problems) if problem is None]
     answers = [[Answer(value=None, error=problem) for problem in had.problems] for _ in questions]

@@ -45,7 +45,7 @@ def test_an_adapter_is_served_on_its_base(model_directory: Path, tiny_base: Path
 
 def test_a_model_that_cannot_be_served_is_refused(model_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     heads = ServeLlmConfig(model=str(model_folder("minilm-affect")))
-    with pytest.raises(ModelError, match="does not write answers"):
+    with pytest.raises(ModelError, match="is not a decoder that generates answers"):
         vllm_command(heads)
     with pytest.raises(ModelError, match="is not a model directory"):
         vllm_command(ServeLlmConfig(model="/nowhere"))

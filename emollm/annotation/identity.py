@@ -73,7 +73,7 @@ _TOLD = (
     "tasks", "engine", "precision", "exact", "extras", "code", "columns", "reading", "max_posts", "asked", "long",
     "way", "beside",
 )  # fmt: skip
-"""Parts of the identity whose values are shown where they differ; the others are digests."""
+"""Parts of the identity whose values are shown if they differ; the others are digests."""
 
 
 def differences(before: Identity, now: Identity) -> str:

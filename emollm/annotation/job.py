@@ -48,10 +48,10 @@ class Job:
     notes: Notes
     """Messages for the user about how the input is read."""
     extras: Extras = NO_EXTRAS
-    """What is asked for beside the answers."""
+    """The requested additions to the answers."""
     totals: Totals = field(default_factory=Totals)
     detected: Detected | None = None
-    """Of a job that asks servers: what they can do."""
+    """For a job with servers: their detected features."""
 
     @property
     def asks_servers(self) -> bool:
@@ -97,7 +97,7 @@ def open_job(
 
 
 def choose_extras(config: AnnotateConfig, tasks: Sequence[Task], engine: str) -> Extras:
-    """What is asked for beside the answers; raises ConfigError for what the model was not fitted for."""
+    """The requested additions to the answers; raises ConfigError if the model was not fitted for them."""
     extras = Extras.of(known_card(config.model, config.engine), engine, tasks, **config.asked_extras())
     if config.long == "windows":
         extras.refuse_windows()

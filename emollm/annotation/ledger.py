@@ -87,8 +87,8 @@ class Ledger:
     def __init__(
         self, *, max_error_rate: float, num_workers: int, good_before: int = 0, max_cost: float | None = None
     ) -> None:
-        """`num_workers` is the largest number of actors; `good_before` rows of earlier runs have no error; servers may
-        cost `max_cost`.
+        """`num_workers` is the largest number of actors; `good_before` rows of earlier runs have no error; `max_cost`
+        is the cap of the servers' cost.
         """
         self._max_cost = max_cost
         self._server: Counter[str] = Counter()
@@ -100,7 +100,7 @@ class Ledger:
         self._sums: Counter[str] = Counter()
         self._seconds = 0.0
         self._waited_for = 0
-        """Posts whose server did not answer: that a server dies ends no run."""
+        """Posts whose server did not answer: a failed server does not end the run."""
         self._errors: Counter[str] = Counter()
         self._examples: list[str] = []
         self.stop: str | None = None

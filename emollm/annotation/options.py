@@ -63,10 +63,10 @@ class AnnotateConfig(ExtrasConfig):
     retry_errors: bool = False
     """Score only the posts that have an error in an earlier run's output."""
     long: LongTexts = "cut"
-    """Texts longer than the model reads. cut: read up to the limit, and say so. windows: read whole, in windows of
-    sentences that overlap. sentences: one row per sentence, with ids such as ID#3."""
+    """How to handle texts beyond the model's limit. cut: truncate and flag them. windows: read the whole text in
+    overlapping windows of sentences. sentences: one row per sentence, with ids such as ID#3."""
     max_windows: int | None = Field(None, ge=1)
-    """With --long windows: read at most this many windows of a text; tokens_cut says what is left. None: all."""
+    """With --long windows: largest number of windows per text; tokens_cut counts the unread tokens. None: all."""
     dry_run: int | None = Field(None, ge=1)
     """Score this many posts, write nothing, and estimate time, GPU-hours and size of the whole job."""
     overwrite: bool = False

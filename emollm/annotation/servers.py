@@ -1,4 +1,4 @@
-"""What a job that asks inference servers looks at before it starts: what they can do, and what it will cost."""
+"""Checks before a job with inference servers: the servers' features and the estimated cost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SAMPLE_POSTS = 200
 
 
 def look_at_servers(job: Job) -> Detected:
-    """Find out what they can do, and say so on stderr. Raises ConfigError if one cannot be asked."""
+    """Detect the servers' features and report them on stderr. Raises ConfigError if a server cannot be used."""
     config = job.config
     found = detect(config.server, config.model, config.requests, one_prompt=config.one_prompt)
     print(f"server: {found.told()}", file=sys.stderr, flush=True)
@@ -27,7 +27,7 @@ def look_at_servers(job: Job) -> Detected:
 
 
 def check_cost(job: Job, corpus: Corpus, left: int) -> None:
-    """Say what the `left` posts will take, by a sample of them. Raises ConfigError if it is above the cap."""
+    """Print the estimated cost of the `left` posts, from a sample. Raises ConfigError if it is above the cap."""
     config, requests = job.config, job.config.requests
     sample = read_staged(job.output.filesystem, job.output.posts, corpus, 0, min(_SAMPLE_POSTS, corpus.posts))
     texts = [text for text in sample["text"].to_pylist() if text and text.strip()]
@@ -52,7 +52,7 @@ def check_cost(job: Job, corpus: Corpus, left: int) -> None:
 
 
 def scorer_options(job: Job) -> dict[str, Any]:
-    """For the actors: each has its share of what may be under way."""
+    """The options for each actor, with its share of the requests in flight."""
     config = job.config
     actors = config.max_workers or config.cluster.num_workers
     share = with_values(config.requests, in_flight=max(1, config.requests.in_flight // actors))

@@ -23,15 +23,15 @@ class Command(NamedTuple):
 COMMANDS = {
     "text": Command("commands.text", "commands.text:TextConfig", 'show the affect of a text: emollm text "what a day"'),
     "annotate": Command("commands.annotate", "commands.annotate:FileConfig", "affect columns for a file or a corpus"),
-    "review": Command("commands.review", None, "posts that a person should look at, and the labels back"),
-    "merge": Command("commands.merge", "commands.merge:MergeConfig", "several annotators: agreement, one answer"),
+    "review": Command("commands.review", None, "pick posts for human review, and merge the labels"),
+    "merge": Command("commands.merge", "commands.merge:MergeConfig", "merge several annotators: agreement, one answer"),
     "train": Command("commands.train", "training.options:TrainConfig", "fine-tune a model on labelled data"),
     "evaluate": Command("commands.evaluate", "evaluation.options:EvaluateConfig", "measure a model and its baselines"),
     "compare": Command("commands.compare", "evaluation.options:CompareConfig", "is one evaluated run better?"),
     "calibrate": Command("commands.calibrate", "evaluation.options:CalibrateConfig", "calibrate probabilities"),
     "audit": Command("commands.audit", "evaluation.options:AuditConfig", "audit a model for unfair differences"),
     "report": Command(
-        "commands.report", "study.options:ReportConfig", "what an annotated corpus says, by group and time"
+        "commands.report", "study.options:ReportConfig", "report on an annotated corpus by group and time"
     ),
     "map": Command("commands.map_labels", "study.mapping:MapConfig", "add label sets to an annotated corpus"),
     "release": Command(
@@ -40,7 +40,7 @@ COMMANDS = {
     "build-data": Command("commands.build_data", None, "build training or benchmark data from corpora or own labels"),
     "serve": Command("serve.__main__", "serve.config:ServeConfig", "the HTTP endpoint and its page"),
     "serve-llm": Command(
-        "commands.serve_llm", "commands.serve_llm:ServeLlmConfig", "a model directory behind vLLM, for --engine server"
+        "commands.serve_llm", "commands.serve_llm:ServeLlmConfig", "serve a model with vLLM for --engine server"
     ),
     "doctor": Command("doctor", "doctor:DoctorConfig", "check a Ray cluster before a long run"),
     "models": Command("commands.models", None, "list the names of models and base models"),

@@ -21,25 +21,25 @@ TOOLS = ("vader", "textblob")
 
 
 class MergeConfig(Config):
-    """Hold annotations of one corpus side by side: how far they agree, one answer of them all, what to review."""
+    """Merge annotations of one corpus: their agreement, one answer per question, and posts to review."""
 
     files: tuple[str, ...] = Field(min_length=2)
     """Annotated posts with `id`, of models or people, comma-separated; `vader` and `textblob` annotate the posts of the
-    first file with their valence. Files may be given bare, one after the other."""
+    first file with valence. Files may be given without the option's name, one after the other."""
     out: Path
-    """File to write: .parquet, .csv or .jsonl. The agreement stands beside it, in .agreement.json."""
+    """File to write: .parquet, .csv or .jsonl. The agreement is written next to it, as .agreement.json."""
     sets: SetRule = "vote"
     """Labels of a merged set. vote: those with more than half of the weight. union: of any annotator. intersection: of
     all."""
     gold: str | None = None
-    """File of posts whose truth is known, `id` and columns as the others: annotators are weighted by how near they come
-    to it. None: all count alike."""
+    """File of posts with known labels, with `id` and the same columns: annotators are weighted by their distance from
+    it. None: equal weights."""
     review: Path | None = None
     """Also write the posts on which they disagree most, as `emollm review pick` does."""
     review_rows: int = Field(200, ge=1)
-    """Posts of --review, at most."""
+    """Largest number of posts for --review."""
     model: ModelRef = DEFAULT_MODEL
-    """The model whose tasks the columns belong to, beside emollm's own."""
+    """The model whose tasks the columns belong to, in addition to emollm's own."""
     text_column: str = "text"
     """Column with the text of the posts."""
     overwrite: bool = False
@@ -67,7 +67,7 @@ def main(argv: Sequence[str]) -> None:
     tasks = known_tasks(config.model)
     files = [name for name in config.files if name not in TOOLS]
     if not files:
-        raise ConfigError("name a file of annotated posts first: vader and textblob have none of their own")
+        raise ConfigError("name a file of annotated posts first; vader and textblob have no posts of their own")
     people = [read_annotated(name, tasks, text_column=config.text_column) for name in files]
     people += [_tool(name, people[0]) for name in config.files if name in TOOLS]
     gold = read_annotated(config.gold, tasks, text_column=config.text_column) if config.gold else None
@@ -83,14 +83,14 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _joined(argv: Sequence[str]) -> list[str]:
-    """Words without a name, up to the first option, are the files."""
+    """Values before the first option are the files."""
     words = list(argv)
     count = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
     return [f"--files={','.join(words[:count])}", *words[count:]] if count else words
 
 
 def _tool(name: str, posts: Annotated) -> Annotated:
-    """A tool of valence as an annotator of the posts."""
+    """A sentiment tool as an annotator of valence."""
     from emollm.core.prompts import column_name
     from emollm.evaluation.baselines.polarity import VALENCE, textblob_polarity, vader_polarity, valence_value
     from emollm.review.annotated import Annotated
@@ -98,7 +98,7 @@ def _tool(name: str, posts: Annotated) -> Annotated:
     polarity: Callable[[str], float] = vader_polarity() if name == "vader" else textblob_polarity()
     questions = [q for q in posts.questions if q.task.name in VALENCE]
     if not questions:
-        raise ConfigError(f"{name} tells valence alone, and the posts have no column of it, such as v_reg")
+        raise ConfigError(f"{name} scores only valence, and the posts have no such column, for example v_reg")
     scores = [polarity(text) for text in posts.texts]
     values = {column_name(q): [valence_value(q.task, score) for score in scores] for q in questions}
     return Annotated(name, posts.ids, posts.texts, questions, values)  # type: ignore[arg-type]
@@ -108,7 +108,7 @@ def agreement_table(agreed: Sequence[Agreed]) -> Any:
     """One row per question and pair of annotators."""
     from rich.table import Table
 
-    table = Table(title="How far the annotators agree", title_justify="left")
+    table = Table(title="Agreement of the annotators", title_justify="left")
     for name in ("question", "alpha", "annotators", "measure", "agreement", "posts"):
         table.add_column(name, justify="right" if name in ("alpha", "agreement", "posts") else "left")
     for one in agreed:

@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def model_facts(name: str | None, *, digest: str | None) -> dict[str, Any]:
-    """What a model's card says of it; of a model that is gone, or no longer the same, its name alone."""
+    """The description in a model's card; only the name if the model is missing or has changed."""
     from emollm.core.card import card_of
     from emollm.core.digest import model_digest
     from emollm.core.errors import ModelError

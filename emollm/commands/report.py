@@ -1,4 +1,4 @@
-"""Report an annotated corpus by group and time: emollm report OUTPUT --by lang --over created_at"""
+"""Report on an annotated corpus by group and time: emollm report OUTPUT --by lang --over created_at"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person should look at, and the labels back: emollm review pick posts.affect.parquet --out review.csv"""
+"""Pick posts for human review, and merge the labels: emollm review pick posts.affect.parquet --out review.csv"""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from emollm.review.pick import By
 
 
 class PickConfig(Config):
-    """Choose the annotated posts that a person should look at first, and write them as a file to be filled in."""
+    """Select annotated posts for human review, and write them as a file to be filled in."""
 
     posts: Location
-    """Annotated posts: a file of `emollm annotate`, or a folder; may be given bare."""
+    """Annotated posts: a file of `emollm annotate`, or a folder; the option's name may be left out."""
     out: Path
     """Review file to write: .parquet, .csv or .jsonl."""
     rows: int = Field(200, ge=1)
-    """Posts at most."""
+    """Largest number of posts."""
     by: By = "mixed"
-    """What makes a post useful. uncertain: low confidence. atypical: answers that are unusual together. disagreement:
-    far apart in --against. mixed: the first of each in turn. random: drawn, to measure with."""
+    """Selection criterion. uncertain: low confidence. atypical: unusual combinations of answers. disagreement:
+    large distance to --against. mixed: the first of each in turn. random: a random sample, for measurements."""
     against: tuple[Location, ...] = ()
     """Other annotations of the same posts, by another model, engine or tool, comma-separated."""
     model: ModelRef = DEFAULT_MODEL
@@ -38,10 +38,10 @@ class PickConfig(Config):
 
 
 class MergeConfig(Config):
-    """Labels of filled-in review files as own data: a folder with labels.csv and labels.toml for `build-data own`."""
+    """Turn filled-in review files into own data: a folder with labels.csv and labels.toml for `build-data own`."""
 
     files: tuple[Path, ...] = Field(min_length=1)
-    """Review files with labels in the columns named for the questions, comma-separated; may be given bare."""
+    """Review files with labels in the columns of the questions, comma-separated; the option's name may be left out."""
     out: Path
     """Folder to write."""
     model: ModelRef = DEFAULT_MODEL
@@ -74,7 +74,7 @@ def _pick(config: PickConfig) -> None:
     reasons = {why: sum(one.why == why for one in picked) for why in dict.fromkeys(one.why for one in picked)}
     told = ", ".join(f"{count:,} {why}" for why, count in reasons.items())
     print(f"{config.out}: {len(picked):,} of {len(first.ids):,} posts ({told})")
-    print(f"fill in the columns named for the questions, then: emollm review merge {config.out} --out labels")
+    print(f"fill in the columns of the questions, then: emollm review merge {config.out} --out labels")
 
 
 def _merge(config: MergeConfig) -> None:

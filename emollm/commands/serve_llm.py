@@ -17,34 +17,34 @@ from emollm.core.errors import ConfigError, ModelError
 from emollm.core.options import Config, ModelRef, read_config
 
 KEY_VARIABLE = "VLLM_API_KEY"
-"""Where vLLM itself looks for the key that clients must send."""
+"""The variable from which vLLM reads the key that clients must send."""
 _ROOM = 1024
-"""Tokens beside the post: the longest instruction, and the answer."""
+"""Tokens in addition to the post: the longest instruction, and the answer."""
 _CPU_BLOCK = 32
-"""Its CPU build reuses prompt beginnings in blocks of a multiple of this."""
+"""vLLM's CPU build caches prefixes in blocks of a multiple of this."""
 
 
 class ServeLlmConfig(Config):
-    """Serve a model directory with vLLM: LoRA adapters on their base, prompt beginnings computed once.
+    """Serve a model directory with vLLM: LoRA adapters on their base model, with prefix caching.
 
-    vLLM runs in an environment of its own, since it wants an older transformers: `make vllm` makes one for CPUs. What
-    stands after `--` goes to vLLM as it is.
+    vLLM runs in a separate environment, since it needs an older transformers: `make vllm` creates one for CPUs.
+    Arguments after `--` are passed to vLLM.
     """
 
     model: ModelRef
-    """Model directory that writes answers: full weights, merged or not, or a LoRA adapter."""
+    """Model directory of a language model: full weights, merged or not, or a LoRA adapter."""
     host: str = "127.0.0.1"
     """Address to listen on. Any address other than loopback needs a key in $VLLM_API_KEY."""
     port: int = Field(8001, ge=1, le=65535)
     """Port to listen on."""
     python: Path | None = None
-    """Python of the environment that has vLLM. None: emollm/vllm in the user's cache folder, where `make vllm` puts it,
+    """Python of the environment with vLLM. None: emollm/vllm in the user's cache folder, where `make vllm` installs it,
     else the `python` on the path."""
     gpus: int | None = Field(None, ge=0)
-    """GPUs that share each layer of the model (tensor parallelism); 0: the CPU. None: 1 if there is an NVIDIA driver,
+    """GPUs for tensor parallelism; 0: the CPU. None: 1 if there is an NVIDIA driver,
     else 0."""
     replicas: int = Field(1, ge=1)
-    """Copies of the model behind the one address, each with its GPUs (data parallelism)."""
+    """Copies of the model behind one address, each with its own GPUs (data parallelism)."""
     max_tokens: int | None = Field(None, ge=64)
     """Longest prompt with its answer. None: the model's limit for a post, and 1,024 more."""
     alternatives: int = Field(20, ge=0)
@@ -52,7 +52,7 @@ class ServeLlmConfig(Config):
     memory_gib: float = Field(2.0, gt=0)
     """On a CPU: memory for the cache of keys and values, GiB."""
     show: bool = False
-    """Print vLLM's command and end."""
+    """Print vLLM's command and exit."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -73,7 +73,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def vllm_command(config: ServeLlmConfig, more: Sequence[str] = ()) -> tuple[list[str], dict[str, str]]:
-    """The command and what it needs in its environment. Raises ModelError or ConfigError for what vLLM cannot serve."""
+    """The command and its environment variables. Raises ModelError or ConfigError for models that vLLM cannot serve."""
     from emollm.models.embedded import cache_folder
 
     folder = Path(config.model)
@@ -88,7 +88,7 @@ def vllm_command(config: ServeLlmConfig, more: Sequence[str] = ()) -> tuple[list
     command += ["--max-logprobs", str(config.alternatives), "--generation-config", "vllm", "--enable-prefix-caching"]
     if config.replicas > 1:
         command += ["--data-parallel-size", str(config.replicas)]
-    # No telemetry; the model is a folder, so nothing is looked for on the hub.
+    # No telemetry; the model is a folder, so the hub is not needed.
     environment = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
     if gpus:
         command += ["--tensor-parallel-size", str(gpus)]
@@ -101,18 +101,18 @@ def vllm_command(config: ServeLlmConfig, more: Sequence[str] = ()) -> tuple[list
 def _check(config: ServeLlmConfig, card: AffectCard) -> None:
     if card.base.architecture != "decoder" or card.adapter == "heads" or (card.heads and not card.heads.writes_answers):
         raise ModelError(
-            f"{config.model} does not write answers as a decoder does, so vLLM cannot serve it; `emollm serve` can, "
-            "and `emollm train --objective generate` on a decoder makes one that it can"
+            f"{config.model} is not a decoder that generates answers, so vLLM cannot serve it; use `emollm serve`, "
+            "or train one with `emollm train --objective generate` on a decoder"
         )
     if config.host not in ("127.0.0.1", "localhost", "::1") and not os.environ.get(KEY_VARIABLE):
         raise ConfigError(
-            f"--host {config.host} is open to other machines; set a key in {KEY_VARIABLE}, which clients give in the "
+            f"--host {config.host} is open to other machines; set a key in {KEY_VARIABLE}; clients read it from the "
             "variable that --requests.key-variable names"
         )
 
 
 def _weights(folder: Path, card: AffectCard) -> list[str]:
-    """The model under its folder's name; an adapter as a LoRA module of its base, which is served beside it."""
+    """The model under its folder's name; an adapter as a LoRA module of its base, which is served too."""
     name = folder.resolve().name
     if card.adapter is None:
         return ["--model", str(folder.resolve()), "--served-model-name", name]

@@ -123,7 +123,7 @@ def _print(text: str, questions: Sequence[Question], answers: Sequence[Answer], 
             table.add_row(name, Text(answer.error, style="red"))
         elif answer.value is None:
             table.add_row(
-                name, Text(f"not sure enough; best guess {_told(beside[f'{column_name(question)}_best'])}", "dim")
+                name, Text(f"too uncertain; best guess {_told(beside[f'{column_name(question)}_best'])}", "dim")
             )
         elif task.low is not None and task.high is not None:
             assert isinstance(answer.value, float | int)
@@ -144,9 +144,9 @@ def _print(text: str, questions: Sequence[Question], answers: Sequence[Answer], 
 
 
 def _beside_lines(name: str, beside: Mapping[str, Any]) -> Iterable[str]:
-    """What was asked for beside an answer, in words."""
+    """The requested additions to an answer, in words."""
     if f"{name}_second" in beside:
-        yield f"second reading: {_told(beside[f'{name}_second'])}"
+        yield f"second answer: {_told(beside[f'{name}_second'])}"
     if f"{name}_set" in beside:
         yield f"may be: {_told(beside[f'{name}_set'])}"
     if beside.get(f"{name}_low") is not None:

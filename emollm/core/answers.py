@@ -9,23 +9,23 @@ from typing import Literal, NamedTuple
 from emollm.core.tasks import Kind, Task, Value
 
 Distribution = Literal["exact", "truncated", "unknown"]
-"""exact: all of it but .05%. truncated: some of it lies in answers that were not followed, or beyond the alternatives
-that the server tells. unknown: the server tells no log-probabilities."""
+"""exact: all of it except .05%. truncated: some of it is in answers that were not followed, or in alternatives
+that the server does not return. unknown: the server returns no log-probabilities."""
 
 
 class WordEffect(NamedTuple):
-    """How much one word of a post moves an answer."""
+    """The effect of one word of a post on an answer."""
 
     about: str | None
-    """The label whose probability it is; None of a number or a class."""
+    """The label whose probability it is; None for a number or a class."""
     base: float
     """The answer to the whole post: the value, the expected class, or the label's probability."""
     word: str
     start: int
     end: int
-    """Where it stands in the post, in characters."""
+    """Its position in the post, in characters."""
     effect: float
-    """`base` minus the answer without the word: positive where the word raises it."""
+    """`base` minus the answer without the word: positive if the word raises it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,7 @@ class Answer:
     valid_mass: float | None = None
     """Probability that unconstrained generation gives one of the answers: low if not trained for the task."""
     distribution: Distribution | None = None
-    """Of the server engine: how much of the distribution is known. None of engines that compute it themselves."""
+    """For the server engine: completeness of the distribution. None for engines that compute it themselves."""
     truncated: bool = False
     """Whether the post was cut at the token limit."""
     way: str | None = None
@@ -66,7 +66,7 @@ class Answer:
     text: str | None = None
     """The model's output, kept if it was not a valid answer."""
     words: tuple[WordEffect, ...] = ()
-    """The words that move it most, where they were asked for."""
+    """The words with the largest effects, if requested."""
 
 
 EMPTY_TEXT = "empty_text"

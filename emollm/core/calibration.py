@@ -108,12 +108,12 @@ class QuestionCalibration(Frozen):
 
 
 class Abstention(Frozen):
-    """Where to abstain on a task: below `confidence`. Applied by `--abstain precision=...` and by nothing else."""
+    """Abstention threshold of a task: abstain below `confidence`. Only `--abstain precision=...` applies it."""
 
     confidence: float = Field(ge=0, le=1)
     """Of a calibrated answer."""
     right_share: float = Field(gt=0, le=1)
-    """Share of the answers above it that was to be right; of a label set, of the labels given."""
+    """Requested accuracy of the answers above it; for a label set, of the answered labels."""
     kept: float = Field(ge=0, le=1)
     """Share of the validation rows above it."""
 
@@ -122,12 +122,12 @@ class Calibration(Frozen):
     """All maps of one engine."""
 
     questions: tuple[QuestionCalibration, ...]
-    """None where only thresholds and sets were fitted (`--no-maps`): the answers stay as the engine gives them."""
+    """None if only thresholds and sets were fitted (`--no-maps`): the engine's answers are unchanged."""
     abstain: dict[str, tuple[Abstention, ...]] = Field(default_factory=dict)
-    """By task, for each share of right answers that some confidence gives, ascending; empty where none does. Taken on
+    """By task, for each accuracy that some threshold reaches, ascending; empty if none does. Measured on
     texts that the maps were not fitted on."""
     sets: tuple[Conformal, ...] = ()
-    """Of each question: how far from the answer the truth may lie. Taken on texts that the maps were not fitted on."""
+    """For each question, the quantiles of its conformal scores. Measured on texts that the maps were not fitted on."""
     fitted_on: dict[str, Any] = Field(default_factory=dict)
     """Where the validation rows came from."""
 

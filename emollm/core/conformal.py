@@ -1,12 +1,11 @@
-"""Sets and intervals with a promise: split-conformal prediction, kept in `affect.json` beside the calibration.
+"""Sets and intervals with guaranteed coverage: split-conformal prediction, stored in `affect.json`.
 
-Fitted on validation rows that the model did not learn from, by `emollm calibrate`. A score says how far an answer is
-from its truth; the quantile of the validation scores is how far a new truth will be, at most, for that share of posts
-(Vovk et al. 2005; Angelopoulos and Bates 2023). The promise holds on average over posts like the validation rows, and
-over no others.
+`emollm calibrate` fits them on validation rows that were not used for training. A score is the distance of the truth
+from the answer; the quantile of the validation scores bounds it on new posts, for that share of posts (Vovk et al.
+2005; Angelopoulos and Bates 2023). The guarantee holds on average, and only over posts like the validation rows.
 
-Scores: of a class one minus its probability (Sadinle et al. 2019); of a label set the largest one minus probability
-of its labels, so that the set holds all true labels; of a number its distance in standard deviations of the answer.
+Scores: for a class one minus its probability (Sadinle et al. 2019); for a label set the largest such value of its
+labels, so that the set contains all true labels; for a number its distance in standard deviations of the answer.
 
 Shapes: N posts, K classes or labels.
 """
@@ -25,7 +24,7 @@ from emollm.core.tasks import QuestionKey
 
 Floats = NDArray[np.float64]
 LEVELS = ("0.5", "0.8", "0.9", "0.95")
-"""Shares of posts that quantiles are kept for."""
+"""Shares of posts for which quantiles are stored."""
 
 
 class Conformal(Frozen):
@@ -34,12 +33,12 @@ class Conformal(Frozen):
     task: str
     emotion: str | None = None
     score: Literal["probability", "std", "distance"]
-    """What the quantiles are of: one minus a probability; a number's distance in standard deviations, or, where the
+    """The kind of score: one minus a probability; a number's distance in standard deviations, or, if the
     engine gives none, in the task's own unit."""
     rows: int = Field(ge=1)
-    """Validation rows they were taken from."""
+    """Number of validation rows."""
     quantiles: dict[str, float]
-    """By level, such as "0.9"; a level that needs more rows is not there."""
+    """By level, such as "0.9"; levels that need more rows are missing."""
 
     @property
     def key(self) -> QuestionKey:
@@ -61,8 +60,8 @@ def quantiles(scores_N: Floats) -> dict[str, float]:
 
 
 def in_set(probabilities_NK: Floats, q: float, *, exclusive: bool) -> NDArray[np.bool_]:
-    """[N, K]: the classes or labels in each set. The likeliest class is always in: a set that is empty says nothing."""
-    held_NK: NDArray[np.bool_] = probabilities_NK >= 1.0 - q - 1e-6  # columns are kept as float32
+    """[N, K]: the classes or labels in each set. The most likely class is always included."""
+    held_NK: NDArray[np.bool_] = probabilities_NK >= 1.0 - q - 1e-6  # columns are stored as float32
     if exclusive:
         held_NK[np.arange(len(held_NK)), probabilities_NK.argmax(axis=1)] = True
     return held_NK

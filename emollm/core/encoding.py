@@ -113,7 +113,7 @@ class PromptEncoder:
         )
 
     def count(self, texts: Sequence[str]) -> list[int]:
-        """The tokens of each text as a post; not cut at the limit."""
+        """The number of tokens of each text as a post, without truncation."""
         return [len(ids) for ids in self._encode([f" {text}" for text in texts])]
 
     def _around(self, prefix: str, suffix: str) -> tuple[list[int], list[int]]:

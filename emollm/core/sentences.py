@@ -1,4 +1,4 @@
-"""Where the sentences of a text begin and end: by punctuation, line ends and abbreviations, in any script."""
+"""Splits a text into sentences, by punctuation, blank lines and abbreviations, in any script."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from typing import Literal
 
 LongTexts = Literal["cut", "windows", "sentences"]
-"""What is done with texts: cut: read up to the model's limit. windows: read whole, in windows of sentences that
-overlap. sentences: one row per sentence."""
+"""How long texts are handled. cut: truncated at the model's limit. windows: read whole, in overlapping windows of
+sentences. sentences: one row per sentence."""
 
 Span = tuple[int, int]
-"""Begin and end in characters, blanks at the ends left out."""
+"""Start and end in characters, without surrounding blanks."""
 
-# What ends a sentence, with closing quotes and brackets, before a blank; CJK and Devanagari full stops need none.
+# The end of a sentence, with closing quotes and brackets, before a blank; CJK and Devanagari need no blank.
 _END = re.compile(r"[.!?…؟۔]+[\"'”’»)\]]*(?=\s)|[。！？।]+[”’」』）]*|\n\s*\n|\n(?=\s*[-*•–—]\s)")
 _ABBREVIATION = re.compile(
     r"(?:\b(?:mr|mrs|ms|dr|prof|st|jr|sr|vs|etc|e\.g|i\.e|no|vol|fig|approx|dept|inc|ltd|co|gen|sen|rep|gov|capt|col|lt"
@@ -24,7 +24,7 @@ _LONGEST_ABBREVIATION = 8
 
 
 def sentences(text: str) -> list[Span]:
-    """The sentences of a text in order. Line ends alone end none: texts are wrapped; blank lines do."""
+    """The sentences of a text in order. Blank lines end a sentence; single line ends do not, as texts are wrapped."""
     return list(_spans(text))
 
 

@@ -78,8 +78,8 @@ class OwnConfig(BuildConfig):
     templates_per_example: int | None = Field(None, ge=1)
     """Instruction wordings per example; None: all of its task."""
     also: Path | None = None
-    """A data folder whose rows are added: what a model learnt before, beside what is labelled now. Of two labels of a
-    text the one of --data counts. Texts that validate there do not teach here."""
+    """An earlier data folder whose rows are added to the new labels. If both have a label for a text, the one of --data
+    is used. Texts of its validation rows are not used for training."""
 
 
 def build_aaid(config: AaidConfig) -> dict[str, pa.Table]:
@@ -158,7 +158,7 @@ def build_own(config: OwnConfig) -> dict[str, pa.Table]:
 def read_also(folder: Path, tasks: dict[str, Task]) -> dict[str, pa.Table]:
     """The rows of an earlier data folder by split; its tasks are added to `tasks`.
 
-    Raises DataError where it is none, or where a task of one name is not the same in both.
+    Raises DataError if it is not a data folder, or if a task of the same name differs.
     """
     run = read_run(folder)
     if run is None or "tasks" not in run:

@@ -58,7 +58,7 @@ class AffectConfig(BuildConfig):
     published: Path | None = None
     """Folder of the published AEB files, whose texts are kept out of training, too."""
     raters: bool = False
-    """Read GoEmotions and EmoBank from the files that hold every rater's answer (goemotions_1.csv and on,
+    """Read GoEmotions and EmoBank from the files with every rater's answer (goemotions_1.csv and so on,
     individual_reader_ratings.csv and individual_writer_ratings.csv): the ratings become soft targets."""
     max_texts: int | None = Field(None, ge=1)
     """Train on at most this many texts of each corpus, drawn by the seed. None: all."""

@@ -89,12 +89,12 @@ def given(texts: Any, text_column: str, reading: Reading) -> Given:
 def by_sentence(had: Given, text_column: str) -> Given:
     """One row per sentence: the row's other columns again, `sentence` from 1 and `sentence_start` in characters.
 
-    A row without text, or with a problem, stays one row. Raises DataError where there are columns called so.
+    A row without text, or with a problem, stays one row. Raises DataError if there are columns of these names.
     """
     import pandas as pd
 
     if clash := [name for name in MADE if name in had.names]:
-        raise DataError(f"there is a column {clash[0]!r} already, and the sentences' own is called so; rename it")
+        raise DataError(f"the column {clash[0]!r} exists already, as one of the sentences' columns would; rename it")
     column = text_column if text_column in had.names else "text"
     rows: list[int] = []
     texts: list[str] = []

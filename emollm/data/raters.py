@@ -1,8 +1,8 @@
-"""What several people said of one post: one value of theirs, how far they agree, and how good one of them is.
+"""Answers of several raters: an aggregated value, their agreement, and the performance of a single rater.
 
-Alpha (Krippendorff 2004, chapter 11) is 1 - observed / expected disagreement: 1 where all agree, 0 where they do as
-chance would have it, below 0 where they do worse. Any number of raters, any gaps: a post that fewer than two rated says
-nothing. The disagreement of two values is 0 or 1 for labels, a squared difference for numbers, the squared sum of ranks
+Alpha (Krippendorff 2004, chapter 11) is 1 - observed / expected disagreement: 1 if all agree, 0 for agreement by
+chance, below 0 if it is worse. There may be any number of raters and gaps; posts with fewer than two ratings are
+ignored. The disagreement of two values is 0 or 1 for labels, a squared difference for numbers, the squared sum of ranks
 between for classes, and one minus the Jaccard index for label sets.
 """
 
@@ -18,11 +18,11 @@ import numpy as np
 from emollm.core.tasks import Kind, Task, Value
 
 Ratings = Sequence[Sequence[Value | None]]
-"""Of each post, the value of each rater in a fixed order; None where one did not rate it."""
+"""For each post, the value of each rater in a fixed order; None if a rater did not rate it."""
 
 
 def aggregate(task: Task, ratings: Sequence[Value]) -> Value:
-    """One value of several: the mean of numbers, the class nearest to the mean, the label most often given (of equals
+    """The aggregated value: the mean of numbers, the class nearest to the mean, the most frequent label (for ties
     the first of the task's), the labels that at least half of the raters gave.
     """
     match task.kind:
@@ -40,13 +40,13 @@ def aggregate(task: Task, ratings: Sequence[Value]) -> Value:
 
 
 def label_shares(task: Task, ratings: Sequence[Value]) -> dict[str, float]:
-    """Of each class or label, the share of raters that gave it."""
+    """For each class or label, the share of raters that gave it."""
     given = [value if isinstance(value, tuple) else (str(value),) for value in ratings]
     return {name: sum(name in one for one in given) / len(given) for name in task.answer_names}
 
 
 def encode(ratings: Sequence[Value]) -> list[str]:
-    """As a column of a data folder keeps them."""
+    """Ratings as stored in a column of a data folder."""
     return [json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False) for value in ratings]
 
 
@@ -72,7 +72,7 @@ def distance(task: Task, a: Value, b: Value) -> float:
 
 
 def alpha(task: Task, ratings: Ratings) -> float:
-    """Krippendorff's alpha; NaN where fewer than two posts are rated twice, or all values are the same."""
+    """Krippendorff's alpha; NaN if fewer than two posts are rated twice, or all values are equal."""
     units = [[value for value in row if value is not None] for row in ratings]
     units = [[_hashable(value) for value in row] for row in units if len(row) >= 2]
     if len(units) < 2:
@@ -91,7 +91,7 @@ def alpha(task: Task, ratings: Ratings) -> float:
 def against_the_rest(
     task: Task, ratings: Sequence[Sequence[Value]], *, seed: int = 0
 ) -> tuple[list[int], list[Value], list[Value]]:
-    """Of each post with two raters or more: its place, the value of one of them, drawn, and that of the others."""
+    """For each post with two or more raters: its index, the value of a randomly drawn one, and that of the others."""
     rng = np.random.default_rng(seed)
     places, ones, rests = [], [], []
     for n, row in enumerate(ratings):
@@ -104,8 +104,8 @@ def against_the_rest(
 
 
 def ceiling(task: Task, ratings: Sequence[Sequence[Value]], *, seed: int = 0) -> float:
-    """How well one rater, drawn for each post, tells the others' value: Pearson of numbers and classes, the share of
-    equal labels, the mean Jaccard index. NaN where it is undefined.
+    """How well one rater, drawn for each post, predicts the value of the others: Pearson for numbers and classes, the
+    share of equal labels, the mean Jaccard index. NaN if undefined.
     """
     _, ones, rests = against_the_rest(task, ratings, seed=seed)
     if len(ones) < 2:
@@ -117,12 +117,12 @@ def ceiling(task: Task, ratings: Sequence[Sequence[Value]], *, seed: int = 0) ->
 
 
 def _within(apart_KK: Any, places: Sequence[int]) -> float:
-    """Disagreement within a post: the mean over ordered pairs, times its values."""
+    """Disagreement within a post: the mean over ordered pairs, times the number of its values."""
     return float(apart_KK[np.ix_(places, places)].sum()) / (len(places) - 1)
 
 
 def _apart(task: Task, values: Sequence[Any], counts: Sequence[int]) -> Any:
-    """[K, K] disagreement of any two of the values."""
+    """[K, K] disagreement of each pair of values."""
     match task.kind:
         case Kind.REGRESSION:
             number_K = np.array(values, dtype=float)

@@ -1,4 +1,4 @@
-"""How far two annotators of the same posts agree, by the measure of each kind of task."""
+"""Agreement of two annotators of the same posts, with a measure per kind of task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predictions to conformal scores, quantiles, and what the sets are worth on rows that they were not fitted on."""
+"""Predictions to conformal scores, quantiles, and coverage of the sets on rows that they were not fitted on."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from emollm.core.tasks import Kind, QuestionKey
 from emollm.metrics.predictions import Prediction
 
 LEAST_ROWS = 100
-"""Of a question: with fewer the share that a quantile holds is itself off by more than three points."""
+"""Least rows of a question: with fewer, the coverage of a quantile is off by more than three percentage points."""
 SPLITS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetCoverage:
-    """What the sets or intervals of one task hold."""
+    """Coverage and size of the sets or intervals of a task."""
 
     task: str
     rows: int
     level: float
-    """Share of posts that was promised."""
+    """The nominal coverage."""
     coverage: float
-    """Share of posts whose truth was in the set."""
+    """The share of posts whose truth was in the set."""
     low: float
-    """Of the coverage: 2.5% quantile over the splits, or over bootstrap resamples."""
+    """2.5% quantile of the coverage over the splits, or over bootstrap resamples."""
     high: float
     size: float
-    """Classes or labels in a set on average; of an interval its share of the task's range."""
+    """Mean number of classes or labels in a set; for an interval its share of the task's range."""
     out_of: int
-    """Classes or labels there are; 1 of a range."""
+    """Number of classes or labels of the task; 1 for a range."""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -43,7 +43,7 @@ class SetCoverage:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """The answers of one question that can be scored."""
+    """The answers to one question that have a conformal score."""
 
     score: Literal["probability", "std", "distance"]
     scores_N: Floats
@@ -65,7 +65,7 @@ class _Known:
 
 
 def known(predictions: Sequence[Prediction]) -> _Known | None:
-    """The conformal scores of one question's predictions; None where the engine gives no distribution."""
+    """The conformal scores of one question's predictions; None if the engine gives no distribution."""
     if not predictions:
         return None
     task = predictions[0].question.task
@@ -105,7 +105,7 @@ def fit_sets(predictions: Sequence[Prediction]) -> tuple[Conformal, ...]:
 def expected_coverage(
     predictions: Sequence[Prediction], level: float, *, splits: int = SPLITS, seed: int = 0
 ) -> list[SetCoverage]:
-    """Per task, what sets fitted on one half of the texts hold on the other, over random halves.
+    """Per task, the coverage of sets fitted on one half of the texts on the other half, over random halves.
 
     A question with fewer than `LEAST_ROWS` answers in all is left out, as it gets no sets.
     """
@@ -120,7 +120,7 @@ def expected_coverage(
 def measured_coverage(
     predictions: Sequence[Prediction], sets: Sequence[Conformal], level: float, *, resamples: int = 1000, seed: int = 0
 ) -> list[SetCoverage]:
-    """Per task, what the sets of a card hold on these rows; the interval is that of a bootstrap over rows."""
+    """Per task, the coverage of a card's sets on these rows; the interval is from a bootstrap over rows."""
     quantile_of = {one.key: one.quantiles.get(f"{level:g}") for one in sets}
     tasks: dict[str, list[tuple[_Known, float]]] = {}
     for key, mine in by_question(predictions).items():
@@ -190,11 +190,11 @@ def _probabilities(predictions: Sequence[Prediction]) -> Floats:
 
 
 def _missed(prediction: Prediction, probability_K: NDArray[np.float64]) -> float:
-    """How far a set must reach to hold the truth; 0 where nothing has to be held."""
+    """The score that a set must reach to contain the truth; 0 if there is nothing to contain."""
     task, gold = prediction.question.task, prediction.question.gold
     if task.kind is Kind.LABEL_SET:
         held = [p for label, p in zip(task.labels, probability_K, strict=True) if label in gold]  # type: ignore[operator]
         return 1.0 - min(held) if held else 0.0
     at = task.answer_values.index(gold)
-    # The likeliest class is always in.
+    # The most likely class is always included.
     return 0.0 if at == int(probability_K.argmax()) else 1.0 - float(probability_K[at])

@@ -1,8 +1,8 @@
-"""Predictions beside what several raters said: distributions, the human ceiling, and every post counted.
+"""Predictions against several raters: distributions, the human ceiling, and metrics over all posts.
 
-A third of posts has no single answer. So a model is held against the distribution of the ratings, and against one rater
-drawn for each post: both are compared with what the other raters say. No post is dropped for want of a majority: the
-all-inclusive rule (Chou et al. 2024) counts every label that more than one in C raters gave.
+A third of the posts has no majority answer. So a model is compared with the distribution of the ratings, and with one
+rater drawn for each post: both are measured against the other raters. No post is dropped because it has no majority:
+the all-inclusive rule (Chou et al. 2024) counts every label that more than one in C raters gave.
 
 Shapes: N posts, K classes or labels.
 """
@@ -30,15 +30,15 @@ _TINY = 1e-9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RaterFigures:
-    """One question's predictions on posts with two raters or more; NaN where something is undefined."""
+    """The figures of one question on posts with two or more raters; NaN if undefined."""
 
     question: str
     posts: int
     raters: float
-    """Ratings of a post, on average."""
+    """Mean number of ratings per post."""
     alpha: float
     measure: str
-    """What the next two are: Pearson, quadratic kappa, the share of equal labels, or the mean Jaccard index."""
+    """The metric of the next two: Pearson, quadratic kappa, the share of equal labels, or the mean Jaccard index."""
     human: float
     """One rater, drawn for each post, against the value of the others: the ceiling."""
     model: float
@@ -52,9 +52,9 @@ class RaterFigures:
     doubt: float
     """Spearman correlation of the model's spread (std, or entropy) with the raters' disagreement."""
     without_majority: int
-    """Posts on which no answer has more than half of the raters; 0 of numbers."""
+    """Posts on which no answer has more than half of the raters; 0 for numbers."""
     majority_f1: float
-    """Macro-F1 on the other posts alone. NaN of numbers."""
+    """Macro-F1 on the other posts only. NaN for numbers."""
     all_inclusive_f1: float
     """Macro-F1 on all posts, where a label is gold that more than one in K raters gave, and predicted from a
     probability of one in K on (of a set: where it is given). NaN of numbers."""

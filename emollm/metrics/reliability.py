@@ -101,8 +101,8 @@ def events(predictions: Sequence[Prediction]) -> tuple[Floats, Floats]:
 
 
 def right_part(prediction: Prediction) -> float:
-    """How much of an answer is right, 0..1: of a label set the share of its labels, where an empty set is right or
-    wrong; of the other kinds 1 or 0, as `right` has it.
+    """The share of an answer that is right, 0..1: for a label set the share of its labels, and an empty set is right
+    or wrong; for the other kinds 1 or 0, as in `right`.
     """
     value, gold = prediction.value, prediction.question.gold
     if isinstance(value, tuple) and isinstance(gold, tuple) and value:
@@ -159,13 +159,13 @@ def abstain_threshold(sure_N: Floats, right_N: Floats, right_share: float) -> Ab
 
 
 RIGHT_SHARES = (0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.98)
-"""Shares of right answers that a card keeps thresholds for."""
+"""Accuracies for which a card stores thresholds."""
 LEAST_KEPT = 30
-"""Rows above a threshold: a share of fewer is a matter of luck."""
+"""Least rows above a threshold: with fewer the accuracy is too uncertain."""
 
 
 def abstain_thresholds(predictions: Sequence[Prediction], right_shares: Sequence[float]) -> list[Abstain]:
-    """For each share that some confidence gives, the lowest such confidence; `right_part` says what is right.
+    """For each accuracy that some threshold reaches, the lowest such threshold; `right_part` defines what is right.
 
     Thresholds with fewer than `LEAST_KEPT` rows above them are left out.
     """

@@ -29,7 +29,7 @@ _LEAST_SQUARED = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class Agreed:
-    """How far the annotators of one question agree."""
+    """The agreement of the annotators of one question."""
 
     column: str
     measure: str

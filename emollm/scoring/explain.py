@@ -1,8 +1,8 @@
-"""Which words did it: each word of a post is left out in turn, and the answers are compared with those to the whole.
+"""Occlusion: each word of a post is removed in turn, and the answers are compared with those to the whole post.
 
-Occlusion (Zeiler and Fergus 2014; Li et al. 2016). It says what moved this model's answer; it says nothing of what the
-writer felt, nor of why. Words that stand for each other, "not" and "bad", may both show little when only one is left
-out. All texts of a post go through the engine in one batch.
+Zeiler and Fergus 2014; Li et al. 2016. It shows what changed this model's answer, not what the writer felt or why.
+Words with the same meaning may both have a small effect, since only one is removed at a time.
+All texts of a post go through the engine in one batch.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from emollm.scoring.scorer import Scorer
 
 _WORD = re.compile(r"[@#]?\w+(?:['’-]\w+)*|[^\w\s]+")
 MOST_WORDS = 200
-"""Of a longer post the first ones are left out in turn; the others stay."""
+"""Of a longer post only the first words are removed in turn."""
 SHOWN_WORDS = 5
-"""Words kept of each question, those with the largest effect."""
+"""Words per question, those with the largest effects."""
 _VARIANTS_AT_ONCE = 512
 _NOTHING = "…"
-"""What stands for a post whose only word is left out: no engine answers an empty text."""
+"""Replaces a post whose only word is removed, since no engine answers an empty text."""
 
 
 def explain(
     scorer: Scorer, texts: Sequence[str], questions: Sequence[Question], *, most: int | None = SHOWN_WORDS
 ) -> list[list[tuple[WordEffect, ...]]]:
-    """Of each text and question, the words whose removal moves the answer most, the largest effect first.
+    """For each text and question, the words whose removal changes the answer most, the largest effect first.
 
     An effect is the answer to the whole text minus that without the word: positive where the word raises it. It is of
     the value of a number, the expected class, the probability of the label given; of a label set, of each label given,
@@ -54,12 +54,12 @@ def explain(
 
 
 def words_of(text: str) -> list[tuple[int, int]]:
-    """Where each word, number, name, emoji or run of punctuation begins and ends."""
+    """Start and end of each word, number, name, emoji or run of punctuation."""
     return [match.span() for match in _WORD.finditer(text)][:MOST_WORDS]
 
 
 def occluded(task: Task, answer: Answer, about: str | None) -> float | None:
-    """The number that is compared: of `about`, a label, its probability; else the value or the expected class."""
+    """The number that is compared: the probability of the label `about`, or else the value or the expected class."""
     if answer.value is None:
         return None
     if about is not None:
@@ -98,7 +98,7 @@ def _abouts(task: Task, whole: Answer) -> tuple[str | None, ...]:
 
 
 def _asked(scorer: Scorer, texts: Sequence[str], questions: Sequence[Question]) -> list[list[Answer]]:
-    """Of each question, the answers to all texts."""
+    """For each question, the answers to all texts."""
     if isinstance(scorer, ArrayScorer):
         return scorer.score_posts(texts, questions).answers()
     answers = scorer.score([Question(q.task, text, q.emotion) for text in texts for q in questions])
@@ -106,7 +106,7 @@ def _asked(scorer: Scorer, texts: Sequence[str], questions: Sequence[Question]) 
 
 
 def _parts(texts: Sequence[str]) -> Iterator[list[str]]:
-    """Texts whose variants go through the engine together."""
+    """Number of texts whose variants go through the engine together."""
     part: list[str] = []
     variants = 0
     for text in texts:
@@ -121,7 +121,7 @@ def _parts(texts: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _without(text: str, span: tuple[int, int]) -> str:
-    """The text without a word and without the blank that would be left twice."""
+    """The text without a word and without the second blank that this would leave."""
     before, after = text[: span[0]], text[span[1] :]
     if before[-1:].isspace() and not after[:1].strip():
         before = before[:-1]

@@ -1,6 +1,6 @@
-"""What stands beside an answer where it is asked for: abstaining, a second reading, a set with a promise, words.
+"""Optional additions to an answer: abstention, the second answer, conformal sets, influential words.
 
-One set of columns for every door: the corpus has them as they are, the API and the endpoint read them back as values.
+All interfaces share the same columns: a corpus has them directly, the API and the endpoint convert them to values.
 
 Shapes: N posts, K classes or labels.
 """
@@ -45,7 +45,7 @@ WORDS = pa.list_(
     )
 )
 _NEVER = 2.0
-"""A confidence that no answer has."""
+"""A threshold above every confidence."""
 
 
 class _Set(NamedTuple):
@@ -58,19 +58,19 @@ class Extras:
     """The options, looked up in a model's card; it travels to the actors."""
 
     below: Mapping[str, float] | None = None
-    """By task, the confidence below which an answer is left empty."""
+    """The abstention threshold of each task."""
     second: bool = False
     sets: Mapping[QuestionKey, _Set] | None = None
     explain: bool = False
     never: tuple[str, ...] = ()
-    """Tasks whose answers are right so seldom that none is given."""
+    """Tasks for which no threshold reaches the requested precision, so that no answer is given."""
 
     @classmethod
     def of(
         cls, card: AffectCard | None, engine: str, tasks: Sequence[Task], *,
         abstain: str | float | None = None, second: bool = False, sets: float | None = None, explain: bool = False,
     ) -> Self:  # fmt: skip
-        """Raises ConfigError, naming the tasks, for what the card was not fitted for."""
+        """Raises ConfigError, naming the tasks, if the card was not fitted for an option."""
         try:
             asked = ExtrasConfig(abstain=None if abstain is None else str(abstain), sets=sets)
         except ValidationError as error:
@@ -87,7 +87,7 @@ class Extras:
         return cls(below=below, second=second, sets=found, explain=explain, never=never)
 
     def refuse_windows(self) -> None:
-        """Raise ConfigError if anything is asked for: it is said of a post that the model reads at once."""
+        """Raise ConfigError if any option is set: they apply only to posts that the model reads in one pass."""
         if self != NO_EXTRAS:
             raise ConfigError(
                 "abstain, second, sets and explain are for posts that are read at once; leave long at cut, or ask by "
@@ -95,10 +95,10 @@ class Extras:
             )
 
     def never_line(self, abstain: str | float | None) -> str:
-        """What a person should know of `never`."""
+        """The message for the user about `never`."""
         return (
-            f"--abstain {abstain}: no confidence gives so many right answers to {', '.join(self.never)}, so none is "
-            "given; `_best` has the guesses"
+            f"--abstain {abstain}: no threshold reaches this precision for {', '.join(self.never)}, so these have "
+            "no answers; `_best` has the guesses"
         )
 
     def fields(self, question: Question) -> list[pa.Field]:
@@ -123,7 +123,7 @@ class Extras:
         self, question: Question, value: pa.Array, more: pa.Array, confidence: pa.Array,
         words: Sequence[Sequence[WordEffect] | None] = (),
     ) -> tuple[pa.Array, list[pa.Array]]:  # fmt: skip
-        """The value, null where it is abstained from, and the columns of `fields`.
+        """The value, null if abstained, and the columns of `fields`.
 
         `more` is the standard deviation of a regression, else the probabilities.
         """
@@ -144,11 +144,11 @@ class Extras:
         return given, found
 
     def beside(self, question: Question, answers: Sequence[Answer]) -> tuple[list[Any], dict[str, list[Any]]]:
-        """The same of objects: values, None where abstained from, and by column name what stands beside them."""
+        """The same for objects: values, None if abstained, and the additions by column name."""
         value, more, confidence, _ = columns_of_answers(question.task, answers)
         words = [None if answer.error else answer.words for answer in answers]
         given, found = self.columns(question, value, more, confidence, words)
-        # The arrays hold lists where an answer holds a tuple.
+        # The arrays have lists, an answer has a tuple.
         values = [a.value if kept else None for a, kept in zip(answers, pc.is_valid(given).to_pylist(), strict=True)]
         names = [field.name for field in self.fields(question)]
         return values, {
@@ -169,8 +169,8 @@ def _thresholds(
     kept = fitted.abstain if fitted else {}
     if unknown := [task.name for task in tasks if task.name not in kept]:
         raise ConfigError(
-            f"--abstain {abstain}: the model's card has no thresholds for {', '.join(unknown)}; fit some with emollm "
-            "calibrate, name other --tasks, or give a confidence such as --abstain 0.6"
+            f"--abstain {abstain}: the model's card has no thresholds for {', '.join(unknown)}; fit them with emollm "
+            "calibrate, choose other --tasks, or give a confidence such as --abstain 0.6"
         )
     below = {}
     for task in tasks:
@@ -190,8 +190,8 @@ def _sets(level: float, fitted: Calibration | None, tasks: Sequence[Task]) -> di
             found[key] = _Set(one.score, q)
     if unknown:
         raise ConfigError(
-            f"--sets {level:g}: the model's card has no sets for {', '.join(unknown)}; fit some with emollm calibrate, "
-            "or name other --tasks"
+            f"--sets {level:g}: the model's card has no sets for {', '.join(unknown)}; fit them with emollm calibrate, "
+            "or choose other --tasks"
         )
     return found
 
@@ -208,7 +208,7 @@ def _set_columns(task: Task, fitted: _Set, value: pa.Array, more: pa.Array) -> l
 
 
 def _second(task: Task, value: pa.Array, more: pa.Array) -> pa.Array:
-    """The next likely answer. Labels being independent, a set's is the one change of a label that costs least."""
+    """The second most likely answer. Labels are independent, so for a set it is the cheapest change of one label."""
     p_NK, missing_N = _probabilities(more)
     rows = np.arange(len(p_NK))
     if task.kind is Kind.LABEL_SET:
@@ -223,7 +223,7 @@ def _second(task: Task, value: pa.Array, more: pa.Array) -> pa.Array:
 
 
 def columns_of_answers(task: Task, answers: Sequence[Answer]) -> list[pa.Array]:
-    """The same four columns out of objects."""
+    """The same four columns from objects."""
     values = [list(a.value) if isinstance(a.value, tuple) else a.value for a in answers]
     return [
         pa.array(values, VALUE_TYPES[task.kind]),
@@ -240,7 +240,7 @@ def probabilities_type(task: Task) -> pa.DataType:
 
 
 def list_column(space: pa.Array, held_NK: NDArray[np.bool_], missing_N: NDArray[np.bool_] | None) -> pa.Array:
-    """A list of what each row holds of `space`; null where it is missing."""
+    """For each row the list of its elements of `space`; null if missing."""
     if missing_N is not None:
         held_NK = held_NK & ~missing_N[:, None]
     ends = np.concatenate([[0], held_NK.sum(axis=1).cumsum()]).astype(np.int32)
@@ -253,7 +253,7 @@ def _space(task: Task) -> pa.Array:
 
 
 def _held(task: Task, value: pa.Array) -> NDArray[np.bool_]:
-    """[N, K] of the label sets given."""
+    """[N, K] of the answered label sets."""
     held_NK = np.zeros((len(value), len(task.labels)), bool)
     places = pc.index_in(pc.list_flatten(value), _space(task)).to_numpy(zero_copy_only=False)
     held_NK[pc.list_parent_indices(value).to_numpy(zero_copy_only=False), places.astype(int)] = True
@@ -261,12 +261,12 @@ def _held(task: Task, value: pa.Array) -> NDArray[np.bool_]:
 
 
 def _numbers(column: pa.Array) -> Floats:
-    """[N], NaN where it is null."""
+    """[N], NaN for null."""
     return np.array(column.to_numpy(zero_copy_only=False), dtype=float)
 
 
 def _probabilities(column: pa.StructArray) -> tuple[Floats, NDArray[np.bool_]]:
-    """[N, K] and which rows have none, where it is 0."""
+    """[N, K], 0 in rows without probabilities, and which rows these are."""
     p_NK = np.stack([_numbers(part) for part in column.flatten()], axis=1)
     missing_N: NDArray[np.bool_] = np.asarray(np.isnan(p_NK).any(axis=1))
     p_NK[missing_N] = 0.0

@@ -123,7 +123,7 @@ class GenerateScorer:
 
 
 class _Likeliest(LogitsProcessor):
-    """Keeps the log-probability of each step's likeliest token, the one that greedy decoding takes.
+    """Keeps the log-probability of each step's most likely token, which greedy decoding chooses.
 
     Logits of all steps together would be a gigabyte for 256 rows of 30 tokens and a vocabulary of 32,000.
     """

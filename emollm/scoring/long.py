@@ -1,16 +1,16 @@
-"""Answers to whole texts out of those to their windows: table columns in, table columns out.
+"""Combines the answers to a text's windows into answers to the whole text, from columns to columns.
 
-Of a text in several windows the number is the mean weighted by the windows' tokens, a class the one nearest to that
-mean, a label the one with the largest mean probability, and a set holds what is given in half of the text or more.
-Beside these stand, for every text:
+For a text with several windows, a number is the mean weighted by the windows' tokens, a class the one nearest to that
+mean, a label the one with the largest mean probability, and a set has the labels of at least half of the text.
+Further columns for every text:
 
     windows, tokens, tokens_cut   how many windows, tokens of the text, tokens that were not read
-    X_trajectory       the value of each window in order; of labels a struct with the probabilities of each
-    X_peak             of a number: the highest value of a sentence, looked for in the highest window
-    X_peak_sentence    that sentence; of labels a struct, with a sentence for each label that some window has
-    X_window_shares    of classes and labels: the share of windows with each
+    X_trajectory       the value of each window in order; for labels a struct with the probabilities of each
+    X_peak             for a number: the highest value of a sentence in the highest window
+    X_peak_sentence    that sentence; for labels a struct, with a sentence for each label that some window has
+    X_window_shares    for classes and labels: the share of windows with each
 
-A text in one window is scored as it is; its peak is its value and its peak sentence null: it is the text.
+A text in one window is scored as usual; its peak is its value, and its peak sentence is null, since it is the text.
 
 Shapes: N texts, W windows of a text, K classes or labels.
 """
@@ -31,7 +31,7 @@ from emollm.core.tasks import Kind, Task
 from emollm.scoring.windows import Window, WindowedText
 
 PIECES_AT_ONCE = 4096
-"""Windows in memory as tokens: flat, however long the texts are."""
+"""Windows in memory, in tokens, independent of the length of the texts."""
 Score = Callable[[Sequence[str]], list[Any]]
 """Texts to four columns per question, `truncated` and `error`."""
 ROW_FIELDS = (
@@ -40,7 +40,7 @@ ROW_FIELDS = (
 
 
 def long_fields(questions: Sequence[Question]) -> list[pa.Field]:
-    """What stands behind an output's other columns."""
+    """The columns after an output's other columns."""
     fields = []
     for question in questions:
         name, task = column_name(question), question.task
@@ -60,7 +60,7 @@ def long_fields(questions: Sequence[Question]) -> list[pa.Field]:
 def long_columns(
     texts: Sequence[str], windowed: Sequence[WindowedText], questions: Sequence[Question], score: Score
 ) -> list[Any]:
-    """The columns that `score` gives of short texts, of whole texts; behind them those of `long_fields`."""
+    """The columns that `score` gives for short texts, for whole texts; then those of `long_fields`."""
     pieces = [texts[n][w.start : w.stop] for n, each in enumerate(windowed) for w in each.windows]
     scored = _in_portions(pieces, score)
     counts = np.array([len(each.windows) for each in windowed], np.intp)
@@ -92,7 +92,7 @@ def _in_portions(pieces: Sequence[str], score: Score) -> list[Any]:
 
 
 class _Read:
-    """One long text: the answers to its windows, and what they come to."""
+    """One long text: the answers to its windows, and their combination."""
 
     def __init__(
         self, questions: Sequence[Question], scored: Sequence[Any], first: int, stop: int, windows: Sequence[Window]
@@ -107,7 +107,7 @@ class _Read:
         ]
         self.columns: list[Any] = [value for one in self.each for value in one.whole()]
         truncated, errors = (column.slice(first, stop - first).to_pylist() for column in scored[-2:])
-        # A window that failed is left out of the mean; a text fails where all of its windows do.
+        # A window that failed is left out of the mean; a text fails if all of its windows do.
         failed = next((error for error in errors if error), None) if all(errors) else None
         self.columns += [any(truncated), failed or next((one.error for one in self.each if one.error), None)]
         self.more: list[Any] = []
@@ -125,7 +125,7 @@ class _Peak:
 
 
 class _Answers:
-    """The answers of W windows to one question."""
+    """The answers to one question for W windows."""
 
     def __init__(self, task: Task, columns: Sequence[Any], weights_W: NDArray[np.float64]) -> None:
         self.task = task
@@ -142,11 +142,11 @@ class _Answers:
         return float(sum(w * v for w, v in zip(self._weights, values, strict=True) if v is not None))
 
     def probabilities(self, name: str) -> list[float | None]:
-        """Of each window."""
+        """Per window."""
         return [one[name] if one else None for one in self._second]
 
     def shares(self) -> dict[str, float]:
-        """Weighted share of the text in whose windows each class or label is given."""
+        """Weighted share of the text in whose windows each class or label is answered."""
         return {
             name: self._mean([self._holds(value, name) for value in self.values]) for name in self.task.answer_names
         }
@@ -187,7 +187,7 @@ class _Answers:
                 return max(likely, key=lambda name: likely[name])
 
     def highest(self) -> list[tuple[str | None, int]]:
-        """The windows to look for peaks in, with the label each is highest for; None for a number."""
+        """The windows in which to search for peaks, with the label that is highest in each; None for a number."""
         if not self.ok_W.any():
             return []
         if self.task.kind in (Kind.REGRESSION, Kind.ORDINAL):
@@ -215,7 +215,7 @@ class _Answers:
 
 
 def _find_peaks(texts: Sequence[tuple[str, _Read]], score: Score) -> None:
-    """Score the sentences of the highest windows, each once, of all texts together; and end each text."""
+    """Score the sentences of the highest windows of all texts together, each once, and complete each text."""
     spans: dict[tuple[int, int, int], int] = {}
     for n, (_, read) in enumerate(texts):
         for w in sorted({w for one in read.each for _, w in one.highest()}):
@@ -277,7 +277,7 @@ def _of_short(question: Question, answer: Sequence[Any]) -> list[Any]:
 
 
 def _given(value: Any, task: Task, name: str) -> Any:
-    """Whether each answer is, or holds, this class or label."""
+    """Whether each answer is, or contains, this class or label."""
     if task.kind is not Kind.LABEL_SET:
         return pc.fill_null(pc.equal(pc.cast(value, pa.string()), name), False)
     held = np.zeros(len(value), bool)
@@ -287,7 +287,7 @@ def _given(value: Any, task: Task, name: str) -> Any:
 
 
 def _lists(values: Any, missing: Any) -> Any:
-    """A list of one number per row; null where there is no answer."""
+    """A list of one number per row; null if there is no answer."""
     absent = np.asarray(missing)
     ends = np.concatenate([[0], np.cumsum(~absent)]).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(ends), values.filter(pa.array(~absent)), mask=missing)

@@ -166,20 +166,20 @@ def _behind(
 
 
 def known_card(model: str, engine: str) -> AffectCard | None:
-    """The card of a model as `card_of` has it; None also of a model that only a server knows."""
+    """The card of a model as from `card_of`; None also for a model that only a server knows."""
     from emollm.scoring.server.detect import is_directory
 
     return None if engine == "server" and not is_directory(model) else card_of(model)
 
 
 def known_tasks(model: str, engine: str) -> tuple[Task, ...]:
-    """The tasks that a model can be asked without being trained further: those of its card, or all there are."""
+    """The tasks that a model can be asked without further training: those of its card, or all tasks."""
     card = known_card(model, engine)
     return card.tasks if card else ASKED
 
 
 def fitted_precision(model: str) -> Literal["float32", "bf16"]:
-    """The arithmetic that the model's heads were fitted in, by its card; float32 where it has none."""
+    """The arithmetic in which the model's heads were fitted, from its card; float32 if it has no heads."""
     card = card_of(model)
     return card.heads.precision if card and card.heads else "float32"
 

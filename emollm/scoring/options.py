@@ -31,11 +31,11 @@ class ScorerConfig(Config):
     server if --server is given, else heads if the model has them, else constrained."""
     server: tuple[str, ...] = ()
     """Addresses of inference servers up to /v1, comma-separated, such as http://127.0.0.1:8001/v1. They serve --model:
-    the name that they know a model by, or a model directory that `emollm serve-llm` serves."""
+    a model name of the servers, or a model directory that `emollm serve-llm` serves."""
     one_prompt: bool = False
     """For --engine server: ask all questions of a post in one prompt; the reply is one JSON object."""
     requests: RequestOptions = RequestOptions()
-    """For --engine server: how it is asked."""
+    """Options of --engine server."""
     device: Device = "auto"
     """Where the model runs. auto: on a GPU if the worker has one, else on the CPU."""
     precision: Precision = "auto"
@@ -97,18 +97,18 @@ class ScorerConfig(Config):
 
 
 class ExtrasConfig(ScorerConfig):
-    """A model, its engine, and what is asked for beside its answers."""
+    """A model, its engine, and the additions to its answers."""
 
     abstain: str | None = None
-    """Leave unsure answers empty. precision=0.8: so that 80% of those given are right, per task, by the thresholds of
-    the model's card; 0.6: those below that confidence. The best guess stays beside. None: all answers are given."""
+    """Leave uncertain answers empty. precision=0.8: so that 80% of the others are right, per task, by the thresholds of
+    the model's card; 0.6: those below that confidence. The best guess is kept in a column. None: give all answers."""
     second: bool = False
-    """Add the next likely reading: the second class or label, the set with one label more or less."""
+    """Add the second most likely answer: the second class or label, or the set that differs by one label."""
     sets: float | None = None
-    """Add the set of classes or labels, or the interval, that holds the truth for this share of posts like those that
-    the model was calibrated on: 0.5, 0.8, 0.9 or 0.95. None: none."""
+    """Add the set of classes or labels, or the interval, that contains the truth for this share of posts like those of
+    the calibration: 0.5, 0.8, 0.9 or 0.95. None: none."""
     explain: bool = False
-    """Add the words whose removal moves each answer most. A forward pass per word: some 25 times the work."""
+    """Add the words whose removal changes each answer most. One forward pass per word: about 25 times the work."""
 
     @field_validator("abstain")
     @classmethod
@@ -125,5 +125,5 @@ class ExtrasConfig(ScorerConfig):
         return level
 
     def asked_extras(self) -> dict[str, Any]:
-        """The options as `Extras.of` takes them."""
+        """The options as arguments of `Extras.of`."""
         return {"abstain": self.abstain, "second": self.second, "sets": self.sets, "explain": self.explain}

@@ -104,7 +104,7 @@ class ScoreQuestions(_ScorerHolder):
 
 @functools.cache
 def _worded(task: Task, template: int) -> Task:
-    """The task with another of its wordings in front, which is the one that is asked."""
+    """The task with another of its wordings first, which is the one in use."""
     first, *rest = task.templates[template:] + task.templates[:template]
     return task if template == 0 else task.model_copy(update={"templates": (first, *rest)})
 
@@ -127,7 +127,7 @@ class AnnotatePosts(_ScorerHolder):
         extras: Extras = NO_EXTRAS,
         **options: Any,
     ) -> None:
-        """`windows`: read texts beyond the model's limit whole, at most `max_windows` windows of each."""
+        """`windows`: read texts beyond the model's limit as a whole, in at most `max_windows` windows."""
         super().__init__(**options)
         self._extras = extras
         self._task_names, self._beside = tasks, beside
@@ -164,7 +164,7 @@ class AnnotatePosts(_ScorerHolder):
     def _words(
         self, texts: Sequence[str | None], questions: list[Question], errors: pa.Array
     ) -> list[Sequence[Sequence[WordEffect] | None]]:
-        """Of each question, the words of every post; None of one with an error."""
+        """For each question, the words of every post; None for a post with an error."""
         good = [n for n, error in enumerate(errors.to_pylist()) if error is None]
         explained: list[list[tuple[WordEffect, ...]] | None] = [None] * len(texts)
         for n, each in zip(good, explain(self.scorer, [texts[n] or "" for n in good], questions), strict=True):

@@ -35,17 +35,17 @@ class Scorer(Protocol):
 
 @runtime_checkable
 class TokenCounter(Protocol):
-    """An engine that tells how many tokens of its model's limit a text takes."""
+    """An engine that counts the tokens of a text against its model's limit."""
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """The tokens of each text, not cut at the limit."""
+        """The number of tokens of each text, without truncation."""
 
 
 _BYTES_PER_TOKEN = 3
 
 
 def count_tokens(scorer: Scorer, texts: Sequence[str]) -> list[int]:
-    """The tokens of each text; of a scorer that cannot tell, a guess that is rather too high."""
+    """The number of tokens of each text; for a scorer that cannot count, an estimate that is rather too high."""
     if isinstance(scorer, TokenCounter):
         return scorer.count_tokens(texts)
     return [-(-len(text.encode()) // _BYTES_PER_TOKEN) for text in texts]

@@ -1,8 +1,8 @@
-"""Texts longer than the model reads, in windows of whole sentences that overlap.
+"""Splits texts beyond the model's limit into overlapping windows of whole sentences.
 
-A text that fits is one window and is scored as it is. Of a longer one, sentences are packed into windows up to the
-model's token limit; a window begins with the last sentences of the one before, about a quarter of it. A sentence that
-is longer than a window is cut between words.
+A text that fits is one window and is scored as usual. Sentences of a longer one are packed into windows up to the
+model's token limit; a window begins with the last sentences of the previous one, about a quarter of it. A sentence
+that is longer than a window is split between words.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from emollm.core.sentences import Span, sentences
 
 _OVERLAP = 0.25
 _MARGIN = 4
-"""Tokens that joined sentences may have more than apart."""
+"""Tokens that joined sentences may have in addition to their sum."""
 _SURELY_LONG = 20
-"""Characters per token that no text reaches: longer ones need not be tokenised whole."""
+"""Upper bound of characters per token: longer texts need not be tokenised completely."""
 
 Count = Callable[[Sequence[str]], list[int]]
 
@@ -27,16 +27,16 @@ class Window:
     stop: int
     tokens: int
     parts: tuple[Span, ...] = ()
-    """Its sentences; none where it is the whole of a text that fits."""
+    """Its sentences; none if it is a whole text that fits."""
 
 
 @dataclass(slots=True)
 class WindowedText:
     windows: list[Window]
     tokens: int
-    """Of the whole text: of one that fits as it is scored, else summed over sentences."""
+    """Tokens of the whole text: as scored if it fits, else summed over sentences."""
     tokens_cut: int = 0
-    """Behind the last window, where there is a limit to their number."""
+    """Tokens after the last window, if the number of windows is limited."""
 
 
 def cut_windows(texts: Sequence[str], count: Count, *, limit: int, most: int | None = None) -> list[WindowedText]:
@@ -66,7 +66,7 @@ def _windowed(text: str, count: Count, limit: int, most: int | None) -> Windowed
 
 
 def _short(text: str, span: Span, size: int, count: Count, limit: int) -> Iterator[tuple[Span, int]]:
-    """A sentence as it is, or, where it is longer than a window, halves of it, cut at a blank if there is one."""
+    """A sentence, or, if it is longer than a window, halves of it, split at a blank if there is one."""
     start, stop = span
     if size <= limit or stop - start < 2:
         yield span, size
@@ -90,7 +90,7 @@ def _packed(parts: Sequence[tuple[Span, int]], limit: int) -> Iterator[Window]:
         yield Window(spans[0][0], spans[-1][1], tokens, spans)
         if stop == len(parts):
             return
-        # Back over the last sentences, as long as the next window still gets further than this one.
+        # Step back over the last sentences, as long as the next window still ends after this one.
         again, shared = stop, 0
         while again - 1 > first and shared + parts[again - 1][1] <= limit * _OVERLAP:
             again -= 1

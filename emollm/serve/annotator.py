@@ -156,7 +156,7 @@ class Annotator:
         return [[list(islice(answers, width)) for _ in piece.texts] for piece, width in by_piece], seconds
 
     def _explained(self, pieces: list[Piece], widths: list[int], scored: list[Answer]) -> list[Answer]:
-        """The answers of pieces that ask for it with the words that move them most."""
+        """Adds the words with the largest effects to the answers of pieces that request them."""
         found, answers = [], iter(scored)
         for piece, width in zip(pieces, widths, strict=True):
             asked = questions_for("", select_tasks(piece.tasks, self._scorer.card.tasks))

@@ -55,7 +55,7 @@ class ServeConfig(ScorerConfig):
     @model_validator(mode="after")
     def _has_a_model_of_its_own(self) -> ServeConfig:
         if self.engine == "server":
-            raise ValueError("--engine server is for annotation and evaluation: the endpoint serves a model of its own")
+            raise ValueError("--engine server is for annotation and evaluation; the endpoint loads its model itself")
         return self
 
     @model_validator(mode="after")

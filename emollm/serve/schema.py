@@ -38,18 +38,18 @@ def _is_none(value: object) -> bool:
 
 
 class _Asked(_Message):
-    """What may be asked for beside the answers; docs/trust.md says what each is worth."""
+    """Optional additions to the answers; see docs/trust.md."""
 
     abstain: str | float | None = Field(None, examples=["precision=0.8"])
-    """`precision=0.8`: leave answers empty so that 80% of those given are right, by the model's card; a number: those
+    """`precision=0.8`: leave answers empty so that 80% of the others are right, by the model's card; a number: those
     below this confidence."""
     second: bool = False
-    """Add the next likely reading."""
+    """Add the second most likely answer."""
     sets: float | None = Field(None, examples=[0.9])
-    """Add the set or interval that holds the truth for this share of posts like those the model was calibrated on:
+    """Add the set or interval that contains the truth for this share of posts like those of the calibration:
     0.5, 0.8, 0.9 or 0.95."""
     explain: bool = False
-    """Add the words whose removal moves each answer most: a forward pass per word."""
+    """Add the words whose removal changes each answer most: one forward pass per word."""
 
     def extras(self) -> dict[str, Any]:
         return {"abstain": self.abstain, "second": self.second, "sets": self.sets, "explain": self.explain}
@@ -131,7 +131,7 @@ class StreamRequest(_Posts):
 
 
 class WordMessage(_Message):
-    """A word whose removal moves an answer."""
+    """A word whose removal changes an answer."""
 
     about: str | None
     """The label whose probability it is; null for a number or a class."""
@@ -140,25 +140,25 @@ class WordMessage(_Message):
     word: str
     start: int
     end: int
-    """Where it stands in the text, in Unicode characters."""
+    """Its position in the text, in Unicode characters."""
     effect: float
     """`base` minus the answer without the word."""
 
 
 class BesideMessage(_Message):
-    """What was asked for beside an answer; only that is there."""
+    """The requested additions to an answer; others are absent."""
 
     abstained: bool | None = Field(None, exclude_if=_is_none)
-    """Whether `value` is empty because the model is not sure enough."""
+    """Whether `value` is empty because the confidence is too low."""
     best: Value | None = Field(None, exclude_if=_is_none)
-    """The best guess, also where it is not given as the value."""
+    """The best guess, also if `value` is empty."""
     second: Value | None = Field(None, exclude_if=_is_none)
-    """The next likely reading."""
+    """The second most likely answer."""
     set: list[int] | list[str] | None = Field(None, exclude_if=_is_none)
-    """The classes or labels that hold the truth for the share of posts asked for."""
+    """The classes or labels that contain the truth for the requested share of posts."""
     low: float | None = Field(None, exclude_if=_is_none)
     high: float | None = Field(None, exclude_if=_is_none)
-    """The ends of the interval that does so for a number."""
+    """The ends of that interval for a number."""
     words: list[WordMessage] | None = Field(None, exclude_if=_is_none)
 
 
@@ -181,7 +181,7 @@ class AnswerMessage(_Message):
     error: str | None
     """`empty_text`, `invalid_answer`, `labels_alike`, `way_unavailable` or `scoring_failed`."""
     beside: BesideMessage | None = Field(None, exclude_if=_is_none)
-    """What the request asked for beside the answer."""
+    """The requested additions."""
 
     @classmethod
     def of(cls, question: Question, answer: Answer, extras: Extras | None = None) -> AnswerMessage:

@@ -1,6 +1,6 @@
 """Instruction rows to tensors: the rows of a step, and the padding of a micro-batch.
 
-Micro-batches are made on the CPU; `feed.py` takes them to the device.
+Micro-batches are created on the CPU; `feed.py` moves them to the device.
 
 Shapes: B rows of a micro-batch, T tokens of the longest.
 """
@@ -38,7 +38,7 @@ class MicroBatch:
     """Aligned with the logits: the next token at each position; IGNORED if it has no loss."""
 
     def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> MicroBatch:
-        """The same with every tensor changed, such as moved."""
+        """A copy with a function applied to every tensor, such as a move to a device."""
         return MicroBatch(_each(self.inputs, change), change(self.labels_BT))
 
 
@@ -84,8 +84,8 @@ def _cut(batch: list[EncodedRow], size: int) -> list[list[EncodedRow]]:
 def collate_decoder(rows: Sequence[EncodedRow], *, pad: int) -> MicroBatch:
     """Prompt and answer in one sequence, padded on the right.
 
-    There is no mask: what pads stands behind all that is learnt, where a causal model does not look, and without one
-    PyTorch's attention runs in its flash kernels.
+    There is no mask: padding comes after all labels, which a causal model does not attend to, and without a mask
+    PyTorch's attention uses its flash kernels.
     """
     ids = np.full((len(rows), max(map(len, rows))), pad, dtype=np.int64)
     labels = np.full(ids.shape, IGNORED, dtype=np.int64)

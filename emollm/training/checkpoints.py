@@ -4,7 +4,7 @@
         part-0-of-2.safetensors     the first rank's shard of float32 weights and Adam's moments: NAME:KIND:START
         part-1-of-2.safetensors     the second's
         checkpoint.json             written last: where the run stood, shapes, the parts, their sizes and hashes
-    best-00000100/                  the same, of the weights alone, as the model computes with them
+    best-00000100/                  the same for the weights only, in the type of the forward pass
 
 The snapshot is taken at once, each rank copying what it holds; writing and hashing go on behind the training. What a
 step holds, its learning rate and its dropout depend on the seed and the step alone, so no other state is needed.
@@ -35,7 +35,7 @@ from emollm.training.zero import Shard, read_state, read_weights, write_state, w
 
 MARKER = "checkpoint.json"
 Kind = Literal["step", "best"]
-"""A state to go on from, or weights to end with."""
+"""A state from which to continue, or the final weights."""
 _UNFINISHED = ".writing-"
 
 
@@ -75,7 +75,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
-    """A snapshot on its way to the disk."""
+    """A snapshot that is being written."""
 
     kind: Kind
     position: Position
@@ -136,15 +136,15 @@ class Checkpoints:
         write_state(engine, _reader(checkpoint), step=checkpoint.position.step)
 
     def load_weights(self, engine: Any, step: int) -> None:
-        """Put the best weights, those after `step`, into the engine, and leave its optimizer alone. Collective."""
+        """Load the best weights, those after `step`, into the engine, without optimizer state. Collective."""
         write_weights(engine, _reader(read_checkpoint(self._folder / _name(step, "best"))))
 
     def save(self, engine: Any, position: Position) -> None:
-        """Copy the engine's state and start to write it. Collective; waits for the snapshots before this one."""
+        """Copy the engine's state and start writing it. Collective; waits for earlier snapshots."""
         self._start("step", position, ((shard, torch.float32) for shard in read_state(engine)))
 
     def save_best(self, engine: Any, position: Position) -> None:
-        """The same with the weights alone, to end the run with. Collective."""
+        """The same for the weights only, for the end of the run. Collective."""
         self._start("best", position, ((shard, None) for shard in read_weights(engine)))
 
     def _start(self, kind: Kind, position: Position, shards: Iterable[tuple[Shard, torch.dtype | None]]) -> None:
@@ -161,7 +161,7 @@ class Checkpoints:
         self._pending.append(_Pending(kind, position, shapes, self._writer.submit(_write_part, path, mine)))
 
     def commit(self) -> None:
-        """Make the snapshots on their way checkpoints, when every rank has written its part. Collective.
+        """Turn pending snapshots into checkpoints after every rank has written its part. Collective.
 
         Raises TrainingError on every rank if one could not write; earlier checkpoints stay intact.
         """
@@ -209,7 +209,7 @@ class Checkpoints:
         return None
 
     def _remove_old(self, position: Position) -> None:
-        """All but the newest states, and the weights that were best then and are now."""
+        """All checkpoints except the newest states and the weights that were best then and are best now."""
         states = finished_folders(self._folder)
         bests = {position.best_step}
         for path in states[-self._keep :]:
@@ -261,7 +261,7 @@ def _newest_whole(folder: Path, on_note: Callable[[str], None]) -> Checkpoint | 
 
 
 def _without_lost_best(checkpoint: Checkpoint) -> Checkpoint:
-    """The weights that were best may be damaged as well: then the next evaluation is best."""
+    """The best weights may be damaged as well: then the next evaluation becomes the best."""
     best = checkpoint.position.best_step
     if best is None or damage(checkpoint.folder.with_name(_name(best, "best"))) is None:
         return checkpoint
@@ -285,7 +285,7 @@ def _sha256(path: Path) -> str:
 
 
 def _reader(checkpoint: Checkpoint) -> Callable[[str, str], torch.Tensor]:
-    """Reads a tensor by parameter name and kind, put together from the parts that it is in."""
+    """Reads a tensor by parameter name and kind, assembled from its parts."""
     shards: dict[tuple[str, str], list[tuple[int, Any, str]]] = {}
     for file_name in checkpoint.parts:
         file = safe_open(checkpoint.folder / file_name, framework="pt")

@@ -1,4 +1,4 @@
-"""Micro-batches on their way to the device: the next ones are made on a thread while the model is busy."""
+"""Moves micro-batches to the device: the next ones are prepared on a thread while the model is busy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def fed_steps(
     batches: Iterable[list[EncodedRow]], objective: Objective, config: TrainConfig, *, rank: int, world_size: int,
     device: str,
 ) -> Iterator[tuple[list[EncodedRow], Iterator[MicroBatch]]]:  # fmt: skip
-    """For each step its rows and this rank's micro-batches, on the device. All of them must be taken."""
+    """For each step its rows and this rank's micro-batches, on the device. All of them must be consumed."""
 
     def made() -> Iterator[tuple[list[EncodedRow], MicroBatch]]:
         for batch in batches:
@@ -42,7 +42,7 @@ def fed(parts: Sequence[Sequence[EncodedRow]], objective: Objective, *, device: 
 
 
 def ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items, the next of them made on a thread."""
+    """The same items, with the next ones computed on a thread."""
     end: Any = object()
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="micro-batches") as thread:
         waiting = deque(thread.submit(next, items, end) for _ in range(_AHEAD))
@@ -52,7 +52,7 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
 
 
 def pinned(micro: MicroBatch, device: str) -> MicroBatch:
-    """In memory that a GPU can copy from while it computes; as it is for a CPU."""
+    """In pinned memory, from which a GPU can copy while it computes; unchanged for a CPU."""
     return micro if device == "cpu" else micro.each(lambda tensor: tensor.pin_memory())
 
 

@@ -1,9 +1,9 @@
-"""The tokens of instruction rows as two arrays, which the workers of a run share through files.
+"""The tokens of instruction rows in two arrays, which the workers of a run share through files.
 
-    tokens.npy      prompt and answer of all rows, one after the other
-    ends.npy        for each row where its prompt and its answer end
+    tokens.npy      prompt and answer of all rows, concatenated
+    ends.npy        for each row the ends of its prompt and of its answer
 
-Rows are tokenized once in a run, by its first worker; the others, and those of a run that goes on, map the files.
+Rows are tokenized once per run, by its first worker; the others, and those of a continued run, map the files.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from emollm.data.instructions import PIECES, pieces_of
 from emollm.training.batches import EncodedRow
 
 _AT_ONCE = 65_536
-"""Rows; equal posts among them are tokenized once."""
+"""Rows per call; equal posts among them are tokenized once."""
 _COMPARED = 16
-"""Rows that are tokenized again to see that files are of this tokenizer."""
+"""Rows that are tokenized again to check that files were written with this tokenizer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class RowTokens(Sequence[EncodedRow]):
     ids: pa.ChunkedArray
     tokens: NDArray[np.int32]
     ends_N2: NDArray[np.int64]
-    """Where in `tokens` the prompt and the answer of a row end."""
+    """Ends of the prompt and the answer of a row in `tokens`."""
 
     def __len__(self) -> int:
         return len(self.ends_N2)
@@ -82,16 +82,16 @@ def encode_rows(table: pa.Table, encoder: PromptEncoder) -> RowTokens:
 
 
 def shared_rows(table: pa.Table, encoder: PromptEncoder, folder: Path, *, rank: int) -> RowTokens:
-    """As `encode_rows`, through the files in `folder`, which all ranks must see. Collective.
+    """Like `encode_rows`, through the files in `folder`, which all ranks must share. Collective.
 
-    Raises TrainingError where rank 0 cannot write them or another rank does not see them.
+    Raises TrainingError if rank 0 cannot write them or another rank does not see them.
     """
     failed: list[str | None] = [None]
     if rank == 0 and not _are_of(folder, table, encoder):
         try:
             _write(folder, encode_rows(table, encoder))
         except OSError as error:
-            failed = [f"cannot write the tokens of the rows to {folder}: {error}; make room, and run the command again"]
+            failed = [f"cannot write the tokens of the rows to {folder}: {error}; free some space, then run again"]
     if dist.is_initialized():
         dist.broadcast_object_list(failed, src=0)
     if failed[0]:
@@ -118,7 +118,7 @@ def _write(folder: Path, rows: RowTokens) -> None:
 
 
 def _are_of(folder: Path, table: pa.Table, encoder: PromptEncoder) -> bool:
-    """Whether the files are there and of these rows: a tokenizer may have changed since a run was stopped."""
+    """Whether the files exist and fit these rows: a tokenizer may have changed since a run was stopped."""
     try:
         found = _read(folder, table)
         if len(found) != table.num_rows or len(found.tokens) != (found.ends_N2[-1, 1] if len(found) else 0):

@@ -25,8 +25,8 @@ from emollm.training.batches import IGNORED, EncodedRow, MicroBatch, Tokens
 _WORTH_IT = 0.8
 """A tree needs a mask and a sorted step, so it must save at least a fifth of the work."""
 _MASKED = {"cpu": 1.0, "cuda": 4.0}
-"""Time of attention under a mask of one's own, beside padded rows without one. On a GPU the flash kernels take no mask
-and skip what is not seen (an estimate; benchmarks/training.py on one measures it)."""
+"""Relative time of attention with a custom mask, compared with padded rows without one. On a GPU the flash kernels
+accept no mask and skip masked parts (an estimate; benchmarks/training.py measures it on a GPU)."""
 
 
 def can_share(lm: Any) -> bool:

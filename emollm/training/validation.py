@@ -74,7 +74,7 @@ class Validator:
     def loss(self, engine: Any, objective: Objective) -> float:
         """Like `StepReport.loss`, over all validation rows. Collective."""
         batches = objective.cut(self._rows, self._rows_at_once(objective))
-        # Past the end a rank does the first batches again, to keep step, and counts nothing.
+        # After its last batch a rank repeats the first ones, to stay in step, without counting them.
         mine = [first + self._rank for first in range(0, len(batches), self._world_size)]
         micros = fed([batches[i % len(batches)] for i in mine], objective, device=self._device)
         total = torch.zeros((), dtype=torch.float64, device=self._device)
@@ -87,11 +87,11 @@ class Validator:
         return float(total) / sum(len(row.answer) for row in self._rows)
 
     def _rows_at_once(self, objective: Objective) -> int:
-        """As many as fill the device, which holds more without gradients; the same on every rank. Collective."""
+        """Rows that fill the device, more than in training without gradients; equal on all ranks. Collective."""
         model = base_of(objective.module.model)
         longest = max(map(len, self._rows))
         answered = max(len(row.answer) for row in self._rows)
-        # Of each answer token the logits and their softmax, in float32, and before that in the model's own type.
+        # For each answer token the logits and their softmax in float32, and before that in the model's own type.
         logits = 12 * answered * model.config.get_text_config().vocab_size
         bytes_per_token = activation_bytes(model) + logits // longest
         fitting = default_batch_tokens(self._device, bytes_per_token=bytes_per_token) // longest

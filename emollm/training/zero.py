@@ -23,21 +23,21 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """What one rank holds of a parameter, flat."""
+    """One rank's part of a flattened parameter."""
 
     name: str
     shape: tuple[int, ...]
-    """Of the whole parameter."""
+    """Shape of the whole parameter."""
     start: int
-    """Place of the first value in the flat parameter."""
+    """Index of the first value in the flattened parameter."""
     tensors: dict[str, torch.Tensor]
     """By kind, such as `WEIGHT`."""
 
 
 def adam_settings(config: TrainConfig, device: str) -> dict[str, Any]:
-    """Which Adam works: PyTorch's, in one kernel on a GPU; for state in host memory DeepSpeed's, where it can be built.
+    """The Adam in use: PyTorch's, fused on a GPU; for state in host memory DeepSpeed's, if it can be built.
 
-    Collective where the state is in host memory.
+    Collective if the state is in host memory.
     """
     if device == "cpu":
         return {"torch_adam": True}
@@ -47,16 +47,16 @@ def adam_settings(config: TrainConfig, device: str) -> dict[str, Any]:
 
 
 def _builds_cpu_adam() -> bool:
-    """Whether DeepSpeed's Adam for CPUs is built or can be built here, which takes a minute, once.
+    """Whether DeepSpeed's Adam for CPUs is built or can be built here, which takes a minute the first time.
 
-    It needs a C++ compiler, and on a machine with GPUs the headers of CUDA; without any of them it cannot.
+    It needs a C++ compiler and, on a machine with GPUs, the CUDA headers.
     """
     from deepspeed.ops.op_builder import CPUAdamBuilder
 
     try:
         CPUAdamBuilder().load(verbose=False)
     except Exception as error:
-        logging.getLogger(__name__).warning("the optimizer is PyTorch's, for DeepSpeed's cannot be built: %s", error)
+        logging.getLogger(__name__).warning("using PyTorch's optimizer, since DeepSpeed's cannot be built: %s", error)
         return False
     return True
 
@@ -131,7 +131,7 @@ def read_state(engine: Any) -> Iterator[Shard]:
 
 
 def read_weights(engine: Any) -> Iterator[Shard]:
-    """As `read_state`, of the weights alone, in the type that the model computes with."""
+    """Like `read_state`, for the weights only, in the type of the forward pass."""
     for name, p in _my_share(engine):
         if not hasattr(p, "ds_id"):
             yield Shard(name, tuple(p.shape), 0, {WEIGHT: p.detach().flatten()})
@@ -141,7 +141,7 @@ def read_weights(engine: Any) -> Iterator[Shard]:
 
 
 def _my_share(engine: Any) -> list[tuple[str, Any]]:
-    """Of parameters that every rank has whole, those that this one writes."""
+    """Of the parameters that every rank has completely, those that this rank writes."""
     return trainable_parameters(engine)[dist.get_rank() :: dist.get_world_size()]
 
 
@@ -153,7 +153,7 @@ def _shard_of_stage_3(name: str, parameter: Any) -> Iterator[Shard]:
 
 
 def _cut_to_size(name: str, parameter: Any, tensors: dict[str, torch.Tensor]) -> Iterator[Shard]:
-    """Without what pads the last ranks' parts of a parameter under ZeRO-3; nothing where that is all."""
+    """Without the padding of the last ranks' parts of a parameter with ZeRO-3; nothing if all of it is padding."""
     start = parameter.ds_tensor.numel() * dist.get_rank()
     if start < parameter.ds_numel:
         flat = {key: tensor.flatten()[: parameter.ds_numel - start] for key, tensor in tensors.items()}
@@ -193,7 +193,7 @@ def _is_plain(engine: Any) -> bool:
 
 
 def _flat_parameters(engine: Any) -> list[torch.Tensor]:
-    """The flat float32 tensors, this rank's part of them, that Adam really works on."""
+    """This rank's part of the flat float32 tensors that Adam updates."""
     zero = engine.optimizer
     if hasattr(zero, "fp32_partitioned_groups_flat"):  # stage 3
         return list(zero.fp32_partitioned_groups_flat)

@@ -68,7 +68,7 @@ def test_an_invalid_rating_is_a_bad_row_or_a_clear_error(own: Path) -> None:
     (own.parent / "rated.csv").write_text("\n".join([ROWS[0], "x,2.5,0.1,,9,1,many,1"]))
     with pytest.raises(DataError, match=r"(?s)2\.5.*9.*many") as error:
         read_own(own)
-    assert "a count is a whole number" in str(error.value)
+    assert "a count must be an integer" in str(error.value)
     own.write_text(TOML.replace('raters = ["v1", "v2", "v3"]', 'raters = ["v1"]\ncolumn = "v2"'))
     with pytest.raises(ConfigError, match="give one of"):
         read_own_toml(own)

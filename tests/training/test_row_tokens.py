@@ -43,7 +43,7 @@ def test_a_folder_that_is_not_shared_or_not_writable_is_named(
     with pytest.raises(TrainingError, match=r"none is not there .*all nodes must share the folder of --out"):
         shared_rows(table, encoder, tmp_path / "none", rank=1)
     (tmp_path / "file").touch()
-    with pytest.raises(TrainingError, match=r"cannot write the tokens of the rows to .*make room"):
+    with pytest.raises(TrainingError, match=r"cannot write the tokens of the rows to .*free some space"):
         shared_rows(table, encoder, tmp_path / "file" / "tokens", rank=0)
 
 

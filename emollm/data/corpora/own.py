@@ -50,13 +50,13 @@ class LabelColumns(Config):
     emotion_column: str | None = None
     """The column with the emotion that `column` is about: one row per text and emotion."""
     raters: tuple[str, ...] | dict[str, tuple[str, ...]] = ()
-    """One column a rater, `["anna", "ben"]`, or those of each emotion; an empty cell: did not rate it."""
+    """One column per rater, `["anna", "ben"]`, or a list per emotion; an empty cell means not rated."""
     counts: dict[str, str] = Field(default_factory=dict)
-    """Of classes and single labels, the column that says how many raters gave each: `{ calm = "n_calm" }`."""
+    """For classes and single labels, the columns with the number of raters for each: `{ calm = "n_calm" }`."""
     separator: str = ","
     """Separator of the labels of a set in a cell."""
     blank: Literal["refuse", "skip", "unlabelled"] = "refuse"
-    """Whether an empty label is a bad row (refuse) or just not labelled (skip); in a label set it is the empty set.
+    """Whether an empty label is a bad row (refuse) or means not labelled (skip); in a label set it is the empty set.
     unlabelled: it is not labelled in a label set either, whose empty set is written as the task's `no_label`."""
 
     @model_validator(mode="after")
@@ -147,7 +147,7 @@ def read_own_toml(path: Path) -> tuple[OwnData, list[tuple[Task, LabelColumns]]]
             by_emotion = columns.raters if isinstance(columns.raters, dict) else {}
             task = complete_task(entry, columns.columns or dict.fromkeys(by_emotion, ""))
             if columns.counts and task.kind not in (Kind.ORDINAL, Kind.SINGLE_LABEL):
-                raise ConfigError(f"counts: a {task.kind} has none; give `raters`, one column for each")
+                raise ConfigError(f"counts: not for a {task.kind}; give `raters`, one column per rater")
             tasks.append((task, columns))
     except ValidationError as error:
         raise ConfigError(f"{where}: {problems(error, 'it')}; see docs/data.md#your-own-labels") from None
@@ -224,7 +224,7 @@ def _raters(where: LabelColumns) -> list[tuple[str | None, tuple[str, ...]]]:
 
 
 def _rated(task: Task, where: LabelColumns, cells: Mapping[str, str], parse: Any) -> Iterator[Label]:
-    """The labels of several raters; none where nobody rated and that is not refused."""
+    """The labels of several raters; none if nobody rated the text and that is allowed."""
     for emotion, columns in _raters(where):
         given = [cells[column] for column in columns]
         raters = tuple(cell for cell in given if cell.strip())
@@ -242,11 +242,11 @@ def _rated(task: Task, where: LabelColumns, cells: Mapping[str, str], parse: Any
 
 
 def _nobody(_raw: str) -> Value:
-    raise ValueError('no rater; where that means not labelled, say blank = "skip"')
+    raise ValueError('no rater; if that means not labelled, set blank = "skip"')
 
 
 def _no_count(_raw: str) -> Value:
-    raise ValueError("a count is a whole number from 0")
+    raise ValueError("a count must be an integer of at least 0")
 
 
 def _draw(text: str, validation: float, seed: int) -> str:

@@ -1,13 +1,13 @@
 """Corpora with every rater's answer: GoEmotions' raw annotations and EmoBank's individual ratings.
 
 GoEmotions, `goemotions_1.csv` to `_3.csv` (the "full dataset" of
-github.com/google-research/google-research/tree/master/goemotions): one row a comment and rater, with `text`, `id`,
-`rater_id`, `example_very_unclear` and one 0/1 column a label. EmoBank, `individual_reader_ratings.csv` and
-`individual_writer_ratings.csv` (github.com/JULIELab/EmoBank, `corpus`): one row a rating, `id,V,A,D`, with neither
+github.com/google-research/google-research/tree/master/goemotions): one row per comment and rater, with `text`, `id`,
+`rater_id`, `example_very_unclear` and one 0/1 column per label. EmoBank, `individual_reader_ratings.csv` and
+`individual_writer_ratings.csv` (github.com/JULIELab/EmoBank, `corpus`): one row per rating, `id,V,A,D`, with neither
 rater nor text; texts and splits are those of `emobank.csv`.
 
-Traps: a rater who found a comment very unclear gave it no label, which is not the empty set: the row is no rating.
-EmoBank's authors took a rating of 1, 1, 1 for one that was not given; so does this reader. GoEmotions' raw files have
+Traps: a rater who found a comment very unclear gave it no label, which is not the empty set: the row is not a rating.
+EmoBank's authors treat a rating of 1, 1, 1 as not given, and so does this reader. GoEmotions' raw files have
 no splits: a comment is in the split of train.tsv, dev.tsv or test.tsv beside them, or else in none and left out.
 """
 
@@ -30,15 +30,15 @@ PERSPECTIVES = ("reader", "writer")
 def read_goemotions_raters(
     folder: Path, split: str, *, task_name: str = "GoEmotions", bad: list[BadRow] | None = None
 ) -> list[Example]:
-    """The comments of a split with what each rater said; `value` holds the labels of at least half of them.
+    """The comments of a split with the answer of each rater; `value` has the labels of at least half of them.
 
-    Raises DataError where the raw files or the split's file are missing.
+    Raises DataError if the raw files or the split's file are missing.
     """
     collected: list[BadRow] = []
     known = {e.id: e for e in goemotions.read_goemotions(folder, split, task_name=task_name, bad=collected)}
     paths = sorted(folder.rglob("goemotions_[0-9]*.csv"))
     if not paths:
-        raise DataError(f"no goemotions_1.csv under {folder}: the raw annotations, one row a rater")
+        raise DataError(f"no goemotions_1.csv under {folder}: the raw annotations, one row per rater")
     ratings: dict[str, list[Value]] = {}
     for path in paths:
         rows = Rows(path, source=goemotions.SOURCE, split=split, bad=collected)
@@ -54,7 +54,7 @@ def read_emobank_raters(
 ) -> list[Example]:
     """The sentences of a split with every rating of V, A and D, of readers, writers or both; `value` is their mean.
 
-    Raises DataError where a file is missing.
+    Raises DataError if a file is missing.
     """
     collected: list[BadRow] = []
     known = {(e.task, e.id): e for e in emobank.read_emobank(folder, split, bad=collected)}

@@ -43,7 +43,7 @@ class Label(NamedTuple):
     """Converts `raw`; raises ValueError with the reason if it is not a value."""
     emotion: str | None = None
     raters: tuple[str, ...] = ()
-    """What each rater said, as the file has it: `raw` is then for error messages alone."""
+    """The answer of each rater, as in the file; `raw` is then only for error messages."""
 
 
 class Rows:

@@ -48,12 +48,12 @@ class Duplicates:
 
 @dataclass(frozen=True, slots=True)
 class Raters:
-    """How far the raters of one question agree, over posts with several; NaN where it is undefined."""
+    """Agreement of the raters of one question, over posts with several raters; NaN if undefined."""
 
     question: str
     posts: int
     raters: float
-    """Of a post, on average."""
+    """Mean number per post."""
     alpha: float
     ceiling: float
     """One rater against the others: `emollm.data.raters.ceiling`."""

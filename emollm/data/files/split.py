@@ -1,4 +1,4 @@
-"""Rows of posts to rows of sentences, with ids that lead back: `ID#3` is the third sentence of the post ID."""
+"""Rows of posts to rows of sentences, with ids that refer to the post: `ID#3` is the third sentence of the post ID."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from emollm.data.files.columns import CARRIED
 
 SENTENCE, SENTENCE_START = "sentence", "sentence_start"
 MADE = (SENTENCE, SENTENCE_START)
-"""Columns beside each sentence: its number from 1, and where it begins in its text, in characters."""
+"""Columns of each sentence: its number from 1, and its start in the text, in characters."""
 
 
 def by_sentence(table: Any) -> Any:

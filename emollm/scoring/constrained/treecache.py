@@ -1,7 +1,7 @@
 """The key-value cache of a batch of token trees.
 
-The keys and values of all layers lie in one tensor, so that a pass copies rows in a few calls and not in a few for
-each layer: on a GPU every call is a kernel that the host has to start.
+The keys and values of all layers are in one tensor, so that a pass copies rows in a few calls and not in a few per
+layer: on a GPU every call is a kernel launch.
 
 Shapes: S keys or values of layers, B rows, K places of a row, H key-value heads, D head size.
 """
@@ -16,7 +16,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 KeyValues = list[torch.Tensor]
-"""[S, rows, H, K, D] of all layers, the values behind the keys; more than one tensor where layers differ in H or D."""
+"""[S, rows, H, K, D] of all layers, keys before values; more than one tensor if layers differ in H or D."""
 
 _SPARE = 24
 """Spare positions that are added when rows grow, since answers grow by few tokens at a time."""
@@ -31,7 +31,7 @@ def alike(shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:
 
 
 def stacked(cache: DynamicCache, start: int = 0) -> KeyValues:
-    """What stands in a cache of transformers from the place `start` on."""
+    """The content of a cache of transformers from position `start` on."""
     shapes = [(layer.keys.shape[1], layer.keys.shape[3]) for layer in cache.layers]
     return [
         torch.stack(
@@ -72,7 +72,7 @@ class TreeCache:
             taken = states[:, :, :, :length].index_select(1, index)
             for place, number in enumerate(mine):
                 layer = found[number] = DynamicLayer()
-                # Its own initialization would make two tensors.
+                # Its own initialization would create two tensors.
                 layer.dtype, layer.device, layer.is_initialized = taken.dtype, taken.device, True
                 layer.keys, layer.values = taken[place], taken[len(mine) + place]
         cache = DynamicCache()

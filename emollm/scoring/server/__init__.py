@@ -1,13 +1,13 @@
-"""The engine of models behind an OpenAI-compatible inference server.
+"""The engine for models behind an OpenAI-compatible inference server.
 
-options    in flight, retries, time, cost, cache
-forms      the closed answers of a question, as a pattern, a grammar, a JSON schema and in words
+options    concurrency, retries, time, cost, cache
+forms      the closed answers of a question as regular expression, grammar, JSON schema and text
 asked      questions to requests
-detect     which interface, structured output and log-probabilities a server has
-client     HTTP: bounded, retried, patient
-cache      answers that are not paid for twice
+detect     a server's interface, structured output and log-probabilities
+client     HTTP with bounded concurrency and retries
+cache      answers, so that none is paid for twice
 usage      requests, tokens and cost, estimated and counted
-decisions  log-probabilities to the branches that a reply did and did not take
-readout    a reply to answers, with their distributions
-engine     all of it behind the `Scorer` contract
+decisions  log-probabilities to the branches that a reply took and did not take
+readout    a reply to answers with distributions
+engine     the `Scorer`
 """

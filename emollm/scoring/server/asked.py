@@ -1,4 +1,4 @@
-"""Questions to requests: prompts as a model directory was trained on them, or messages of a chat."""
+"""Questions to requests: the training prompts of a model directory, or chat messages."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from emollm.scoring.server.usage import CHARACTERS_PER_TOKEN, estimate_tokens
 Messages = list[dict[str, str]]
 
 ANSWER = "answer"
-"""The property of a JSON reply that holds the answer to a single question."""
+"""The property of a JSON reply with the answer to a single question."""
 _CHARACTERS_PER_TOKEN = 8
-"""A chat model's tokenizer is not here, so a post is cut by characters: at `max_post_tokens` times so many."""
+"""A chat model's tokenizer is not available, so a post is truncated at `max_post_tokens` times this many characters."""
 _CONTROL = re.compile(r"<(?=\||/?s>|(?:start|end)_of_turn>|[be]os>)|\[(?=/?INST\])")
-"""Where the control tokens of chat models begin: in a post they are text, and must not end its message."""
+"""Beginnings of control tokens of chat models: in a post they are text, and must not end its message."""
 _EXTRA_TOKENS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request: what is sent, and what its reply answers."""
+    """One request: its body, and the questions that its reply answers."""
 
     questions: tuple[Question, ...]
-    """More than one where one prompt asks them all; they are of the same text."""
+    """More than one if one prompt asks them all; they are about the same text."""
     body: dict[str, Any]
     """`messages`, or `prompt`, with the structured output; sampling and the model's name are added when it is sent."""
     names: tuple[str, ...]
-    """The properties of a JSON reply, one per question; empty where the reply is the answer string itself."""
+    """The properties of a JSON reply, one per question; empty if the reply is the answer string itself."""
     max_tokens: int
     truncated: bool
-    """Whether the post was cut."""
+    """Whether the post was truncated."""
 
     @property
     def prompt_tokens(self) -> int:
-        """Estimated, if the prompt is not sent as token ids."""
+        """Estimated if the prompt is not sent as token ids."""
         if "messages" in self.body:
             return estimate_tokens(message["content"] for message in self.body["messages"])
         return len(self.body["prompt"])
@@ -54,26 +54,26 @@ class Asked:
         return self.max_tokens // CHARACTERS_PER_TOKEN
 
     def key(self, model: str) -> bytes:
-        """The content address of its answers; `model` tells the model and how it is asked."""
+        """The content address of its answers; `model` identifies the model and how it is asked."""
         return hashlib.sha256(json.dumps([model, self.body], sort_keys=True).encode()).digest()
 
 
 @dataclass(frozen=True, slots=True)
 class Prompter:
-    """Makes the requests of a model's questions."""
+    """Creates the requests for a model's questions."""
 
     card: AffectCard
     encoder: PromptEncoder | None
-    """Of a model directory, whose prompts are sent as token ids, so that nothing in a post becomes a special token.
+    """For a model directory, whose prompts are sent as token ids, so that nothing in a post becomes a special token.
     None: chat."""
     structure: str
-    """The kind of structured output to ask for, `none` for none."""
+    """The kind of structured output to request, or `none`."""
     one_prompt: bool = False
 
     def requests(self, questions: Sequence[Question]) -> list[tuple[list[int], Asked]]:
-        """The requests with the places of their questions, in an order that lets servers reuse prompt beginnings.
+        """The requests with the indices of their questions, in an order that lets servers reuse prefixes.
 
-        All posts of an instruction come together, and the questions of a post within.
+        All posts of an instruction come together, and so do the questions of a post.
         """
         if self.one_prompt:
             by_text: dict[str, list[int]] = {}
@@ -104,7 +104,7 @@ class Prompter:
         text, truncated = _as_data(questions[0].text, self.card.max_post_tokens * _CHARACTERS_PER_TOKEN)
         names = tuple(column_name(q) for q in questions) if self.one_prompt else (ANSWER,) if as_json else ()
         said = _profile(questions, names, text) if self.one_prompt else _single(questions[0], text, as_json=as_json)
-        # One schema holds the answers to many questions; the other kinds of structured output are of one.
+        # One schema can have the answers to many questions; other kinds of structured output have one answer.
         kind = self.structure if self.structure == "json_schema" or not self.one_prompt else "none"
         most = sum(
             longest(q, as_json=as_json) + len(name) + 8 for q, name in zip(questions, names or [""], strict=True)
@@ -124,7 +124,7 @@ def _beginning(question: Question) -> tuple[str, str]:
 
 
 def repair(asked: Asked, reply: str) -> dict[str, Any]:
-    """The body of a second try after a reply that was no valid answer: told so in a chat, drawn anew otherwise."""
+    """The body of a second try after an invalid answer: a chat says so, otherwise the answer is sampled again."""
     if "messages" not in asked.body:
         return {**asked.body, "temperature": 0.5, "seed": 1}
     wanted = (
@@ -138,13 +138,13 @@ def repair(asked: Asked, reply: str) -> dict[str, Any]:
 
 
 def _as_data(text: str, most: int) -> tuple[str, bool]:
-    """The post without what a chat template could take for its own marks, cut; and whether it was cut."""
+    """The truncated post without text that looks like control tokens; and whether it was truncated."""
     clean = _CONTROL.sub(lambda found: f"{found[0]} ", text.encode("utf-8", "replace").decode("utf-8"))
     return clean[:most], len(clean) > most
 
 
 def _single(question: Question, text: str, *, as_json: bool) -> Messages:
-    """The instruction of the protocol, in the wording that spells out classes or labels, and the form of the answer."""
+    """The instruction of the protocol, in the wording that spells out classes or labels, and the answer's format."""
     pieces: Pieces = render(Question(question.task, text, question.emotion), _wording(question.task))
     if as_json:
         form = f'Reply with a JSON object {{"{ANSWER}": X}}, where X is {json_in_words(question)}.'
@@ -154,7 +154,7 @@ def _single(question: Question, text: str, *, as_json: bool) -> Messages:
 
 
 def _profile(questions: Sequence[Question], names: Sequence[str], text: str) -> Messages:
-    """All questions of a post at once; what is the same for all posts comes first."""
+    """All questions of a post at once; the part that is the same for all posts comes first."""
     lines = [
         f'"{name}": {fill_template(q.task, _wording(q.task))}'
         f"{f' Emotion E: {q.emotion}.' if q.emotion else ''} The value is {json_in_words(q)}."

@@ -1,6 +1,6 @@
-"""Answers by the hash of what was asked, in one SQLite file per machine, so that nothing is paid for twice.
+"""Answers by the hash of the request, in one SQLite file per machine, so that nothing is paid for twice.
 
-SQLite serves the processes of a machine; machines that share a folder have a file each.
+SQLite can be shared by the processes of a machine; machines that share a folder have separate files.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _BUSY_S = 60.0
 
 
 class AnswerCache:
-    """Answers of requests; a request may be of several questions. One thread at a time."""
+    """Answers of requests; a request may have several questions. For one thread at a time."""
 
     def __init__(self, folder: Path) -> None:
         """Raises ResourceError if the folder cannot be written."""
         path = folder / f"{node() or 'local'}.sqlite"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            # Each statement is a transaction of its own: what was paid for is kept, whatever dies next.
+            # Each statement is a transaction of its own, so paid answers are kept after a crash.
             self._db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
@@ -41,7 +41,7 @@ class AnswerCache:
             ) from None
 
     def get(self, keys: Iterable[bytes]) -> dict[bytes, list[Answer]]:
-        """Those that are there."""
+        """The cached answers."""
         found, wanted = {}, list(keys)
         for start in range(0, len(wanted), _AT_ONCE):
             part = wanted[start : start + _AT_ONCE]

@@ -1,8 +1,8 @@
-"""Requests to inference servers: bounded in flight, tried again with jitter, patient with a server that is away.
+"""Requests to inference servers: bounded concurrency, retries with jitter, and waiting for a server that is down.
 
-What is wrong with a request alone (429, 500, garbage, a stream that is cut, a timeout) is tried again a few times. What
-is wrong with a server (nobody listens, 502 to 504, a wrong key, another model) stops all requests to it: one at a time
-looks whether it is back, and after `patience_s` the others fail at once until it is.
+A failure of a single request (429, 500, garbage, an interrupted response, a timeout) is retried a few times. A failure
+of a server (no connection, 502 to 504, a wrong key, another model) stops all requests to it: one request at a time
+checks whether it is back, and after `patience_s` the others fail at once until it is.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from emollm.scoring.server.usage import Usage
 
 _TRIED_AGAIN = frozenset((408, 409, 425, 429, 500))
 _AWAY = frozenset((401, 403, 404, 502, 503, 504))
-"""Statuses that tell of the server, not of a request."""
+"""Statuses that mean a failure of the server, not of a request."""
 _PROBE_EVERY_S = 2.0
 _CONNECT_S = 10.0
 
 
 class RequestError(Exception):
-    """A request that was given up; the reason holds no key."""
+    """A request that failed for good; the reason does not contain the key."""
 
     def __init__(self, reason: str, status: int | None = None, *, away: bool = False, wait_s: float | None = None):
         super().__init__(reason)
@@ -36,7 +36,7 @@ class RequestError(Exception):
         self.away = away
         """Whether the server is to blame, and not the request."""
         self.wait_s = wait_s
-        """What Retry-After asks for."""
+        """The wait that Retry-After asks for."""
 
     @property
     def is_refusal(self) -> bool:
@@ -61,7 +61,7 @@ class _Server:
 
 @dataclass(slots=True)
 class Servers:
-    """To be used in one event loop, as a context."""
+    """To be used in one event loop, as a context manager."""
 
     urls: Sequence[str]
     options: RequestOptions
@@ -89,11 +89,11 @@ class Servers:
 
     @property
     def capacity(self) -> int:
-        """Requests that may be under way at a time."""
+        """Largest number of concurrent requests."""
         return self.options.in_flight * len(self._servers)
 
     async def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """The JSON object that one of the servers sends back. Raises RequestError."""
+        """The JSON object that one of the servers returns. Raises RequestError."""
         attempt = 0
         while True:
             server = await self._available()
@@ -121,7 +121,7 @@ class Servers:
             return found
 
     async def _available(self) -> _Server:
-        """The least busy server that is there; waits for one while it is worth waiting."""
+        """The least busy available server; waits for one within the patience."""
         while True:
             there = [server for server in self._servers if server.away_since is None]
             if there:
@@ -129,14 +129,14 @@ class Servers:
             server = min(self._servers, key=lambda each: each.next_look)
             left = server.next_look - time.monotonic()
             if left <= 0:
-                # Only this request looks; the others wait for what it finds.
+                # Only this request checks; the others wait for its result.
                 server.next_look = time.monotonic() + self.options.timeout_s
                 return server
             self._give_up_on(server, "it does not answer")
             await asyncio.sleep(min(left, _PROBE_EVERY_S) * (1 + random.random() / 4))
 
     def _give_up_on(self, server: _Server, reason: str) -> None:
-        """Raise if no server has been there for `patience_s`."""
+        """Raise if no server has been available for `patience_s`."""
         if any(each.away_since is None for each in self._servers):
             return
         assert server.away_since is not None
@@ -152,7 +152,7 @@ class Servers:
             self.usage.requests += 1
         try:
             send = self._http.get(f"{url}{path}") if body is None else self._http.post(f"{url}{path}", json=body)
-            # A server that sends a little now and then never times out by itself.
+            # A server that keeps sending a few bytes never times out by itself.
             response = await asyncio.wait_for(send, self.options.timeout_s)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise RequestError(self._told(error), away=True) from None
@@ -180,7 +180,7 @@ class Servers:
 
 
 def check_urls(urls: Sequence[str]) -> None:
-    """Raise ConfigError for what cannot be the address of a server, or would put a secret into outputs."""
+    """Raise ConfigError for an invalid address of a server, or one that would put a secret into outputs."""
     import urllib.parse
 
     if not urls:
@@ -192,8 +192,8 @@ def check_urls(urls: Sequence[str]) -> None:
             raise ConfigError(f"--server {shown!r} must be an address such as http://127.0.0.1:8000/v1")
         if parts.username or parts.password or parts.query:
             raise ConfigError(
-                f"--server {parts.scheme}://{parts.hostname}: an address with a user, password or query would stand in "
-                "outputs; give the key in the environment variable that --requests.key-variable names"
+                f"--server {parts.scheme}://{parts.hostname}: an address with a user, password or query would be "
+                "written to outputs; put the key into the environment variable that --requests.key-variable names"
             )
 
 

@@ -1,8 +1,8 @@
-"""The log-probabilities of a reply's tokens as branches: the answer that was written, and those that it left aside.
+"""The log-probabilities of a reply's tokens as branches: the answer in the reply, and its alternatives.
 
-At every token of an answer the server tells the likeliest alternatives. Each is the beginning of another answer, with
-the probability of the text before it times its own. What the alternatives lack to 1 is hidden: it belongs to tokens
-beyond the top k that the server tells. Text is compared, not tokens, so this works with any tokenizer.
+At every token of an answer the server returns the most likely alternatives. Each is the beginning of another answer;
+its probability is that of the text before it times its own. The remaining probability is hidden: it belongs to tokens
+beyond the top k that the server returns. Text is compared, not tokens, so this works with any tokenizer.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _END = re.compile(r"</?s>|<\|[^|]*\|>|<(eos|end_of_turn|endoftext)>|\[/?INST\]")
-"""How tokens that end a reply are shown."""
+"""The texts of tokens that end a reply."""
 
 _IMPOSSIBLE = -100.0
 """Servers write -9999 for tokens that structured output forbids."""
@@ -21,7 +21,7 @@ _IMPOSSIBLE = -100.0
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token of a reply and the likeliest tokens at its place, itself among them."""
+    """A token of a reply and the most likely tokens at its position, including itself."""
 
     text: str
     log_p: float
@@ -30,23 +30,23 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """The beginning of an answer, or a whole one."""
+    """The beginning of an answer, or a complete one."""
 
     text: str
     ended: bool
     """Whether the answer ends here."""
     mass: float
-    """Its probability, all that follows it included."""
+    """Its probability, including all continuations."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """All that a reply's tokens tell of one value in it."""
+    """Everything that a reply's tokens say about one value in it."""
 
     written: Branch
     others: list[Branch]
     hidden: float
-    """Probability of tokens that the server did not tell."""
+    """Probability of tokens that the server did not return."""
 
 
 def is_end(text: str) -> bool:
@@ -55,7 +55,7 @@ def is_end(text: str) -> bool:
 
 
 def decisions(tokens: Sequence[Token], start: int, stop: int, *, closing: str = "") -> Decisions:
-    """What was decided between characters `start` and `stop` of the text that the tokens spell.
+    """The decisions between characters `start` and `stop` of the tokens' text.
 
     `closing` are the characters that end a value in JSON, such as a quote; without it the reply's end does.
     """

@@ -1,7 +1,7 @@
-"""What a server can do, found by asking it: the model's name, structured output, log-probabilities.
+"""Detects the features of a server with test requests: the model's name, structured output, log-probabilities.
 
-Servers ignore options that they do not know, so structured output counts only if a reply obeys a form that no model
-would write by itself.
+Servers ignore unknown options, so structured output counts only if a reply has a form that no model
+would generate by itself.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 STRUCTURES = ("structured_outputs", "json_schema", "guided", "regex", "grammar")
 """Kinds of structured output in the order in which they are tried: vLLM, response_format of OpenAI and many others,
-older vLLM, SGLang, llama.cpp. Patterns and grammars give shorter replies than JSON."""
+older vLLM, SGLang, llama.cpp. Regular expressions and grammars give shorter replies than JSON."""
 
 _PROBE = Question(
     Task(
@@ -43,21 +43,21 @@ _PROBE = Question(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detected:
-    """How a model behind servers is asked."""
+    """The detected features of a model behind servers."""
 
     model: str
-    """The name that requests carry."""
+    """The model name in requests."""
     api: Literal["chat", "completions"]
     structure: str
-    """One of `STRUCTURES`, or `none`: replies are parsed strictly and asked for once more."""
+    """One of `STRUCTURES`, or `none`: replies are parsed strictly, and invalid ones are requested once more."""
     logprobs: int
-    """Alternatives per token that the server tells; 0: none."""
+    """Alternatives per token that the server returns; 0: none."""
     limit_name: str = "max_tokens"
-    """Of the option that limits a reply; newer hosted models have another."""
+    """Name of the option that limits a reply; newer hosted models have another one."""
     with_temperature: bool = True
-    """Whether temperature 0 may be asked for."""
+    """Whether temperature 0 is allowed."""
     facts: str = ""
-    """What the server says of the model, and the digest of its folder: part of the content address of answers."""
+    """The server's entry for the model, and the digest of its folder: part of the content address of answers."""
 
     def told(self) -> str:
         structure = "no structured output: strict parsing" if self.structure == "none" else f"{self.structure}"
@@ -65,19 +65,19 @@ class Detected:
         return f"{self.model}: {self.api}, {structure}, {logprobs}"
 
     def sampling(self, max_tokens: int) -> dict[str, Any]:
-        """What every request says beside what it asks."""
+        """The options of every request."""
         body: dict[str, Any] = {"model": self.model, self.limit_name: max_tokens}
         if self.with_temperature:
             body["temperature"] = 0
         if self.logprobs:
             chat = {"logprobs": True, "top_logprobs": self.logprobs}
-            # As ids vLLM's tokens can be told apart and spelled exactly; other servers do not know the option.
+            # With ids, vLLM's tokens can be distinguished and decoded exactly; other servers ignore the option.
             completions = {"logprobs": self.logprobs, "return_tokens_as_token_ids": True}
             body |= chat if self.api == "chat" else completions
         return body
 
     def address(self) -> str:
-        """What beside a request's body decides its answers."""
+        """Everything except a request's body that determines its answers."""
         return json.dumps(asdict(self), sort_keys=True)
 
 
@@ -87,22 +87,22 @@ def is_directory(model: str) -> bool:
 
 
 def detect(servers: Sequence[str], model: str, options: RequestOptions, *, one_prompt: bool = False) -> Detected:
-    """Ask the servers what they can do; `model` is a model directory, or the name that the servers know a model by.
+    """Detect the servers' features; `model` is a model directory, or a model name of the servers.
 
-    Raises ConfigError if a server cannot be asked so: wrong address, key or name.
+    Raises ConfigError if a server cannot be used: wrong address, key or name.
     """
     api = options.api if options.api != "auto" else "completions" if is_directory(model) and not one_prompt else "chat"
     if api == "completions" and not is_directory(model):
-        raise ConfigError(f"--requests.api completions needs a model directory as --model, and {model!r} is none")
+        raise ConfigError(f"--requests.api completions needs a model directory as --model, and {model!r} is not one")
     if one_prompt and api == "completions":
-        raise ConfigError("--one-prompt asks by chat: give --requests.api chat, or leave --one-prompt out")
-    # A server that is not there at the start is a mistake to tell at once.
+        raise ConfigError("--one-prompt needs chat: give --requests.api chat, or leave --one-prompt out")
+    # A server that is missing at the start is a user error, reported at once.
     quick = options.model_copy(update={"patience_s": 0.0, "retries": min(options.retries, 3)})
     return asyncio_run(_detect(servers, model, api, quick))
 
 
 def asyncio_run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run it to its end, in a thread of its own: notebooks have a loop in this one."""
+    """Run it to its end in a separate thread, since notebooks have an event loop in this one."""
     import concurrent.futures
 
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
@@ -130,7 +130,7 @@ async def _detect(urls: Sequence[str], model: str, api: Any, options: RequestOpt
 
 
 async def _entry(servers: Servers, url: str, model: str) -> tuple[str, dict[str, Any]]:
-    """The name, and what else a server's list of models says of a model; one without a list knows it by its name."""
+    """The name, and the entry in a server's list of models; a server without a list gets the name."""
     name = Path(model).resolve().name if is_directory(model) else model
     try:
         listed = (await servers.once(url, "/models", None)).get("data")
@@ -148,7 +148,7 @@ async def _entry(servers: Servers, url: str, model: str) -> tuple[str, dict[str,
 
 
 async def _accepted(servers: Servers, found: Detected) -> Detected:
-    """With what the server refuses left out or renamed."""
+    """The options without those that the server refuses, or with other names."""
     for _ in range(5):
         try:
             reply = read_response(found.api, await _probe(servers, found, "none"))
@@ -162,7 +162,7 @@ async def _accepted(servers: Servers, found: Detected) -> Detected:
         else:
             told = [len(token.alternatives) for token in reply.tokens or ()]
             return replace(found, logprobs=min(found.logprobs, max(told, default=0)))
-    raise RequestError("it refuses every form of a request that is known")
+    raise RequestError("it refuses every known form of a request")
 
 
 def _changed(found: Detected, reason: str) -> Detected:
@@ -170,7 +170,7 @@ def _changed(found: Detected, reason: str) -> Detected:
         return replace(found, limit_name="max_completion_tokens")
     if "temperature" in reason:
         return replace(found, with_temperature=False)
-    # Whatever else it may be: log-probabilities are what servers refuse most.
+    # For any other reason: log-probabilities are what servers refuse most often.
     return replace(found, logprobs=5 if found.logprobs > 5 else 0)
 
 
@@ -197,7 +197,7 @@ async def _probe(servers: Servers, found: Detected, structure: str) -> dict[str,
 
 
 def check_model(model: str) -> None:
-    """Raise ConfigError or ModelError for what cannot be asked through a server."""
+    """Raise ConfigError or ModelError for a model that cannot be used through a server."""
     if bundled(model):
         raise ConfigError("--engine server needs --model: the name that the server knows, or a model directory of ours")
     if is_directory(model):
@@ -205,4 +205,4 @@ def check_model(model: str) -> None:
 
         card = read_card(Path(model))
         if card.base.architecture != "decoder" or (card.heads and not card.heads.writes_answers):
-            raise ModelError(f"{model} does not write answers in words, so no inference server can answer for it")
+            raise ModelError(f"{model} does not generate answers, so it cannot be used through an inference server")

@@ -22,16 +22,16 @@ from emollm.scoring.server.usage import Usage
 from emollm.scoring.server.wire import PATHS, read_response
 
 SERVER_FAILED = "server_failed"
-"""The error of a question to which no usable reply came, whatever was tried; `--retry-errors` asks it again."""
+"""The error of a question without a usable reply after all retries; `--retry-errors` asks it again."""
 REQUEST_REFUSED = "request_refused"
-"""The error of a question that the server will not take, such as one that it filters."""
+"""The error of a question that the server refuses, for example because it filters it."""
 COST_CAP = "cost_cap"
 """The error of a question that was not asked, because the cost had reached `max_cost`."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """A request, and the places of the questions that it answers; equal requests are one job."""
+    """A request, and the indices of the questions that it answers; equal requests are one job."""
 
     asked: Asked
     key: bytes
@@ -39,7 +39,7 @@ class _Job:
 
 
 class ServerScorer:
-    """Asks servers; keeps what they answered. Counts what it takes in `usage`."""
+    """Asks servers and caches their answers. Counts requests, tokens and cost in `usage`."""
 
     engine = "server"
 
@@ -52,8 +52,8 @@ class ServerScorer:
         one_prompt: bool = False,
         detected: Detected | None = None,
     ) -> None:
-        """`model` is a model directory that the servers serve, or the name that they know a model by; `detected` is
-        what `detect` found, None to find it now. Raises ConfigError or ModelError if it cannot be asked so.
+        """`model` is a model directory that the servers serve, or a model name of the servers; `detected` is
+        the result of `detect`, None to run it now. Raises ConfigError or ModelError if the model cannot be used.
         """
         check_model(model)
         self._urls, self._options = tuple(server), requests or RequestOptions()
@@ -88,14 +88,14 @@ class ServerScorer:
         return answers
 
     def estimate(self, questions: Sequence[Question]) -> tuple[int, int, int]:
-        """Estimated: requests beyond the cache, and the tokens of their prompts and replies."""
+        """Estimated number of requests that are not cached, and the tokens of their prompts and replies."""
         jobs = self._jobs([question for question in questions if question.text.strip()])
         known = self._known(jobs)
         new = [job.asked for job in jobs if job.key not in known]
         return len(new), sum(asked.prompt_tokens for asked in new), sum(asked.reply_tokens for asked in new)
 
     def check_cost(self, questions: Sequence[Question]) -> float:
-        """The estimated cost of the questions. Raises ConfigError if it goes beyond `max_cost`."""
+        """The estimated cost of the questions. Raises ConfigError if it exceeds `max_cost`."""
         count, *tokens = self.estimate(questions)
         cost, most = self._options.cost(*tokens), self._options.max_cost
         if most is not None and cost > most:
@@ -158,7 +158,7 @@ class ServerScorer:
                 reply = read_response(self.detected.api, data, self._piece)
                 break
             except RequestError:
-                # JSON, but no completion: as good as a cut stream.
+                # JSON, but not a completion: treated like an interrupted response.
                 if attempt == self._options.retries:
                     raise
                 self.usage.retried += 1

@@ -1,6 +1,6 @@
-"""The closed answers of a question in the four forms that a server or a model may want them in.
+"""The closed answers of a question in the four forms that servers and models need.
 
-A pattern and a grammar describe the answer strings of `core.answers`, as our models are trained to write them. A JSON
+A regular expression and a grammar describe the answer strings of `core.answers`, which our models generate. A JSON
 schema describes the value of one property: such a string, or for a label set an object that decides each label.
 """
 
@@ -14,7 +14,7 @@ from emollm.core.prompts import Question
 from emollm.core.tasks import Kind, Task
 
 _HUNDREDTHS = [f"{n / 100:.2f}" for n in range(101)]
-"""A number in JSON is one of these: servers enforce an enumeration where they ignore a minimum."""
+"""A number in JSON is one of these, since servers enforce enumerations but may ignore a minimum."""
 
 
 def choices(question: Question) -> list[str]:
@@ -26,7 +26,7 @@ def choices(question: Question) -> list[str]:
 
 
 def pattern(question: Question) -> str:
-    """A regular expression that matches the answers and nothing else."""
+    """A regular expression that matches exactly the answers."""
     task = question.task
     match task.kind:
         case Kind.REGRESSION:
@@ -50,7 +50,7 @@ def grammar(question: Question) -> str:
 
 
 def _sets(task: Task, write: Any, optional: str) -> list[str]:
-    """One alternative per first label, any later ones behind it, and one for no label."""
+    """One alternative per first label, followed by any later ones, and one for no label."""
     found = []
     for i, label in enumerate(task.labels):
         later = [optional.format(write(f", {other}")) for other in task.labels[i + 1 :]]
@@ -62,7 +62,7 @@ def _sets(task: Task, write: Any, optional: str) -> list[str]:
 
 
 def schema(question: Question) -> dict[str, Any]:
-    """Of a JSON property that holds the answer."""
+    """The schema of a JSON property with the answer."""
     task = question.task
     match task.kind:
         case Kind.REGRESSION:
@@ -74,12 +74,12 @@ def schema(question: Question) -> dict[str, Any]:
 
 
 def json_object(properties: dict[str, Any]) -> dict[str, Any]:
-    """The schema of an object with all of these and nothing else."""
+    """The schema of an object with exactly these properties."""
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 
 def longest(question: Question, *, as_json: bool) -> int:
-    """Characters of the longest answer: no valid one has more tokens."""
+    """Characters of the longest answer, an upper bound of its tokens."""
     task = question.task
     if task.kind is Kind.REGRESSION:
         return 5
@@ -89,7 +89,7 @@ def longest(question: Question, *, as_json: bool) -> int:
 
 
 def in_words(question: Question) -> str:
-    """What an answer string looks like, for a model that was not trained to write it."""
+    """The format of an answer string in words, for a model that was not trained on it."""
     task = question.task
     match task.kind:
         case Kind.REGRESSION:
@@ -117,7 +117,7 @@ def json_in_words(question: Question) -> str:
 
 
 def _escaped(text: str) -> str:
-    # Not re.escape: it escapes blanks too, which some servers' engines refuse.
+    # Not re.escape: it escapes blanks too, which the regex engines of some servers refuse.
     return "".join(f"\\{c}" if c in r"\.^$*+?{}[]()|" else c for c in text)
 
 
@@ -126,9 +126,9 @@ def _quoted(text: str) -> str:
 
 
 def structured(kind: str, questions: Sequence[Question], names: Sequence[str]) -> dict[str, Any]:
-    """What a request says to have the answer's form enforced by structured output of this kind (see `detect`).
+    """The request options that enforce the answer's format with this kind of structured output (see `detect`).
 
-    `names` are the properties of the questions' answers in a JSON reply; the other kinds are of one question.
+    `names` are the properties of the questions' answers in a JSON reply; the other kinds have one question.
     """
     match kind:
         case "structured_outputs":

@@ -1,7 +1,7 @@
-"""A server's reply to answers: values read strictly, and their distributions from the decisions along the reply.
+"""A server's reply to answers: values parsed strictly, and distributions from the decisions along the reply.
 
 The distribution of an answer is marked: `exact` if less than `TOLERANCE` of the probability is unaccounted for,
-`truncated` if more lies in beginnings that were not followed or in tokens that the server did not tell, and `unknown`
+`truncated` if more is in prefixes that were not followed or in tokens that the server did not return, and `unknown`
 without log-probabilities.
 """
 
@@ -23,27 +23,27 @@ from emollm.scoring.server.asked import Asked
 from emollm.scoring.server.decisions import Branch, Decisions, Token, decisions
 
 TOLERANCE = 5e-4
-"""As the constrained engine's: largest share of the probability that an exact distribution may leave out."""
+"""As in the constrained engine: largest share of the probability that an exact distribution may leave out."""
 
 _MARKUP = re.compile(r"(?<!\w)[*_`\"']+|[*_`\"']+(?!\w)")
-"""Around words: inside of them, as in very_happy, it is a label's own."""
+"""Emphasis around words; inside a word, as in very_happy, the character belongs to the label."""
 _THOUSANDTHS = [f"{n / 1000:.3f}" for n in range(1001)]
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back for one request."""
+    """The reply to one request."""
 
     text: str
     tokens: tuple[Token, ...] | None
-    """None where the server told no log-probabilities."""
+    """None if the server returned no log-probabilities."""
     prompt_tokens: int
     reply_tokens: int
 
     def spelled(self) -> tuple[str, tuple[Token, ...] | None]:
         """The text, and its tokens if they spell it: byte tokens of a letter cut in two do not.
 
-        A server may leave out the blank that the first token begins with.
+        A server may leave out the first token's leading blank.
         """
         whole = "".join(token.text for token in self.tokens or ())
         if self.tokens is None or not whole.lstrip().startswith(self.text.strip()):
@@ -52,13 +52,13 @@ class Reply:
 
 
 def read_reply(asked: Asked, reply: Reply) -> list[Answer]:
-    """One answer per question of the request; those that the reply does not give have INVALID_ANSWER and its text."""
+    """One answer per question of the request; missing ones have INVALID_ANSWER and the reply's text."""
     answers = _read_json(asked, reply) if asked.names else [_read_plain(asked.questions[0], reply)]
     return [replace(a, truncated=asked.truncated, text=reply.text[:200] if a.error else None) for a in answers]
 
 
 def read_value(task: Task, text: str) -> Value | None:
-    """A reply in words, read strictly: markup and the prompt's own last words may stand around an answer, nothing else.
+    """A text reply, parsed strictly: only markup and the prompt's last words may surround an answer.
 
     Regressions are asked in 0..1 and mapped.
     """
@@ -107,7 +107,7 @@ Place = tuple[int, int]
 
 
 def _parse_object(text: str) -> tuple[dict[str, Any], dict[tuple[str, ...], Place]]:
-    """The object, and where its values stand in the text by the path of their names. Raises ValueError.
+    """The object, and the positions of its values in the text by the path of their names. Raises ValueError.
 
     Prose or a code fence around the object is not part of it.
     """
@@ -136,9 +136,9 @@ def _parse_object(text: str) -> tuple[dict[str, Any], dict[tuple[str, ...], Plac
 def _read_flags(
     task: Task, raw: Any, name: str, places: dict[tuple[str, ...], Place], tokens: tuple[Token, ...] | None
 ) -> Answer:
-    """A label set as an object that says true or false for each label."""
+    """A label set as an object with true or false for each label."""
     if not isinstance(raw, dict) or not all(isinstance(raw.get(label), bool) for label in task.labels):
-        # A model that is not held to the schema may list them.
+        # A model without an enforced schema may list them.
         listed = ", ".join(map(str, raw)) or str(task.no_label) if isinstance(raw, list) else str(raw)
         return _only(task, parse_answer(task, listed) if isinstance(raw, str | list) else None)
     value = tuple(label for label in task.labels if raw[label])
@@ -151,7 +151,7 @@ def _read_flags(
         probabilities[label] = yes / (yes + no)
         sure *= probabilities[label] if raw[label] else 1.0 - probabilities[label]
         hidden = max(hidden, read.hidden / (yes + no))
-    # Each label's decision is read given those before it: the branches of other decisions were not followed.
+    # Each label's decision is conditional on those before it: the branches of other decisions were not followed.
     mark = _mark(1.0 - sure + hidden)
     return Answer(value=value, mode=value, confidence=sure, probabilities=probabilities, distribution=mark)
 
@@ -181,7 +181,7 @@ def _with_distribution(question: Question, value: Value, read: Decisions) -> Ans
 
 
 def _mark(unaccounted: float) -> Distribution:
-    """Of a distribution that leaves out this share of the probability."""
+    """The mark of a distribution that leaves out this share of the probability."""
     return "exact" if unaccounted <= TOLERANCE else "truncated"
 
 
@@ -199,7 +199,7 @@ def _closed(question: Question, value: Value, read: Decisions) -> tuple[Answer, 
 
 
 def _leads_to(branch: Branch, text: str) -> bool:
-    # The class alone, "2", is an answer as well.
+    # Only the class, "2", is an answer as well.
     if branch.ended:
         return branch.text.strip() in (text, text.partition(":")[0])
     return bool(branch.text.strip()) and text.startswith(branch.text.lstrip())
@@ -219,13 +219,13 @@ def _decimal(task: Task, value: Value, read: Decisions) -> tuple[Answer, float]:
         below = [n for n, spelled in enumerate(_THOUSANDTHS) if text and spelled.startswith(text)]
         if below:
             mass_N[below] += branch.mass / len(below)
-            # An unread third place moves the expectation by less than a hundredth of its mass.
+            # An unread third decimal moves the expectation by less than a hundredth of its mass.
             unread += branch.mass if len(below) > 10 else 0.0
     return decimal_outcome(task, mass_N, mode_unit=to_unit(task, value), reference=0.0), unread
 
 
 def _label_set(task: Task, value: Value, read: Decisions) -> tuple[Answer, float]:
-    """Each label's share of the branches that name it; one that was not followed names none of the later ones."""
+    """Each label's share of the branches that name it; a branch that was not followed names no later ones."""
     assert isinstance(value, tuple)
     total = read.written.mass
     labels = {label: total if label in value else 0.0 for label in task.labels}

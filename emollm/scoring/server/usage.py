@@ -1,4 +1,4 @@
-"""What asking takes: requests, tokens and cost, estimated before and counted after."""
+"""Requests, tokens and cost, estimated before and counted after."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
 CHARACTERS_PER_TOKEN = 4
-"""Of English with common tokenizers, for estimates."""
+"""Characters per token of English with common tokenizers, for estimates."""
 _PER_MESSAGE = 10
-"""Tokens that a chat template puts around one."""
+"""Tokens of a chat template per message."""
 
 
 @dataclass(slots=True)
@@ -18,15 +18,15 @@ class Usage:
     requests: int = 0
     """Sent, repeated ones included."""
     cached: int = 0
-    """Requests that the cache spared."""
+    """Requests answered from the cache."""
     retried: int = 0
     """Sent again after a failure."""
     repaired: int = 0
-    """Sent once more because the reply was no valid answer."""
+    """Sent once more because the reply was not a valid answer."""
     failed: int = 0
     """Given up."""
     prompt_tokens: int = 0
-    """As the server counted them, like the next."""
+    """As counted by the server, like the next."""
     reply_tokens: int = 0
     cost: float = 0.0
 
@@ -40,14 +40,14 @@ def estimate_tokens(texts: Iterable[str]) -> int:
 
 
 def told(usage: dict[str, float]) -> str:
-    """In one line for people."""
+    """One line of text for the user."""
     parts = [f"{int(usage['requests']):,} requests"]
     parts += [
         f"{int(usage[name]):,} {words}"
         for name, words in (
             ("cached", "answers from the cache"),
             ("retried", "sent again after a failure"),
-            ("repaired", "asked once more for a valid answer"),
+            ("repaired", "sent once more for a valid answer"),
             ("failed", "given up"),
         )
         if usage[name]

@@ -1,4 +1,4 @@
-"""The two interfaces of OpenAI that servers copy: where requests go, and what their responses say."""
+"""The two OpenAI-compatible APIs of servers: the paths of requests, and the content of responses."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ PATHS = {"chat": "/chat/completions", "completions": "/completions"}
 
 
 _ID = "token_id:"
-"""Before the number of a token that vLLM tells as an id."""
+"""Prefix of the number of a token that vLLM returns as an id."""
 
 
 def read_response(api: str, data: dict[str, Any], piece: Callable[[int], str] | None = None) -> Reply:
-    """The reply in a response; `piece` spells a token. Raises RequestError if there is no reply."""
+    """The reply in a response; `piece` decodes a token. Raises RequestError if there is no reply."""
     try:
         choice = data["choices"][0]
         text = choice["message"]["content"] if api == "chat" else choice["text"]

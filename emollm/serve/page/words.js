@@ -1,4 +1,4 @@
-// Which words moved an answer, and the second reading: one question at a time, chosen from a list.
+// The words with the largest effects on an answer, and the second answer: one question at a time, chosen from a list.
 
 import { el, number } from "./dom.js";
 
@@ -43,6 +43,6 @@ function shown(text, { words, second }) {
   const told = words.map((word) => `${word.word} ${word.effect < 0 ? "" : "+"}${number(word.effect, 2)}`).join(", ");
   return [el("p", { class: "highlighted" }, ...parts),
     el("p", { class: "hint" }, `from ${number(words[0].base)}: ${told}`),
-    second === undefined ? null : el("p", { class: "hint" }, `second reading: ${[second].flat().join(", ") || "none"}`),
+    second === undefined ? null : el("p", { class: "hint" }, `second answer: ${[second].flat().join(", ") || "none"}`),
   ].filter(Boolean);
 }

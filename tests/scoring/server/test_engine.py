@@ -248,7 +248,7 @@ def test_what_cannot_work_is_refused_before_any_question(requests: RequestOption
     for url in ("ftp://x", "127.0.0.1:8000", "http://"):
         with pytest.raises(ConfigError, match="must be an address such as http"):
             opened(url=url)
-    with pytest.raises(ConfigError, match="would stand in outputs") as told:
+    with pytest.raises(ConfigError, match="would be written to outputs") as told:
         opened(url="http://me:hidden@127.0.0.1/v1")
     assert "hidden" not in str(told.value)
     with pytest.raises(ConfigError, match="needs --model"):
