@@ -28,6 +28,7 @@ from emollm.core.digest import model_digest
 from emollm.core.errors import DataError
 from emollm.core.tasks import select_tasks
 from emollm.data.files.carry import common_type, json_kinds, to_type, type_from_text, type_to_text
+from emollm.scoring.extras import NO_EXTRAS
 from emollm.scoring.rows import AnnotatePosts
 from tests.annotation.cheap import cheap_scorer
 from tests.conftest import ROOT
@@ -62,7 +63,7 @@ def finished(tmp_path: Path, posts: int = 30) -> OutputFolder:
     committed = output.committed(np.zeros(posts, bool))
     finish(
         output, corpus, committed, identity=IDENTITY, tasks=TASKS, file_posts=12, check=lambda: None,
-        summary={"seconds": 1.0}, config={"input": "nowhere", "max_posts": None},
+        summary={"seconds": 1.0}, config={"input": "nowhere", "max_posts": None}, extras=NO_EXTRAS,
     )  # fmt: skip
     return output
 

@@ -87,7 +87,7 @@ def test_lengths_in_tokens_of_a_tokenizer(tmp_path: Path) -> None:
     for place in (tmp_path, tmp_path / "tokenizer.json"):
         card = collect("own", tables, [TASKS["V-reg"]], FACTS, tokenizer=place, against=None)
         assert (card.unit, card.tables[0].lengths.text_most) == ("tokens", 12)
-    with pytest.raises(ConfigError, match=r"no tokenizer\.json to be read"):
+    with pytest.raises(ConfigError, match=r"no readable tokenizer\.json"):
         collect("own", tables, [TASKS["V-reg"]], FACTS, tokenizer=tmp_path / "nowhere", against=None)
 
 

@@ -68,7 +68,7 @@ def test_all_bad_rows_are_reported_together_with_file_line_value_and_reason(tmp_
     assert str(error.value).splitlines() == [
         "7 bad rows:",
         f"{path}:2: '1.2': 1.2 is not a number in [0, 1] for EI-reg",
-        f"{path}:3: 'boredom': unknown affect dimension; this is a file of joy",
+        f"{path}:3: 'boredom': unknown affect dimension; this file is about joy",
         f"{path}:4: ' ': empty text",
         f"{path}:6: 'id-4': duplicate id, first on line 5",
         f"{path}:7: 'id-5\\tshort\\tjoy': 3 columns, expected 4",
