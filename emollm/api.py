@@ -61,8 +61,8 @@ def annotate(
 
     `texts` is a string, a list of strings or of dicts, a pandas or polars frame or an Arrow table (its `text_column`;
     other columns and the index are kept, and the same type comes back), a Series or array, or a `Path` of a file or
-    folder, which is read as `jobs/annotate.py` reads it, with `encoding`, `delimiter` and `column_names`. `tasks` are
-    names of tasks that the model knows; "profile" is the five of SemEval-2018, and intensities in any post where the
+    folder, which is read as by `emollm annotate`, with `encoding`, `delimiter` and `column_names`. `tasks` are
+    names of tasks of the model; "profile" is the five of SemEval-2018, and intensities in any post if the
     model has them. Tasks that it need not know are made by `emollm.labels`, `levels` and `scale`, or stand in a `.toml`
     file (docs/ask.md). `model` is a model directory, a base by name, or an open scorer to use again; None:
     $EMOLLM_MODEL, else the bundled default model. `options` go to `emollm.scoring.open.open_scorer`;
@@ -85,9 +85,9 @@ def annotate(
     name or aspect that is asked about: the name of a column, or a sequence with one value per text, or of a single
     text its own. The column `notes` then says how they were read.
 
-    `long` says what becomes of texts that the model cannot read at once: "cut" reads their beginning, "windows" reads
-    them whole, at most `max_windows` windows of each, and adds the columns of `emollm.scoring.long`, "sentences" gives
-    a row per sentence, with its number and its place in the text. Raises ConfigError, ModelError or DataError.
+    `long` says how to handle texts beyond the model's limit: "cut" truncates them; "windows" reads the
+    whole text, in at most `max_windows` windows, and adds the columns of `emollm.scoring.long`; "sentences" gives
+    one row per sentence, with its number and its position in the text. Raises ConfigError, ModelError or DataError.
     """
     _require_pandas()
     import pandas as pd

@@ -76,7 +76,7 @@ class Job:
 def open_job(
     config: AnnotateConfig, *, on_progress: Callable[[Progress], None], opener: Callable[..., Scorer] | None
 ) -> Job:
-    """Look at everything that can be wrong before anything is started or written."""
+    """Check options and input before anything is started or written."""
     tasks = select_tasks(asked_tasks(config.tasks), known_tasks(config.model, config.engine))
     engine = config.engine if opener else resolve_engine(config.model, config.engine)
     notes = Notes()
@@ -129,7 +129,7 @@ def choose_columns(
     for option, name in (("--id-column", id_column), ("--text-column", config.text_column)):
         if name and name not in names:
             raise no_column(first.path, name, names, option)
-    # All columns, but one whose place the ids take that are made because `--id-column ''` asks for them.
+    # All columns, except an `id` column if `--id-column ''` asks for derived ids, which are stored under that name.
     for option, name in zip(("--context-column", "--target-column"), config.beside, strict=True):
         if name and name not in names:
             raise no_column(first.path, name, names, option)

@@ -22,4 +22,4 @@ def main(argv: Sequence[str]) -> None:
         shutil.copytree(SAMPLES, out)
     except OSError as error:
         raise DataError(f"cannot write {out}: {error.strerror}") from None
-    print(f"{out}: posts.jsonl, semeval2018/, own/, study/; README.md tells what they are (CC0)")
+    print(f"{out}: posts.jsonl, semeval2018/, own/, study/; README.md describes them (CC0)")

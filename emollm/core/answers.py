@@ -56,7 +56,7 @@ class Answer:
     distribution: Distribution | None = None
     """For the server engine: completeness of the distribution. None for engines that compute it themselves."""
     truncated: bool = False
-    """Whether the post was cut at the token limit."""
+    """Whether the post was truncated at the token limit."""
     way: str | None = None
     """How a task given at call time was answered, and by which model: `embedding by minilm-l6`."""
     notes: tuple[str, ...] = ()

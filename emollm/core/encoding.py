@@ -29,7 +29,7 @@ class EncodedPrompt:
     suffix: list[int]
     """Ids up to where the answer (or for an encoder, its end token included) begins."""
     truncated: bool
-    """Whether the post was cut at the limit."""
+    """Whether the post was truncated at the limit."""
     context_cut: bool = False
     """Whether tokens of the context, the farthest from the post, were left out."""
     target_cut: bool = False

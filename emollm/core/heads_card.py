@@ -19,7 +19,7 @@ class Prompt(Frozen):
     prefix: str = ""
     suffix: str = ""
     emoji: Literal["kept", "named"] = "kept"
-    """named: each emoji is replaced by its Unicode name, for tokenizers that know none (BERT's reads [UNK])."""
+    """named: each emoji is replaced with its Unicode name, for tokenizers without emoji (BERT's gives [UNK])."""
     beside: tuple[Literal["context", "target"], ...] = ()
     """What is read beside the post, where a question has it: the heads were trained with it."""
 

@@ -140,7 +140,7 @@ def with_surroundings(pieces: Pieces, name: str, context: str, target: str) -> P
 
 
 def lay_out(pieces: Pieces, layout: Layout) -> Pieces:
-    """The pieces with the layout's text around them; what is left to add is the answer."""
+    """The pieces with the layout's text around them; only the answer has to be added."""
     return pieces._replace(prefix=layout.opening + pieces.prefix, suffix=pieces.suffix + layout.closing)
 
 

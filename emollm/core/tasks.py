@@ -87,7 +87,7 @@ class Task(Frozen):
     answer_end: str = ""
     """The end of an answer, "." for E-c."""
     templates: tuple[str, ...]
-    """Wordings of one meaning; the first is the one asked at inference."""
+    """Wordings with the same meaning; the first one is used at inference."""
     about: Literal["writer", "reader"] = "writer"
     """Whose emotion is meant: the one that the text's writer shows, or the one that its reader has."""
     descriptions: tuple[str, ...] = ()

@@ -31,7 +31,7 @@ class Given:
     names: list[str]
     """Columns that the answers must not overwrite."""
     give_back: Callable[[pd.DataFrame], Any]
-    """The answers, one row per text, beside what was given, in its own type where that is a frame or a table."""
+    """The input with the answers as further columns, one row per text, in the input's type if a frame or table."""
     column: Callable[[str], Sequence[Any]]
     """The values of a column by its name."""
 

@@ -112,8 +112,8 @@ def _worded(task: Task, template: int) -> Task:
 class AnnotatePosts(_ScorerHolder):
     """Rows of `id`, `text` and any other columns to the same rows with affect columns; `output_schema` names them.
 
-    A column `problem` says why a row cannot be scored, null where it can: that row gets the problem as its error. A
-    scorer that raises costs the rows that make it raise and no other. `tasks` are names of the card's tasks, or tasks
+    The column `problem` says why a row cannot be scored, or is null; such a row gets the problem as its error. If the
+    scorer raises, only the rows that make it raise have an error. `tasks` are names of the card's tasks, or tasks
     given at call time; `beside` names the columns with the context and the target of a post, None where there is none.
     """
 
@@ -293,7 +293,7 @@ def _score_posts(
     columns: Sequence[Question],
     beside: Sequence[tuple[str, str]] | None,
 ) -> list[list[Answer]]:
-    """The answers of each text. Engines mind their own errors; should one raise all the same, halves are tried."""
+    """The answers of each text. Engines handle their own errors; if one raises nevertheless, the batch is halved."""
 
     def score(rows: Rows) -> list[list[Answer]]:
         answers = scorer.score([Question(q.task, texts[n], q.emotion, *pieces[n]) for n in rows for q in columns])

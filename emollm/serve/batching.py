@@ -51,7 +51,7 @@ class Piece:
     model: str
     """Identity of the model it was cut for: a replica with another model does not answer."""
     explain: bool = False
-    """Whether each word is left out in turn: as many passes as a text has words, and one."""
+    """Whether each word is removed in turn, which needs one pass per word and one more."""
     beside: tuple[Beside, ...] = ()
     """Context and target of each text; empty where there are none."""
 

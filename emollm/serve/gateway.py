@@ -77,7 +77,7 @@ class Gateway:
         return _select(names, await self.describe())
 
     async def extras(self, names: Names, asked: Mapping[str, Any]) -> Extras | None:
-        """What a request asks for beside the answers; raises Problem for what the model was not fitted for."""
+        """The requested additions to the answers; raises Problem if the model was not fitted for them."""
         if not any(asked.values()):
             return None
         described = await self.describe()
@@ -101,7 +101,7 @@ class Gateway:
             async with asyncio.timeout(self.config.deadline_s):
                 try:
                     return await self._gathered(notes, texts, names, beside, explain=explain)
-                except ModelChanged:  # some texts were answered by the one before: all of them once more
+                except ModelChanged:  # some texts were answered by the previous model: all are sent again
                     return await self._gathered(notes, texts, names, beside, explain=explain)
         except TimeoutError:
             raise self._too_late() from None

@@ -86,7 +86,7 @@ def _column(annotated: pa.Table, question: Question) -> Floats:
 
 
 def merged(golds: LabelledText, soft: LabelledText) -> LabelledText:
-    """Both; a text that has gold labels keeps them and takes none from the teacher."""
+    """Both label sources; a text with gold labels keeps them and gets none from the teacher."""
     if golds.beside:
         raise ConfigError("gold labels with a context or target cannot be joined with a teacher's, who saw neither")
     have = set(golds.texts)

@@ -232,7 +232,7 @@ def features_of(
     """
     pieces = {name: pa.array([getattr(post, name) for post in posts], pa.string()) for name in Post._fields}
     rows = pa.table({"index": pa.array(range(len(posts)), pa.int64()), **pieces})
-    # Long posts first and like lengths together: less padding, and no long batch at the very end.
+    # Long posts first and similar lengths together: less padding, and no long batch at the end.
     rows = rows.take(pa.array(sorted(range(len(posts)), key=lambda i: -sum(map(len, posts[i]))), pa.int64()))
     at_once = _at_once(config)
     blocks = [rows.slice(start, at_once) for start in range(0, len(posts), at_once)]

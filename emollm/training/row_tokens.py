@@ -70,7 +70,7 @@ def encode_rows(table: pa.Table, encoder: PromptEncoder) -> RowTokens:
         part = table.slice(first, _AT_ONCE)
         rows = part.select([*PIECES, "answer"]).to_pylist()
         prompts = encoder.prompts([pieces_of(row) for row in rows])
-        # A wording and an answer stand in many rows.
+        # Wordings and answers are repeated in many rows.
         parts = [
             (prompt.prefix, prompt.post, prompt.suffix, encoder.answer(row["answer"]))
             for prompt, row in zip(prompts, rows, strict=True)

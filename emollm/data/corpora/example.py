@@ -29,7 +29,7 @@ class Example:
     line: int
     """Its file and line, counted from 1."""
     ratings: tuple[Value, ...] = ()
-    """What each rater said, where several did; `value` is one value of theirs."""
+    """The answer of each rater, if there are several; `value` aggregates them."""
     context: str = ""
     """What comes before the text, where the corpus has it."""
     target: str = ""

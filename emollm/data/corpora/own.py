@@ -167,7 +167,7 @@ def _labels_per_row(task: Task, where: LabelColumns) -> int:
 
 
 def _read_file(rows: Rows, data: OwnData, tasks: list[tuple[Task, LabelColumns]], seed: int) -> int:
-    """Fill `rows`; return how many empty labels were skipped."""
+    """Fill `rows`; return the number of skipped empty labels."""
     wanted = [data.text, *filter(None, (data.id, data.split, data.context, data.target))]
     for _, where in tasks:
         wanted += [*filter(None, (where.column, where.emotion_column)), *where.columns.values()]

@@ -43,7 +43,7 @@ def read_tdt(folder: Path, split: str, *, with_target: bool = False, bad: list[B
         elif len(waiting) == 3:
             (first, text), (_, target), (_, label) = waiting
             labels = [Label(TASKS["TDT"], label, integer)]
-            # Rows have no ids; their number in the file is what others use.
+            # Rows have no ids; like others, we use their number in the file.
             rows.add(line=first, id=f"{split}-{first}", text=text.replace(_MARK, target), labels=labels,
                      target=target if with_target else "")  # fmt: skip
             waiting = []

@@ -92,7 +92,7 @@ class HeadsScorer:
         return self._limit.tokens
 
     def score(self, questions: Sequence[Question]) -> list[Answer]:
-        # A post is read once for all its questions; posts that are asked the same go through each head together.
+        # A post is processed once for all its questions; posts with the same questions go through each head together.
         about: dict[Post, list[int]] = {}
         for number, question in enumerate(questions):
             about.setdefault(Post(question.text, question.context, question.target), []).append(number)
@@ -112,7 +112,7 @@ class HeadsScorer:
         ]
 
     def score_posts(self, texts: Sequence[str], questions: Sequence[Question]) -> PostAnswers:
-        """The answers of every text to every question; the questions' own texts are not looked at."""
+        """The answers of every text to every question; the texts of the questions are ignored."""
         return self._answers(self._read([Post(text) for text in texts]), slice(None), questions)
 
     def _notes(self, question: Question, read: _Scores) -> tuple[str, ...]:

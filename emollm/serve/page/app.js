@@ -172,7 +172,7 @@ function ownTask() {
     emotions: [], low: null, high: null, no_label: null, source: "" } : null;
 }
 
-// A full queue says when to come back: waited for, a few times.
+// If the queue is full, the response says when to try again: wait and retry a few times.
 async function again(work) {
   for (let attempt = 1; ; attempt++) {
     try {

@@ -18,7 +18,7 @@ export function picture(text, result, tasks) {
     result.truncated ? el("p", { class: "flag" }, "Too long for the model: only the beginning was read.") : null,
     error ? el("p", { class: "flag" }, explain(error.error)) : null,
     doubtful.length ? el("p", { class: "flag" },
-      `Left free, the model would seldom give a valid answer to ${doubtful.join(", ")}: do not trust it there.`) : null,
+      `Without constraints the model would seldom give a valid answer to ${doubtful.join(", ")}: do not trust it there.`) : null,
     ...result.notes.map((note) => el("p", { class: "flag" }, NOTES[note] ?? note)),
     el("div", { class: "panels" }, ...panels(asked, answers), wordsPanel(text, result)),
   );
