@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -102,11 +102,25 @@ def detect(servers: Sequence[str], model: str, options: RequestOptions, *, one_p
 
 
 def asyncio_run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run it to its end, in a thread of its own: notebooks have a loop in this one."""
+    """Run it to its end, in a thread of its own: notebooks have a loop in this one. Ctrl-C ends it there."""
     import concurrent.futures
 
+    cancel: list[Callable[[], object]] = []
+
+    async def cancellable() -> T:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+        cancel.append(lambda: loop.call_soon_threadsafe(task.cancel))
+        return await coroutine
+
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, coroutine).result()
+        running = pool.submit(lambda: asyncio.run(cancellable()))
+        try:
+            return running.result()
+        except BaseException:
+            if not running.done() and cancel:
+                cancel[0]()
+            raise
 
 
 async def _detect(urls: Sequence[str], model: str, api: Any, options: RequestOptions) -> Detected:

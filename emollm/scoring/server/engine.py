@@ -62,6 +62,7 @@ class ServerScorer:
         self._card, encoder = _card_and_encoder(model, self.detected)
         self._piece = encoder.piece if encoder else None
         self._prompter = Prompter(self._card, encoder, self.detected.structure, one_prompt)
+        self._servers = Servers(self._urls, self._options, self.usage)
         self._cache = AnswerCache(self._options.cache_folder) if self._options.reuse else None
 
     @property
@@ -117,7 +118,7 @@ class ServerScorer:
         return list(found.values())
 
     async def _ask_all(self, jobs: Sequence[_Job], keep: Callable[[_Job, Sequence[Answer]], None]) -> None:
-        async with Servers(self._urls, self._options, self.usage) as servers:
+        async with self._servers as servers:
             waiting = iter(jobs)
             workers = [self._work(servers, waiting, keep) for _ in range(min(servers.capacity, len(jobs)))]
             await asyncio.gather(*workers)

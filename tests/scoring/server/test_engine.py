@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import emollm
 from emollm.core.answers import EMPTY_TEXT, INVALID_ANSWER
 from emollm.core.errors import ConfigError
 from emollm.core.prompts import Question, questions_for, render
@@ -205,6 +206,18 @@ def test_a_server_that_dies_gives_errors_and_its_questions_are_asked_again_later
         server.stop()
         with serving(in_text, port=port):
             assert all(a.error is None for a in scorer.score(QUESTIONS))
+
+
+def test_a_list_of_texts_is_asked_through_the_api(requests: RequestOptions, capsys: pytest.CaptureFixture[str]) -> None:
+    with serving(in_text) as server:
+        frame = emollm.annotate(
+            ["text 1", None, "text 3"], "V-reg", model="m", server=[server.url], requests=requests, details=True,
+            progress=False,
+        )  # fmt: skip
+    assert frame["v_reg"].tolist()[::2] == [0.1, 0.3]
+    assert frame["error"].tolist()[1] is not None
+    assert frame["v_reg_distribution"].tolist()[0] == "unknown"
+    assert capsys.readouterr().err.startswith("server: m: chat, no structured output")
 
 
 def test_questions_wait_for_a_server_that_comes_back(requests: RequestOptions) -> None:
