@@ -8,6 +8,7 @@ client     HTTP: bounded, retried, patient
 cache      answers that are not paid for twice
 usage      requests, tokens and cost, estimated and counted
 decisions  log-probabilities to the branches that a reply did and did not take
+json_reply where the values of a JSON reply stand
 readout    a reply to answers, with their distributions
 engine     all of it behind the `Scorer` contract
 """

@@ -54,8 +54,12 @@ class Asked:
         return self.max_tokens // CHARACTERS_PER_TOKEN
 
     def key(self, model: str) -> bytes:
-        """The content address of its answers; `model` tells the model and how it is asked."""
-        return hashlib.sha256(json.dumps([model, self.body], sort_keys=True).encode()).digest()
+        """The content address of its answers; `model` tells the model and how it is asked.
+
+        Two tasks may be asked in the same words and differ in their ranges.
+        """
+        tasks = [[q.task.name, q.emotion, q.task.low, q.task.high, *q.task.answer_names] for q in self.questions]
+        return hashlib.sha256(json.dumps([model, self.body, tasks], sort_keys=True).encode()).digest()
 
 
 @dataclass(frozen=True, slots=True)

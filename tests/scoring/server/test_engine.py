@@ -132,6 +132,14 @@ def test_a_reply_is_never_paid_for_twice(requests: RequestOptions) -> None:
         assert len(server.requests) == 9
 
 
+def test_tasks_in_the_same_words_have_answers_in_their_own_ranges(requests: RequestOptions) -> None:
+    wide = TASKS["V-reg"].model_copy(update={"name": "wide", "low": 0.0, "high": 10.0})
+    with serving(in_text) as server:
+        scorer = ServerScorer("m", server=[server.url], requests=requests)
+        found = scorer.score([QUESTIONS[5], Question(wide, QUESTIONS[5].text)])
+    assert [answer.value for answer in found] == [0.5, 5.0]
+
+
 def test_it_comes_back_after_429_500_garbage_and_cut_streams(requests: RequestOptions) -> None:
     good = reply("0.5")
     date = email.utils.formatdate(time.time() + 1, usegmt=True)
