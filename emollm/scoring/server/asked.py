@@ -122,6 +122,11 @@ class Prompter:
         )
 
 
+def tokens_of(text: str) -> int:
+    """The tokens of a post that is asked by chat, guessed so that one is cut exactly if it has too many."""
+    return -(-len(text) // _CHARACTERS_PER_TOKEN)
+
+
 def _beginning(question: Question) -> tuple[str, str]:
     pieces = render(question)
     return pieces.prefix, pieces.post

@@ -12,7 +12,7 @@ from emollm.core.answers import EMPTY_TEXT, Answer
 from emollm.core.card import AffectCard, BaseModelInfo, read_card
 from emollm.core.errors import ConfigError
 from emollm.core.prompts import Question
-from emollm.scoring.server.asked import Asked, Prompter, repair
+from emollm.scoring.server.asked import Asked, Prompter, repair, tokens_of
 from emollm.scoring.server.cache import AnswerCache
 from emollm.scoring.server.client import RequestError, Servers
 from emollm.scoring.server.detect import Detected, asyncio_run, check_model, detect, is_directory
@@ -87,6 +87,10 @@ class ServerScorer:
         if new := [job for job in jobs if job.key not in known]:
             asyncio_run(self._ask_all(new, keep))
         return answers
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """The tokens of each text; by chat, where they are not known, in the unit that posts are cut by."""
+        return self._prompter.encoder.count(texts) if self._prompter.encoder else [tokens_of(text) for text in texts]
 
     def estimate(self, questions: Sequence[Question]) -> tuple[int, int, int]:
         """Estimated: requests beyond the cache, and the tokens of their prompts and replies."""
