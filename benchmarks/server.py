@@ -2,7 +2,8 @@
 
 `compare` asks the same questions through `emollm serve-llm` and through the constrained engine in float32, and tells
 how far the answers lie apart, by how much of their distribution is known. `kill` annotates posts through the server,
-kills it in the middle with SIGKILL, starts it again, and verifies the output. `make vllm` makes vLLM's environment.
+kills it in the middle with SIGKILL, starts it again, and verifies the output. `chat` asks the untrained base, which is
+served beside an adapter, by chat, a question per prompt and a post per prompt. `make vllm` makes vLLM's environment.
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from emollm.core.answers import Answer
+from emollm.core.card import read_card
 from emollm.core.prompts import Question, questions_for
 from emollm.core.tasks import Kind, select_tasks
 from emollm.data.files.columns import Columns, Notes
@@ -33,15 +37,19 @@ from emollm.data.files.readers import read_rows
 from emollm.scoring.open import open_scorer
 from emollm.scoring.server.engine import ServerScorer
 from emollm.scoring.server.options import RequestOptions
+from emollm.scoring.server.usage import told
+
+PARTS = ("compare", "kill", "chat")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").strip())
     parser.add_argument("--model", required=True, help="model directory that writes answers")
     parser.add_argument("--posts", required=True, help="file of posts, as emollm annotate reads it")
-    parser.add_argument("--parts", nargs="+", choices=("compare", "kill"), default=["compare", "kill"])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--questions", type=int, default=500)
     parser.add_argument("--kill-posts", type=int, default=120, help="posts of the part that kills, one question each")
+    parser.add_argument("--chat-posts", type=int, default=5)
     parser.add_argument("--in-flight", type=int, default=16)
     parser.add_argument("--dtype", default="float32", help="of vLLM")
     parser.add_argument("--threads", type=int, default=1, help="of vLLM, and of the constrained engine")
@@ -50,6 +58,8 @@ def main() -> None:
         compare(args)
     if "kill" in args.parts:
         kill(args)
+    if "chat" in args.parts:
+        chat(args)
 
 
 @contextlib.contextmanager
@@ -180,6 +190,27 @@ def _changed(rows: Sequence[tuple[Question, Answer, Answer]]) -> str:
     regression = rows[0][0].task.kind is Kind.REGRESSION
     changed = sum(a.mode != b.mode if regression else a.value != b.value for _, a, b in rows)
     return f"{changed} of {len(rows)}{' (what is written)' if regression else ''}"
+
+
+def chat(args: argparse.Namespace) -> None:
+    """How many replies of a small untrained model are valid, and what one prompt for all questions spares."""
+    profile = questions_for("", select_tasks(["EI-reg", "EI-oc", "V-reg", "V-oc", "E-c"]))
+    texts = read_posts(args.posts, args.chat_posts)
+    questions = [Question(q.task, text, q.emotion) for text in texts for q in profile]
+    name, port = read_card(Path(args.model)).base.name, _free_port()
+    with vllm(args, port):
+        for one_prompt in (False, True):
+            options = RequestOptions(reuse=False, in_flight=args.in_flight, timeout_s=600)
+            url = f"http://127.0.0.1:{port}/v1"
+            scorer = open_scorer(name, server=url, requests=options, one_prompt=one_prompt)
+            assert isinstance(scorer, ServerScorer)
+            started = time.monotonic()
+            found = scorer.score(questions)
+            _say_speed(
+                f"chat, {'a post' if one_prompt else 'a question'} per prompt", questions, time.monotonic() - started
+            )
+            marks = Counter(answer.distribution or answer.error for answer in found)
+            print(f"{told(asdict(scorer.usage))}; {dict(marks)}", flush=True)
 
 
 def kill(args: argparse.Namespace) -> None:
