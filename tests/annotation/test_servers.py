@@ -173,6 +173,11 @@ def test_options_that_do_not_fit_are_refused(tmp_path: Path, options: list[str],
         main(["annotate", str(tmp_path / "posts.csv"), *options])
 
 
+def test_the_endpoint_serves_a_model_of_its_own() -> None:
+    with pytest.raises(ConfigError, match="the endpoint serves a model of its own"):
+        main(["serve", "--model", "m", "--server", "http://h/v1"])
+
+
 @pytest.mark.ray
 def test_actors_of_ray_ask_servers(local_ray: None, tmp_path: Path) -> None:
     def as_json(_n: int, body: dict[str, Any]) -> Response:
