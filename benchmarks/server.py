@@ -45,6 +45,8 @@ from emollm.scoring.server.usage import told
 
 PARTS = ("served", "constrained", "compare", "kill", "chat")
 _KEPT_AT_ONCE = 55
+_STARTS = 5
+"""Times a job is started whose Ray does not come up, as on a machine that is too busy."""
 
 
 def main() -> None:
@@ -268,10 +270,14 @@ def kill(args: argparse.Namespace) -> None:
         job += ["8", "--requests.in-flight", "4", "--requests.cache", str(Path(folder) / "cache")]
         job += ["--requests.patience-s", "900", "--cluster.num-workers", "1"]
         with vllm(args, port) as server:
-            running = subprocess.Popen(job, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
             commits = out / "_unfinished" / "commits"
-            while running.poll() is None and len(_committed(commits)) < 2:
-                time.sleep(0.1)
+            for _ in range(_STARTS):
+                running = subprocess.Popen(job, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+                while running.poll() is None and len(_committed(commits)) < 2:
+                    time.sleep(0.1)
+                if running.poll() is None:
+                    break
+                print(f"the job ended before: {running.communicate()[0][-200:]}", flush=True)
             print(f"killed with {len(_committed(commits))} blocks committed of {-(-len(texts) // 16)}", flush=True)
             _end(server, signal.SIGKILL)
         time.sleep(30)
