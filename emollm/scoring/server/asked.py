@@ -108,14 +108,12 @@ class Prompter:
         text, truncated = _as_data(questions[0].text, self.card.max_post_tokens * _CHARACTERS_PER_TOKEN)
         names = tuple(column_name(q) for q in questions) if self.one_prompt else (ANSWER,) if as_json else ()
         said = _profile(questions, names, text) if self.one_prompt else _single(questions[0], text, as_json=as_json)
-        # One schema holds the answers to many questions; the other kinds of structured output are of one.
-        kind = self.structure if self.structure == "json_schema" or not self.one_prompt else "none"
         most = sum(
             longest(q, as_json=as_json) + len(name) + 8 for q, name in zip(questions, names or [""], strict=True)
         )
         return Asked(
             tuple(questions),
-            {"messages": said, **structured(kind, questions, names)},
+            {"messages": said, **structured(self.structure, questions, names)},
             names,
             most + _EXTRA_TOKENS,
             truncated,

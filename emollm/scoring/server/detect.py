@@ -98,7 +98,9 @@ def detect(servers: Sequence[str], model: str, options: RequestOptions, *, one_p
         raise ConfigError("--one-prompt asks by chat: give --requests.api chat, or leave --one-prompt out")
     # A server that is not there at the start is a mistake to tell at once.
     quick = options.model_copy(update={"patience_s": 0.0, "retries": min(options.retries, 3)})
-    return asyncio_run(_detect(servers, model, api, quick))
+    # Patterns and grammars are of one answer; a schema holds those of many questions.
+    tried = ("json_schema",) if one_prompt else STRUCTURES
+    return asyncio_run(_detect(servers, model, api, quick, tried))
 
 
 def asyncio_run(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -123,7 +125,9 @@ def asyncio_run(coroutine: Coroutine[Any, Any, T]) -> T:
             raise
 
 
-async def _detect(urls: Sequence[str], model: str, api: Any, options: RequestOptions) -> Detected:
+async def _detect(
+    urls: Sequence[str], model: str, api: Any, options: RequestOptions, structures: Sequence[str]
+) -> Detected:
     async with Servers(urls, options, Usage()) as servers:
         try:
             entries = [await _entry(servers, url.rstrip("/"), model) for url in urls]
@@ -132,7 +136,7 @@ async def _detect(urls: Sequence[str], model: str, api: Any, options: RequestOpt
                 model=entries[0][0], api=api, structure="none", logprobs=options.logprobs, facts=facts
             )  # fmt: skip
             found = await _accepted(servers, found)
-            for structure in STRUCTURES:
+            for structure in structures:
                 if await _obeys(servers, found, structure):
                     return replace(found, structure=structure)
         except RequestError as failed:

@@ -308,6 +308,7 @@ def test_one_prompt_asks_the_whole_profile(requests: RequestOptions) -> None:
     assert len(server.requests) == 2
     values = {q.column: a.value for q, a in zip(questions, found, strict=False)}
     assert (values["EI-reg.joy"], values["EI-oc.fear"], values["V-oc"], values["E-c"]) == (1.0, 3, 3, ("joy",))
+    assert scorer.detected.structure == "json_schema" and len(server.looks) == 2  # no other kind holds many answers
     # What is the same for all posts comes first, so that a server computes it once.
     systems = {request["messages"][0]["content"] for request in server.requests}
     assert len(systems) == 1 and '"ei_reg_anger"' in systems.pop()
