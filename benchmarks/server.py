@@ -1,8 +1,10 @@
 """A model directory behind a real vLLM, against the constrained engine: python benchmarks/server.py --model DIR
 
-`compare` asks the same questions through `emollm serve-llm` and through the constrained engine in float32, and tells
-how far the answers lie apart, by how much of their distribution is known. `kill` annotates posts through the server,
-kills it in the middle with SIGKILL, starts it again, and verifies the output. `make vllm` makes vLLM's environment.
+`served` asks questions through `emollm serve-llm`, `constrained` the same through the constrained engine in float32,
+and `compare` tells how far the answers lie apart, by how much of their distribution is known. `kill` annotates posts
+through the server, kills it in the middle with SIGKILL, starts it again, and verifies the output. `chat` asks the
+untrained base, which is served beside an adapter, by chat: a question per prompt, and a post per prompt. `make vllm`
+makes vLLM's environment.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import argparse
 import contextlib
 import json
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -18,38 +21,50 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from emollm.core.answers import Answer
+from emollm.core.card import read_card
 from emollm.core.prompts import Question, questions_for
 from emollm.core.tasks import Kind, select_tasks
 from emollm.data.files.columns import Columns, Notes
 from emollm.data.files.inputs import find_files
 from emollm.data.files.readers import read_rows
+from emollm.scoring.constrained.search import SearchOptions
 from emollm.scoring.open import open_scorer
+from emollm.scoring.scorer import Scorer
 from emollm.scoring.server.engine import ServerScorer
 from emollm.scoring.server.options import RequestOptions
+from emollm.scoring.server.usage import told
+
+PARTS = ("served", "constrained", "compare", "kill", "chat")
+_KEPT_AT_ONCE = 55
+_STARTS = 5
+"""Times a job is started whose Ray does not come up, as on a machine that is too busy."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").strip())
     parser.add_argument("--model", required=True, help="model directory that writes answers")
     parser.add_argument("--posts", required=True, help="file of posts, as emollm annotate reads it")
-    parser.add_argument("--parts", nargs="+", choices=("compare", "kill"), default=["compare", "kill"])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--keep", type=Path, default=Path("server-answers"), help="folder for answers to compare")
     parser.add_argument("--questions", type=int, default=500)
     parser.add_argument("--kill-posts", type=int, default=120, help="posts of the part that kills, one question each")
+    parser.add_argument("--chat-posts", type=int, default=5)
     parser.add_argument("--in-flight", type=int, default=16)
     parser.add_argument("--dtype", default="float32", help="of vLLM")
     parser.add_argument("--threads", type=int, default=1, help="of vLLM, and of the constrained engine")
     args = parser.parse_args()
-    if "compare" in args.parts:
-        compare(args)
-    if "kill" in args.parts:
-        kill(args)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that vLLM ends, too
+    for part in args.parts:
+        {"served": served, "constrained": constrained, "compare": compare, "kill": kill, "chat": chat}[part](args)
 
 
 @contextlib.contextmanager
@@ -120,31 +135,68 @@ def read_posts(path: str, count: int) -> list[str]:
     return texts[:count]
 
 
-def compare(args: argparse.Namespace) -> None:
-    tasks = select_tasks(["EI-reg", "EI-oc", "V-reg", "V-oc", "E-c"])
-    profile = questions_for("", tasks)
+def asked_questions(args: argparse.Namespace) -> list[Question]:
+    profile = questions_for("", select_tasks(["EI-reg", "EI-oc", "V-reg", "V-oc", "E-c"]))
     texts = read_posts(args.posts, -(-args.questions // len(profile)))
-    questions = [Question(q.task, text, q.emotion) for text in texts for q in profile][: args.questions]
-    port = _free_port()
+    return [Question(q.task, text, q.emotion) for text in texts for q in profile][: args.questions]
+
+
+def served(args: argparse.Namespace) -> None:
+    """The answers through vLLM, kept."""
+    questions, port = asked_questions(args), _free_port()
     with vllm(args, port):
         options = RequestOptions(reuse=False, in_flight=args.in_flight, timeout_s=600)
-        served = open_scorer(args.model, server=f"http://127.0.0.1:{port}/v1", requests=options)
-        assert isinstance(served, ServerScorer)
-        served.score(questions[:11])  # whatever is compiled or cached at first
-        started, tokens = time.monotonic(), served.usage.prompt_tokens
-        theirs = served.score(questions)
-        seconds = time.monotonic() - started
-        _say_speed("vLLM", questions, seconds)
-        print(f"prompt tokens: {served.usage.prompt_tokens - tokens:,}; repaired: {served.usage.repaired}")
-    scorer = open_scorer(args.model, engine="constrained", precision="float32", num_threads=args.threads)
-    started = time.monotonic()
-    ours = scorer.score(questions)
-    _say_speed("constrained", questions, time.monotonic() - started)
-    _say_differences(questions, ours, theirs)
+        scorer = open_scorer(args.model, server=f"http://127.0.0.1:{port}/v1", requests=options)
+        assert isinstance(scorer, ServerScorer)
+        scorer.score(questions[:11])  # whatever is compiled or cached at first
+        before = replace(scorer.usage)
+        _answer_and_keep(args, "vLLM", scorer, questions, at_once=len(questions))
+        print(told(scorer.usage.since(before)))
 
 
-def _say_speed(name: str, questions: Sequence[Question], seconds: float) -> None:
-    print(f"{name}: {len(questions)} prompts in {seconds:.0f} s, {len(questions) / seconds:.1f} prompts/s", flush=True)
+def constrained(args: argparse.Namespace) -> None:
+    """Those of the constrained engine: whole strings, and only as far as they differ."""
+    questions = asked_questions(args)
+    for name, exact in (("constrained", True), ("constrained --no-exact", False)):
+        scorer = open_scorer(
+            args.model, engine="constrained", precision="float32", num_threads=args.threads,
+            search=SearchOptions(exact=exact),
+        )  # fmt: skip
+        _answer_and_keep(args, name, scorer, questions, at_once=_KEPT_AT_ONCE)
+
+
+def _answer_and_keep(
+    args: argparse.Namespace, name: str, scorer: Scorer, questions: Sequence[Question], *, at_once: int
+) -> None:
+    """A run that is stopped goes on where it was."""
+    args.keep.mkdir(parents=True, exist_ok=True)
+    cpu, started, new = time.process_time(), time.monotonic(), 0
+    for start in range(0, len(questions), at_once):
+        path = args.keep / f"{name}-{start:05}.pickle"
+        if not path.is_file():
+            part = questions[start : start + at_once]
+            path.write_bytes(pickle.dumps(scorer.score(part)))
+            new += len(part)
+    if new:
+        _say_speed(name, new, time.monotonic() - started)
+        print(f"{name}: {time.process_time() - cpu:.0f} CPU seconds in this process", flush=True)
+
+
+def _kept(args: argparse.Namespace, name: str) -> list[Answer]:
+    files = sorted(args.keep.glob(f"{name}-[0-9]*.pickle"))
+    return [answer for file in files for answer in pickle.loads(file.read_bytes())]
+
+
+def compare(args: argparse.Namespace) -> None:
+    questions, theirs = asked_questions(args), _kept(args, "vLLM")
+    for name in ("constrained", "constrained --no-exact"):
+        ours = _kept(args, name)
+        print(f"\n{len(ours)} answers of vLLM against {name}:\n")
+        _say_differences(questions[: len(ours)], ours, theirs[: len(ours)])
+
+
+def _say_speed(name: str, count: int, seconds: float) -> None:
+    print(f"{name}: {count} prompts in {seconds:.0f} s, {count / seconds:.1f} prompts/s", flush=True)
 
 
 def _say_differences(questions: Sequence[Question], ours: Sequence[Answer], theirs: Sequence[Answer]) -> None:
@@ -182,6 +234,29 @@ def _changed(rows: Sequence[tuple[Question, Answer, Answer]]) -> str:
     return f"{changed} of {len(rows)}{' (what is written)' if regression else ''}"
 
 
+def chat(args: argparse.Namespace) -> None:
+    """How many replies of a small untrained model are valid, and what one prompt for all questions spares."""
+    profile = questions_for("", select_tasks(["EI-reg", "EI-oc", "V-reg", "V-oc", "E-c"]))
+    texts = read_posts(args.posts, args.chat_posts)
+    questions = [Question(q.task, text, q.emotion) for text in texts for q in profile]
+    name, port = read_card(Path(args.model)).base.name, _free_port()
+    with vllm(args, port):
+        for one_prompt in (False, True):
+            options = RequestOptions(reuse=False, in_flight=args.in_flight, timeout_s=600)
+            url = f"http://127.0.0.1:{port}/v1"
+            scorer = open_scorer(name, server=url, requests=options, one_prompt=one_prompt)
+            assert isinstance(scorer, ServerScorer)
+            started = time.monotonic()
+            found = scorer.score(questions)
+            _say_speed(
+                f"chat, {'a post' if one_prompt else 'a question'} per prompt",
+                len(questions),
+                time.monotonic() - started,
+            )
+            marks = Counter(answer.distribution or answer.error for answer in found)
+            print(f"{told(asdict(scorer.usage))}; {dict(marks)}", flush=True)
+
+
 def kill(args: argparse.Namespace) -> None:
     """A job whose server is killed with SIGKILL in the middle and started again half a minute later."""
     port = _free_port()
@@ -195,10 +270,14 @@ def kill(args: argparse.Namespace) -> None:
         job += ["8", "--requests.in-flight", "4", "--requests.cache", str(Path(folder) / "cache")]
         job += ["--requests.patience-s", "900", "--cluster.num-workers", "1"]
         with vllm(args, port) as server:
-            running = subprocess.Popen(job, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
             commits = out / "_unfinished" / "commits"
-            while running.poll() is None and len(_committed(commits)) < 2:
-                time.sleep(0.1)
+            for _ in range(_STARTS):
+                running = subprocess.Popen(job, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+                while running.poll() is None and len(_committed(commits)) < 2:
+                    time.sleep(0.1)
+                if running.poll() is None:
+                    break
+                print(f"the job ended before: {running.communicate()[0][-200:]}", flush=True)
             print(f"killed with {len(_committed(commits))} blocks committed of {-(-len(texts) // 16)}", flush=True)
             _end(server, signal.SIGKILL)
         time.sleep(30)

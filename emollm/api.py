@@ -92,6 +92,8 @@ def annotate(
     _require_pandas()
     import pandas as pd
 
+    from emollm.scoring.calibrated import inner
+
     if long not in get_args(LongTexts) or (max_windows is not None and long != "windows"):
         choices = ", ".join(get_args(LongTexts))
         raise ConfigError(
@@ -104,7 +106,8 @@ def annotate(
     beside = had.beside("context", context), had.beside("target", target)
     scorer: Scorer
     if model is None or isinstance(model, str | Path):
-        scorer = _open(_model(model), tuple(sorted(options.items())))
+        hashable = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+        scorer = _open(_model(model), tuple(sorted(hashable.items())))
     else:
         scorer = model
     chosen = select_tasks(asked_tasks(tasks), scorer.card.tasks)
@@ -128,7 +131,7 @@ def annotate(
         raise DataError(
             f"the column {prefix + clash[0]!r} exists already, as an answer's would; rename it, or give a prefix"
         )
-    if check_cost := getattr(scorer, "check_cost", None):
+    if check_cost := getattr(inner(scorer), "check_cost", None):
         good = [text for text, problem in zip(had.texts, had.problems, strict=True) if problem is None]
         check_cost([Question(q.task, text, q.emotion) for text in good for q in questions])
     if long == "windows":

@@ -41,9 +41,13 @@ def dry_run(job: Job, run: Callable[[Job, Lock], dict[str, Any]]) -> dict[str, A
     config = trial.config
     workers = config.cluster.num_workers
     seconds = summary["actor_seconds"] / summary["posts"] * total / workers
+    asked = summary.get("server") or {"requests": 0, "cached": 0, "cost": 0.0}
+    # What the cache spared would have cost as much as what was asked.
+    cost = asked["cost"] / max(1, asked["requests"]) * (asked["requests"] + asked["cached"])
     return {
         **summary,
         "total": total,
+        "estimated_cost": cost / summary["posts"] * total,
         "estimated_seconds": seconds,
         "estimated_gpu_hours": seconds / 3600 * workers * config.cluster.gpus,
         "estimated_cpu_hours": seconds / 3600 * workers * config.cluster.cpus_per_worker,

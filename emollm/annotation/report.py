@@ -87,6 +87,8 @@ def estimate_lines(summary: dict[str, Any], config: AnnotateConfig) -> list[str]
         f"all {summary['total']:,} posts with {_some(workers, 'actor')}: about "
         f"{left_in_words(summary['estimated_seconds'])}, {spent}, "
         f"{_bytes(summary['estimated_bytes'])} of output; start-up is not included",
+        *([f"servers: {told(summary['server'])}"] if summary.get("server") else []),
+        *([f"all of it costs about {summary['estimated_cost']:,.2f}"] if summary.get("estimated_cost") else []),
         f"for two minutes of an actor's work per block: --block-posts {summary['block_posts']}",
     ]
 

@@ -114,7 +114,7 @@ def _num_processes(posts: int, *, engine: str, device: str) -> int:
 
 def _alone(chunks: Sequence[pa.Table], options: dict[str, Any]) -> Iterator[pa.Table]:
     annotate = AnnotatePosts(**options)
-    if check_cost := getattr(annotate.scorer, "check_cost", None):
+    if check_cost := getattr(inner(annotate.scorer), "check_cost", None):
         asked = questions_for("", select_tasks(options["tasks"], annotate.scorer.card.tasks))
         texts = [text for chunk in chunks for text in chunk["text"].to_pylist() if text]
         check_cost([Question(q.task, text, q.emotion) for text in texts for q in asked])

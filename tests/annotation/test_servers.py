@@ -112,6 +112,14 @@ def test_rows_wait_for_a_server_that_is_started_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("threads")
+def test_a_dry_run_tells_what_all_of_it_costs(tmp_path: Path) -> None:
+    with serving(answer) as server:
+        summary = annotate_corpus(with_values(config(tmp_path, server.url, price_in=100.0), dry_run=6))
+    assert len(server.requests) == 12
+    assert summary["estimated_cost"] == pytest.approx(2 * POSTS * 100 * 100 / 1e6)
+
+
+@pytest.mark.usefixtures("threads")
 def test_a_cost_above_the_cap_is_refused_before_the_first_question(tmp_path: Path) -> None:
     with serving(answer) as server:
         job = config(tmp_path, server.url, price_in=1000.0, max_cost=0.5)
@@ -163,3 +171,22 @@ def test_options_that_do_not_fit_are_refused(tmp_path: Path, options: list[str],
     (tmp_path / "posts.csv").write_text("text\nhello\n")
     with pytest.raises(ConfigError, match=re.escape(message)):
         main(["annotate", str(tmp_path / "posts.csv"), *options])
+
+
+def test_the_endpoint_serves_a_model_of_its_own() -> None:
+    with pytest.raises(ConfigError, match="the endpoint serves a model of its own"):
+        main(["serve", "--model", "m", "--server", "http://h/v1"])
+
+
+@pytest.mark.ray
+def test_actors_of_ray_ask_servers(local_ray: None, tmp_path: Path) -> None:
+    def as_json(_n: int, body: dict[str, Any]) -> Response:
+        said = "2: neutral" if "Class" in body["messages"][-1]["content"] else f"0.{number(body):02}"
+        return reply(json.dumps({"answer": said}))
+
+    with serving(as_json, structure="json_schema") as server:
+        job = with_values(config(tmp_path, server.url), max_posts=20)
+        summary = annotate_corpus(job)
+    assert (summary["posts"], summary["failed"], summary["server"]["requests"]) == (20, 0, 40)
+    assert [row["v_reg"] for row in rows(job)] == [pytest.approx(n / 100) for n in range(20)]
+    assert verify(job.out).problems == []

@@ -9,7 +9,6 @@ import pytest
 from emollm.annotation.pipeline import AnnotateConfig
 from emollm.core.errors import ConfigError
 from emollm.core.options import ClusterConfig, Config, Location, ModelRef, read_config, with_values
-from emollm.evaluation.baselines.endpoint import EndpointConfig
 from emollm.evaluation.options import EvaluateConfig
 from emollm.training.options import TrainConfig
 
@@ -94,12 +93,14 @@ def test_all_path_options_are_resolved_below_the_storage(tmp_path: Path) -> None
         "runs/a,/runs/b",
         "--zero-shot",
         "models/large",
+        "--endpoint.cache",
+        "replies",
         "--cluster.storage",
     ]
     config = read_config(EvaluateConfig, [*argv, str(tmp_path)], prog="evaluate")
     assert config.compare_with == (tmp_path / "runs/a", Path("/runs/b"))
     assert config.zero_shot == str(tmp_path / "models" / "large")
-    assert config.endpoint.cache == tmp_path / EndpointConfig().cache
+    assert config.endpoint.cache == tmp_path / "replies"
     assert config.model is None
 
 

@@ -8,6 +8,7 @@ client     HTTP with bounded concurrency and retries
 cache      answers, so that none is paid for twice
 usage      requests, tokens and cost, estimated and counted
 decisions  log-probabilities to the branches that a reply took and did not take
+json_reply positions of the values in a JSON reply
 readout    a reply to answers with distributions
 engine     the `Scorer`
 """

@@ -54,8 +54,12 @@ class Asked:
         return self.max_tokens // CHARACTERS_PER_TOKEN
 
     def key(self, model: str) -> bytes:
-        """The content address of its answers; `model` identifies the model and how it is asked."""
-        return hashlib.sha256(json.dumps([model, self.body], sort_keys=True).encode()).digest()
+        """The content address of its answers; `model` identifies the model and how it is asked.
+
+        Two tasks may be asked in the same words and differ in their ranges.
+        """
+        tasks = [[q.task.name, q.emotion, q.task.low, q.task.high, *q.task.answer_names] for q in self.questions]
+        return hashlib.sha256(json.dumps([model, self.body, tasks], sort_keys=True).encode()).digest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,18 +108,21 @@ class Prompter:
         text, truncated = _as_data(questions[0].text, self.card.max_post_tokens * _CHARACTERS_PER_TOKEN)
         names = tuple(column_name(q) for q in questions) if self.one_prompt else (ANSWER,) if as_json else ()
         said = _profile(questions, names, text) if self.one_prompt else _single(questions[0], text, as_json=as_json)
-        # One schema can have the answers to many questions; other kinds of structured output have one answer.
-        kind = self.structure if self.structure == "json_schema" or not self.one_prompt else "none"
         most = sum(
             longest(q, as_json=as_json) + len(name) + 8 for q, name in zip(questions, names or [""], strict=True)
         )
         return Asked(
             tuple(questions),
-            {"messages": said, **structured(kind, questions, names)},
+            {"messages": said, **structured(self.structure, questions, names)},
             names,
             most + _EXTRA_TOKENS,
             truncated,
         )
+
+
+def tokens_of(text: str) -> int:
+    """The tokens of a post that is asked by chat, guessed so that one is cut exactly if it has too many."""
+    return -(-len(text) // _CHARACTERS_PER_TOKEN)
 
 
 def _beginning(question: Question) -> tuple[str, str]:

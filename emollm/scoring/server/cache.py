@@ -6,6 +6,7 @@ SQLite can be shared by the processes of a machine; machines that share a folder
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 import zlib
 from collections.abc import Iterable, Sequence
@@ -17,6 +18,8 @@ from typing import Any
 from emollm.core.answers import Answer
 from emollm.core.errors import ResourceError
 
+_log = logging.getLogger("emollm")
+
 _AT_ONCE = 500
 _BUSY_S = 60.0
 
@@ -26,6 +29,7 @@ class AnswerCache:
 
     def __init__(self, folder: Path) -> None:
         """Raises ResourceError if the folder cannot be written."""
+        self._told = False
         path = folder / f"{node() or 'local'}.sqlite"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -51,7 +55,13 @@ class AnswerCache:
         return found
 
     def put(self, key: bytes, answers: Sequence[Answer]) -> None:
-        self._db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, _packed(answers)))
+        """Keep them; a disk that is full costs the cache, and no answer."""
+        try:
+            self._db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, _packed(answers)))
+        except sqlite3.Error as error:
+            if not self._told:
+                _log.warning("answers are no longer kept in the cache: %s", error)
+            self._told = True
 
 
 def _packed(answers: Sequence[Answer]) -> bytes:

@@ -47,7 +47,8 @@ class RequestError(Exception):
 @dataclass(slots=True, eq=False)
 class _Server:
     url: str
-    free: asyncio.Semaphore
+    free: asyncio.Semaphore | None = None
+    """Of the event loop that is running."""
     under_way: int = 0
     away_since: float | None = None
     next_look: float = 0.0
@@ -61,7 +62,7 @@ class _Server:
 
 @dataclass(slots=True)
 class Servers:
-    """To be used in one event loop, as a context manager."""
+    """A context manager, entered in each event loop that asks; which servers are away is remembered."""
 
     urls: Sequence[str]
     options: RequestOptions
@@ -71,12 +72,15 @@ class Servers:
 
     def __post_init__(self) -> None:
         check_urls(self.urls)
-        self._servers = [_Server(url.rstrip("/"), asyncio.Semaphore(self.options.in_flight)) for url in self.urls]
+        self._servers = [_Server(url.rstrip("/")) for url in self.urls]
 
     async def __aenter__(self) -> Servers:
         import httpx
 
         key = self.options.key
+        for server in self._servers:
+            server.free, server.under_way = asyncio.Semaphore(self.options.in_flight), 0
+            server.next_look = 0.0
         self._http = httpx.AsyncClient(
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=httpx.Timeout(self.options.timeout_s, connect=min(_CONNECT_S, self.options.timeout_s), pool=None),
@@ -97,6 +101,7 @@ class Servers:
         attempt = 0
         while True:
             server = await self._available()
+            assert server.free is not None
             try:
                 async with server.free:
                     server.under_way += 1
@@ -105,6 +110,8 @@ class Servers:
                     finally:
                         server.under_way -= 1
             except RequestError as failed:
+                if not failed.away:
+                    server.away_since = None
                 if failed.is_refusal:
                     raise
                 if failed.away:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -98,18 +98,36 @@ def detect(servers: Sequence[str], model: str, options: RequestOptions, *, one_p
         raise ConfigError("--one-prompt needs chat: give --requests.api chat, or leave --one-prompt out")
     # A server that is missing at the start is a user error, reported at once.
     quick = options.model_copy(update={"patience_s": 0.0, "retries": min(options.retries, 3)})
-    return asyncio_run(_detect(servers, model, api, quick))
+    # Patterns and grammars are of one answer; a schema holds those of many questions.
+    tried = ("json_schema",) if one_prompt else STRUCTURES
+    return asyncio_run(_detect(servers, model, api, quick, tried))
 
 
 def asyncio_run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run it to its end in a separate thread, since notebooks have an event loop in this one."""
+    """Run it to its end in a separate thread, since notebooks have an event loop in this one. Ctrl-C ends it there."""
     import concurrent.futures
 
+    cancel: list[Callable[[], object]] = []
+
+    async def cancellable() -> T:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+        cancel.append(lambda: loop.call_soon_threadsafe(task.cancel))
+        return await coroutine
+
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, coroutine).result()
+        running = pool.submit(lambda: asyncio.run(cancellable()))
+        try:
+            return running.result()
+        except BaseException:
+            if not running.done() and cancel:
+                cancel[0]()
+            raise
 
 
-async def _detect(urls: Sequence[str], model: str, api: Any, options: RequestOptions) -> Detected:
+async def _detect(
+    urls: Sequence[str], model: str, api: Any, options: RequestOptions, structures: Sequence[str]
+) -> Detected:
     async with Servers(urls, options, Usage()) as servers:
         try:
             entries = [await _entry(servers, url.rstrip("/"), model) for url in urls]
@@ -118,7 +136,7 @@ async def _detect(urls: Sequence[str], model: str, api: Any, options: RequestOpt
                 model=entries[0][0], api=api, structure="none", logprobs=options.logprobs, facts=facts
             )  # fmt: skip
             found = await _accepted(servers, found)
-            for structure in STRUCTURES:
+            for structure in structures:
                 if await _obeys(servers, found, structure):
                     return replace(found, structure=structure)
         except RequestError as failed:

@@ -12,7 +12,7 @@ from emollm.core.answers import EMPTY_TEXT, Answer
 from emollm.core.card import AffectCard, BaseModelInfo, read_card
 from emollm.core.errors import ConfigError
 from emollm.core.prompts import Question
-from emollm.scoring.server.asked import Asked, Prompter, repair
+from emollm.scoring.server.asked import Asked, Prompter, repair, tokens_of
 from emollm.scoring.server.cache import AnswerCache
 from emollm.scoring.server.client import RequestError, Servers
 from emollm.scoring.server.detect import Detected, asyncio_run, check_model, detect, is_directory
@@ -62,6 +62,7 @@ class ServerScorer:
         self._card, encoder = _card_and_encoder(model, self.detected)
         self._piece = encoder.piece if encoder else None
         self._prompter = Prompter(self._card, encoder, self.detected.structure, one_prompt)
+        self._servers = Servers(self._urls, self._options, self.usage)
         self._cache = AnswerCache(self._options.cache_folder) if self._options.reuse else None
 
     @property
@@ -86,6 +87,10 @@ class ServerScorer:
         if new := [job for job in jobs if job.key not in known]:
             asyncio_run(self._ask_all(new, keep))
         return answers
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """The tokens of each text; by chat, where they are not known, in the unit that posts are cut by."""
+        return self._prompter.encoder.count(texts) if self._prompter.encoder else [tokens_of(text) for text in texts]
 
     def estimate(self, questions: Sequence[Question]) -> tuple[int, int, int]:
         """Estimated number of requests that are not cached, and the tokens of their prompts and replies."""
@@ -117,7 +122,7 @@ class ServerScorer:
         return list(found.values())
 
     async def _ask_all(self, jobs: Sequence[_Job], keep: Callable[[_Job, Sequence[Answer]], None]) -> None:
-        async with Servers(self._urls, self._options, self.usage) as servers:
+        async with self._servers as servers:
             waiting = iter(jobs)
             workers = [self._work(servers, waiting, keep) for _ in range(min(servers.capacity, len(jobs)))]
             await asyncio.gather(*workers)

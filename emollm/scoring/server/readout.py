@@ -7,7 +7,6 @@ without log-probabilities.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from emollm.core.tasks import Kind, Task, Value
 from emollm.scoring.constrained.outcome import closed_outcome, decimal_outcome
 from emollm.scoring.server.asked import Asked
 from emollm.scoring.server.decisions import Branch, Decisions, Token, decisions
+from emollm.scoring.server.json_reply import Places, parse_object
 
 TOLERANCE = 5e-4
 """As in the constrained engine: largest share of the probability that an exact distribution may leave out."""
@@ -85,7 +85,7 @@ def _read_plain(question: Question, reply: Reply) -> Answer:
 def _read_json(asked: Asked, reply: Reply) -> list[Answer]:
     try:
         text, tokens = reply.spelled()
-        found, places = _parse_object(text)
+        found, places = parse_object(text)
     except ValueError:
         return [Answer(value=None, error=INVALID_ANSWER)] * len(asked.questions)
     answers = []
@@ -103,39 +103,7 @@ def _read_json(asked: Asked, reply: Reply) -> list[Answer]:
     return answers
 
 
-Place = tuple[int, int]
-
-
-def _parse_object(text: str) -> tuple[dict[str, Any], dict[tuple[str, ...], Place]]:
-    """The object, and the positions of its values in the text by the path of their names. Raises ValueError.
-
-    Prose or a code fence around the object is not part of it.
-    """
-    start = text.index("{")
-    found, end = json.JSONDecoder().raw_decode(text, start)
-    places: dict[tuple[str, ...], Place] = {}
-    at = start
-    for name, value in found.items():
-        at = text.index(json.dumps(name), at) if json.dumps(name) in text[at:end] else end
-        for path, each in ((name, value),) if not isinstance(value, dict) else ((name, None), *value.items()):
-            if each is None:
-                at += len(json.dumps(name))
-                continue
-            inside = isinstance(value, dict)
-            if inside:
-                at = text.find(json.dumps(path), at)
-            at = text.find(":", at) + 1
-            at += len(text[at:]) - len(text[at:].lstrip())
-            quoted = text[at : at + 1] == '"'
-            stop = text.find('"', at + 1) if quoted else at + len(json.dumps(each))
-            places[(name, path) if inside else (name,)] = (at + quoted, stop)
-            at = stop
-    return found, places
-
-
-def _read_flags(
-    task: Task, raw: Any, name: str, places: dict[tuple[str, ...], Place], tokens: tuple[Token, ...] | None
-) -> Answer:
+def _read_flags(task: Task, raw: Any, name: str, places: Places, tokens: tuple[Token, ...] | None) -> Answer:
     """A label set as an object with true or false for each label."""
     if not isinstance(raw, dict) or not all(isinstance(raw.get(label), bool) for label in task.labels):
         # A model without an enforced schema may list them.

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import emollm
 from emollm.core.answers import EMPTY_TEXT, INVALID_ANSWER
 from emollm.core.errors import ConfigError
 from emollm.core.prompts import Question, questions_for, render
@@ -131,6 +132,14 @@ def test_a_reply_is_never_paid_for_twice(requests: RequestOptions) -> None:
         assert len(server.requests) == 9
 
 
+def test_tasks_in_the_same_words_have_answers_in_their_own_ranges(requests: RequestOptions) -> None:
+    wide = TASKS["V-reg"].model_copy(update={"name": "wide", "low": 0.0, "high": 10.0})
+    with serving(in_text) as server:
+        scorer = ServerScorer("m", server=[server.url], requests=requests)
+        found = scorer.score([QUESTIONS[5], Question(wide, QUESTIONS[5].text)])
+    assert [answer.value for answer in found] == [0.5, 5.0]
+
+
 def test_requests_are_retried_after_429_500_garbage_and_cut_streams(requests: RequestOptions) -> None:
     good = reply("0.5")
     date = email.utils.formatdate(time.time() + 1, usegmt=True)
@@ -205,6 +214,18 @@ def test_a_server_that_dies_gives_errors_and_its_questions_are_asked_again_later
         server.stop()
         with serving(in_text, port=port):
             assert all(a.error is None for a in scorer.score(QUESTIONS))
+
+
+def test_a_list_of_texts_is_asked_through_the_api(requests: RequestOptions, capsys: pytest.CaptureFixture[str]) -> None:
+    with serving(in_text) as server:
+        frame = emollm.annotate(
+            ["text 1", None, "text 3"], "V-reg", model="m", server=[server.url], requests=requests, details=True,
+            progress=False,
+        )  # fmt: skip
+    assert frame["v_reg"].tolist()[::2] == [0.1, 0.3]
+    assert frame["error"].tolist()[1] is not None
+    assert frame["v_reg_distribution"].tolist()[0] == "unknown"
+    assert capsys.readouterr().err.startswith("server: m: chat, no structured output")
 
 
 def test_questions_wait_for_a_server_that_comes_back(requests: RequestOptions) -> None:
@@ -287,6 +308,7 @@ def test_one_prompt_asks_the_whole_profile(requests: RequestOptions) -> None:
     assert len(server.requests) == 2
     values = {q.column: a.value for q, a in zip(questions, found, strict=False)}
     assert (values["EI-reg.joy"], values["EI-oc.fear"], values["V-oc"], values["E-c"]) == (1.0, 3, 3, ("joy",))
+    assert scorer.detected.structure == "json_schema" and len(server.looks) == 2  # no other kind holds many answers
     # What is the same for all posts comes first, so that a server computes it once.
     systems = {request["messages"][0]["content"] for request in server.requests}
     assert len(systems) == 1 and '"ei_reg_anger"' in systems.pop()
