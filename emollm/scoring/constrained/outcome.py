@@ -48,7 +48,7 @@ def decimal_answer(search: TrieSearch[float], task: Task) -> Answer:
     """Regressions: the expected value of the distribution over thousandths."""
     reference, (unread, read) = search.reference, search.masses()
     thousandths = np.array([round(found.answer * 1000) for found in search.found], dtype=np.int64)
-    mass_N = np.bincount(thousandths, weights=read, minlength=1001)
+    mass_N = np.asarray(np.bincount(thousandths, weights=read, minlength=1001), dtype=np.float64)
     for item, mass in zip(search.open, unread, strict=True):
         low, high = round(item.node.low * 1000), round(item.node.high * 1000)
         mass_N[low : high + 1] += mass / (high + 1 - low)
