@@ -133,7 +133,9 @@ class CausalReader:
         # What is kept comes first in its row, so that its places stay true when the rest is dropped.
         for number in sorted(range(len(requests)), key=lambda n: not requests[n].keep):
             request, row = requests[number], requests[number].parent.row
-            append = appends.setdefault(row, _Append(row, base=self._trees.used[row]))
+            append = appends.get(row)
+            if append is None:
+                append = appends[row] = _Append(row, base=self._trees.used[row])
             first = append.chain(request.tokens, request.parent.at, number=number + _TRUNK + 1)
             append.wanted_at += range(first, len(append.tokens))
             append.wanted += request.wanted

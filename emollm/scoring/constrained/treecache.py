@@ -69,7 +69,7 @@ class TreeCache:
         index = torch.tensor(rows, device=self._states[0].device)
         found: dict[int, DynamicLayer] = {}
         for states, mine in zip(self._states, layers, strict=True):
-            taken = states[:, :, :, :length].index_select(1, index)
+            taken = taken_rows(states, index, length)
             for place, number in enumerate(mine):
                 layer = found[number] = DynamicLayer()
                 # Its own initialization would make two tensors.
@@ -100,9 +100,8 @@ class TreeCache:
             self.seen_BKK[row, start:end, start:end] = seen_BTK[i, : count[i], past : past + count[i]]
             self.used[row] = int(end)
         device = self._states[0].device
-        to_row, to_place, of_row, of_place = torch.from_numpy(np.stack([row_N, place_N, here_N, new_N])).to(device)
-        for states, new in zip(self._states, stacked(cache, past), strict=True):
-            states[:, to_row, :, to_place] = new[:, of_row, :, of_place]
+        places = torch.from_numpy(np.stack([row_N, place_N, here_N, new_N])).to(device)
+        put_tokens(self._states, cache, past, places)
 
     def _reserve(self, length: int) -> None:
         more = length - self.depth_BK.shape[1]
@@ -113,6 +112,18 @@ class TreeCache:
         self._states = [torch.nn.functional.pad(states, (0, 0, 0, more)) for states in self._states]
         self.depth_BK = np.pad(self.depth_BK, ((0, 0), (0, more)))
         self.seen_BKK = np.pad(self.seen_BKK, ((0, 0), (0, more), (0, more)))
+
+
+def taken_rows(states: torch.Tensor, rows: torch.Tensor, length: int) -> torch.Tensor:
+    """Copies of these rows, up to the place `length`."""
+    return states[:, :, :, :length].index_select(1, rows)
+
+
+def put_tokens(into: KeyValues, cache: DynamicCache, start: int, places_4N: torch.Tensor) -> None:
+    """Copy tokens of a cache: `places_4N` are row and place in `into`, then row and place behind `start` in `cache`."""
+    to_row, to_place, of_row, of_place = places_4N
+    for states, new in zip(into, stacked(cache, start), strict=True):
+        states[:, to_row, :, to_place] = new[:, of_row, :, of_place]
 
 
 def _started(prefixes: Sequence[tuple[torch.Tensor, torch.Tensor]], count: int, length: int) -> torch.Tensor:
