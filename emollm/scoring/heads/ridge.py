@@ -155,7 +155,7 @@ def solve(moments: SufficientStats, strength: float) -> Linear:
     try:
         weight: Floats = _positive_solve(covariance, right)
     except LinAlgError:  # rounding made it indefinite: few rows and a weak regularisation
-        weight = np.linalg.lstsq(covariance, right, rcond=None)[0]
+        weight = np.asarray(np.linalg.lstsq(covariance, right, rcond=None)[0], dtype=np.float64)
     return Linear(weight, mean_y - mean_x @ weight)
 
 
