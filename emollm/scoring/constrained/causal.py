@@ -206,7 +206,7 @@ class CausalReader:
         old_BTK = self._trees.seen_BKK[np.array(rows)[:, None], anchors_BT, :past] & is_token_BT[:, :, None]
         seen_BTK = np.concatenate([old_BTK, above_BTT], axis=2)
         past_depth_BK = self._trees.depth_BK[rows, :past]
-        cache = self._trees.past(rows, self._alike)
+        cache = self._trees.past(rows, self._alike, new=longest)
         hidden_BTD = self._decode(ids_BT, depth_BT, seen_BTK, past_depth_BK, cache)
         self._trees.store(cache, rows, [append.num_kept for append in appends], depth_BT, seen_BTK)
         return self._wanted(hidden_BTD, appends)

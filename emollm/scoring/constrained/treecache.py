@@ -9,6 +9,7 @@ Shapes: S keys or values of layers, B rows, K places of a row, H key-value heads
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,6 +43,24 @@ def stacked(cache: DynamicCache, start: int = 0) -> KeyValues:
     ]
 
 
+class _LayerWithRoom(DynamicLayer):
+    """New tokens go into places that are there: one of transformers would copy all its keys and values for them."""
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, used: int) -> None:
+        super().__init__()
+        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
+        self._whole, self._used = (keys, values), used
+        self.keys, self.values = keys[:, :, :used], values[:, :, :used]
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        for whole, new in zip(self._whole, (key_states, value_states), strict=True):
+            whole[:, :, self._used :] = new
+        self.keys, self.values = self._whole
+        return self._whole
+
+
 class TreeCache:
     """Rows fill up independently; places beyond `used[row]` hold nothing."""
 
@@ -63,18 +82,19 @@ class TreeCache:
         self.depth_BK = np.tile(np.arange(length, dtype=np.int64), (len(prefixes), 1))
         self.seen_BKK = np.tile(np.tri(length, dtype=bool), (len(prefixes), 1, 1))
 
-    def past(self, rows: Sequence[int], layers: Sequence[Sequence[int]]) -> DynamicCache:
-        """A cache of transformers with these rows, as long as the longest of them. `layers` are those of `alike`."""
+    def past(self, rows: Sequence[int], layers: Sequence[Sequence[int]], *, new: int) -> DynamicCache:
+        """A cache of transformers with these rows, as long as the longest of them, for `new` tokens to be added once.
+
+        `layers` are those of `alike`.
+        """
         length = max(self.used[row] for row in rows)
+        self._reserve(length + new)
         index = torch.tensor(rows, device=self._states[0].device)
         found: dict[int, DynamicLayer] = {}
         for states, mine in zip(self._states, layers, strict=True):
-            taken = taken_rows(states, index, length)
+            taken = taken_rows(states, index, length + new)
             for place, number in enumerate(mine):
-                layer = found[number] = DynamicLayer()
-                # Its own initialization would make two tensors.
-                layer.dtype, layer.device, layer.is_initialized = taken.dtype, taken.device, True
-                layer.keys, layer.values = taken[place], taken[len(mine) + place]
+                found[number] = _LayerWithRoom(taken[place], taken[len(mine) + place], length)
         cache = DynamicCache()
         cache.layers = [found[number] for number in range(len(found))]
         return cache
