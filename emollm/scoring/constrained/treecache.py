@@ -43,7 +43,7 @@ def stacked(cache: DynamicCache, start: int = 0) -> KeyValues:
     ]
 
 
-class _LayerWithRoom(DynamicLayer):
+class _LayerWithRoom(DynamicLayer):  # type: ignore[misc]
     """New tokens go into places that are there: one of transformers would copy all its keys and values for them."""
 
     def __init__(self, keys: torch.Tensor, values: torch.Tensor, used: int) -> None:
