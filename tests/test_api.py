@@ -114,6 +114,24 @@ def test_any_scorer_can_be_used(scorer: Scorer) -> None:
     assert emollm.annotate("x", "V-reg", model=Says())["error"].tolist() == ["invalid_answer"]  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(("batch_tokens", "at_once"), [(0, 32), (1024, 32), (4096, 128)])
+def test_an_engine_gets_as_many_posts_as_its_batches_hold(scorer: Scorer, batch_tokens: int, at_once: int) -> None:
+    asked: list[int] = []
+
+    class Counts:
+        card: AffectCard = scorer.card
+
+        def score(self, questions: list[Question]) -> list[Answer]:
+            asked.append(len(questions))
+            return [Answer(value=0.5)] * len(questions)
+
+    stand_in: Any = Counts()
+    if batch_tokens:
+        stand_in.batch_tokens = batch_tokens
+    emollm.annotate([f"post {n}" for n in range(130)], "V-reg", model=stand_in, progress=False)
+    assert asked[0] == at_once and sum(asked) == 130
+
+
 def test_importing_emollm_imports_no_library() -> None:
     code = "import sys, emollm; print({'torch', 'numpy', 'pandas'} & set(sys.modules))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import groupby
 
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import LogitsProcessorList
 
 from emollm.core.answers import INVALID_ANSWER, Answer, answer_string, parse_answer, to_unit
 from emollm.core.card import AffectCard
@@ -122,7 +122,7 @@ class GenerateScorer:
         return self._answer_tokens[task.name]
 
 
-class _Likeliest(LogitsProcessor):
+class _Likeliest:
     """Keeps the log-probability of each step's most likely token, which greedy decoding chooses.
 
     Logits of all steps together would be a gigabyte for 256 rows of 30 tokens and a vocabulary of 32,000.

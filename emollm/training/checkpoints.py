@@ -288,7 +288,7 @@ def _reader(checkpoint: Checkpoint) -> Callable[[str, str], torch.Tensor]:
     """Reads a tensor by parameter name and kind, assembled from its parts."""
     shards: dict[tuple[str, str], list[tuple[int, Any, str]]] = {}
     for file_name in checkpoint.parts:
-        file = safe_open(checkpoint.folder / file_name, framework="pt")
+        file: Any = safe_open(checkpoint.folder / file_name, framework="pt")
         for key in file.keys():  # noqa: SIM118  safe_open is not a mapping
             name, kind, start = key.rsplit(":", 2)
             shards.setdefault((name, kind), []).append((int(start), file, key))

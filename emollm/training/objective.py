@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import nn
 
-from emollm.models.device import activation_bytes, default_batch_tokens
+from emollm.models.device import CPU_BATCH_TOKENS, activation_bytes, default_batch_tokens
 from emollm.models.load import LoadedModel, base_of
 from emollm.training.batches import (
     IGNORED,
@@ -78,7 +78,12 @@ class Answers:
         from emollm.scoring.constrained.engine import ConstrainedScorer
 
         plain = replace(self._loaded, model=base_of(self._loaded.model))
-        batch_tokens = default_batch_tokens(self._device, bytes_per_token=activation_bytes(plain.model))
+        # Under ZeRO-3 all ranks must do equally many passes, and free memory is not equal.
+        is_sharded = hasattr(next(plain.model.parameters()), "ds_id")
+        bytes_per_token = activation_bytes(plain.model)
+        batch_tokens = (
+            CPU_BATCH_TOKENS if is_sharded else default_batch_tokens(self._device, bytes_per_token=bytes_per_token)
+        )
         return ConstrainedScorer(plain, device=self._device, batch_tokens=batch_tokens)
 
 

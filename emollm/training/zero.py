@@ -49,7 +49,7 @@ def adam_settings(config: TrainConfig, device: str) -> dict[str, Any]:
 def _builds_cpu_adam() -> bool:
     """Whether DeepSpeed's Adam for CPUs is built or can be built here, which takes a minute the first time.
 
-    It needs a C++ compiler and, on a machine with GPUs, the CUDA headers.
+    It needs a C++ compiler and ninja; beside a GPU too it is built for the CPU alone.
     """
     from deepspeed.ops.op_builder import CPUAdamBuilder
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from emollm.core.errors import ConfigError
+from emollm.training import worker
 from emollm.training.options import TrainConfig
 from emollm.training.rows import data_tasks, training_rows
 
@@ -29,3 +30,12 @@ def test_a_task_that_the_data_lacks_is_refused(sample_data: Path) -> None:
     assert [task.name for task in data_tasks(sample_data)] == ["EI-reg", "EI-oc", "V-reg", "V-oc", "E-c"]
     with pytest.raises(ConfigError, match=r"unknown task 'SST'; choose from: EI-reg, EI-oc, V-reg, V-oc, E-c"):
         training_rows(config(sample_data, tasks=("SST",)))
+
+
+def test_the_questions_of_task_metrics_are_bounded(sample_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options, tasks = config(sample_data, metric_rows=5), data_tasks(sample_data)
+    assert len(worker.metric_questions(options, tasks)) == 5 * 11
+    monkeypatch.setattr(worker, "MOST_METRIC_QUESTIONS", 40)
+    assert len(worker.metric_questions(options, tasks)) == 3 * 11
+    monkeypatch.setattr(worker, "MOST_METRIC_QUESTIONS", 1)
+    assert len(worker.metric_questions(options, tasks)) == 2 * 11  # a correlation needs two

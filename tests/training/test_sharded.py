@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import torch.multiprocessing as mp
+from safetensors.torch import load_file
 
 from emollm.core.errors import ModelError
 from tests.training.ranks import options, run_cases, run_training
@@ -25,7 +27,7 @@ CASES = {
         ("lora", 3, "all"),
     )
 }
-SAVED = {"checkpoint_steps": 2, "num_evaluations": 1, "validation_rows": 10, "metrics_every": 1, "metric_rows": 2}
+SAVED = {"checkpoint_steps": 2, "num_evaluations": 2, "validation_rows": 10, "metrics_every": 1, "metric_rows": 2}
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +51,17 @@ def on_one(tiny_base: Path, sample_data: Path, alone: None) -> Any:
     }
 
 
+def saved_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Each weight, flat, of the shards that the two ranks wrote."""
+    shards: dict[str, dict[int, torch.Tensor]] = {}
+    for rank in range(2):
+        for key, shard in load_file(folder / f"part-{rank}-of-2.safetensors").items():
+            name, kind, start = key.rsplit(":", 2)
+            if kind == "weight":
+                shards.setdefault(name, {})[int(start)] = shard
+    return {name: torch.cat([mine[start] for start in sorted(mine)]) for name, mine in shards.items()}
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_two_processes_learn_what_one_does_and_one_goes_on_from_their_checkpoint(
     tiny_base: Path, sample_data: Path, on_two: Path, on_one: Any, name: str
@@ -61,6 +74,10 @@ def test_two_processes_learn_what_one_does_and_one_goes_on_from_their_checkpoint
     assert set(scores) == {"EI-reg", "EI-oc", "V-reg", "V-oc", "E-c"}
     for task, values in expected.evaluations[0].scores.items():
         assert scores[task] == pytest.approx(values, abs=1e-2), task
+
+    # The best weights alone, each rank its shard of them, are those of the state of that step.
+    best, state = (saved_weights(on_two / name / f"{kind}-00000002") for kind in ("best", "step"))
+    torch.testing.assert_close(best, state, rtol=0, atol=0)
 
     # One process, at another stage, does the two steps that are left: as if it had done all four.
     other = {0: 3, 2: 0, 3: 2}[CASES[name]["zero_stage"]]

@@ -118,10 +118,10 @@ class CausalReader:
         prefixes = [prefix for prefix, _ in rows]
         computed = {prefix: self._prefix(prefix) for prefix in dict.fromkeys(prefixes)}
         self._trees = TreeCache(prefixes, computed, room=max(append.num_kept for append in appends) + _ROOM)
-        log_ps = self._forward(appends)
+        log_ps, starts = self._forward(appends)
         reads: dict[int, Read] = {}
         for row, end, numbers in asked:
-            by_id = dict(zip(appends[row].wanted[end], log_ps[row][end], strict=True))
+            by_id = dict(zip(appends[row].wanted[end], log_ps[starts[row] + end], strict=True))
             place = _Place(row, appends[row].base + appends[row].wanted_at[end])
             reads.update({n: Read(place, [by_id[i] for i in wanted[n]]) for n in numbers})
         return [reads[n] for n in range(len(prompts))]
@@ -133,20 +133,24 @@ class CausalReader:
         # Kept tokens come first in their row, so that their positions stay valid when the rest is dropped.
         for number in sorted(range(len(requests)), key=lambda n: not requests[n].keep):
             request, row = requests[number], requests[number].parent.row
-            append = appends.setdefault(row, _Append(row, base=self._trees.used[row]))
+            append = appends.get(row)
+            if append is None:
+                append = appends[row] = _Append(row, base=self._trees.used[row])
             first = append.chain(request.tokens, request.parent.at, number=number + _TRUNK + 1)
             append.wanted_at += range(first, len(append.tokens))
             append.wanted += request.wanted
             if request.keep:
                 append.num_kept = len(append.tokens)
             firsts[number] = first
-        log_ps = dict(zip(appends, self._forward(list(appends.values())), strict=True))
+        log_ps, starts = self._forward(list(appends.values()))
+        start_of = dict(zip(appends, starts, strict=True))
         found = []
         for number, request in enumerate(requests):
             # Every token of a request is asked about, so that a token's number is that of its answer.
             row, first = request.parent.row, firsts[number]
-            base, mine = appends[row].base, log_ps[row]
-            found.append([Read(_Place(row, base + t), mine[t]) for t in range(first, first + len(request.tokens))])
+            at, start = appends[row].base + first, start_of[row] + first
+            mine = log_ps[start : start + len(request.tokens)]
+            found.append([Read(_Place(row, at + t), each) for t, each in enumerate(mine)])
         return found
 
     def _prefix(self, prefix: tuple[int, ...]) -> KeyValues:
@@ -160,18 +164,23 @@ class CausalReader:
             self._alike = alike([(layer.keys.shape[1], layer.keys.shape[3]) for layer in cache.layers])
         return self._prefixes[prefix]
 
-    def _forward(self, appends: Sequence[_Append]) -> list[list[list[float]]]:
-        """Run all appends, similar lengths together; returns the requested log-probabilities of each append."""
+    def _forward(self, appends: Sequence[_Append]) -> tuple[list[list[float]], list[int]]:
+        """Run all appends, like lengths together; the log-probabilities of each position asked about, and where those
+        of each append begin.
+        """
         lengths = [len(append.tokens) for append in appends]
         order: list[int] = []
         flat: list[torch.Tensor] = []
         for batch in with_least_padding(lengths, batch_tokens=self._limit.tokens, pass_tokens=self._pass_tokens):
             order += batch
             flat += self._forward_batch([appends[i] for i in batch])
-        # One synchronisation with the device, after all batches.
-        found = iter(split_like(torch.cat(flat), [ids for i in order for ids in appends[i].wanted]))
-        by_append = {i: [next(found) for _ in appends[i].wanted] for i in order}
-        return [by_append[i] for i in range(len(appends))]
+        # One wait for the device, after all batches.
+        found = split_like(torch.cat(flat), [ids for i in order for ids in appends[i].wanted])
+        starts, start = [0] * len(appends), 0
+        for i in order:
+            starts[i] = start
+            start += len(appends[i].wanted)
+        return found, starts
 
     def _forward_batch(self, appends: Sequence[_Append]) -> list[torch.Tensor]:
         """The requested log-probabilities, concatenated, on the device."""
@@ -197,7 +206,7 @@ class CausalReader:
         old_BTK = self._trees.seen_BKK[np.array(rows)[:, None], anchors_BT, :past] & is_token_BT[:, :, None]
         seen_BTK = np.concatenate([old_BTK, above_BTT], axis=2)
         past_depth_BK = self._trees.depth_BK[rows, :past]
-        cache = self._trees.past(rows, self._alike)
+        cache = self._trees.past(rows, self._alike, new=longest)
         hidden_BTD = self._decode(ids_BT, depth_BT, seen_BTK, past_depth_BK, cache)
         self._trees.store(cache, rows, [append.num_kept for append in appends], depth_BT, seen_BTK)
         return self._wanted(hidden_BTD, appends)

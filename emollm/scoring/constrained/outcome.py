@@ -46,13 +46,12 @@ def closed_outcome(task: Task, mass: Mapping[Value, float], *, mode: Value | Non
 
 def decimal_answer(search: TrieSearch[float], task: Task) -> Answer:
     """Regressions: the expected value of the distribution over thousandths."""
-    reference = search.reference
-    mass_N = np.zeros(1001)
-    for found in search.found:
-        mass_N[round(found.answer * 1000)] += math.exp(found.log_p - reference)
-    for item in search.open:
+    reference, (unread, read) = search.reference, search.masses()
+    thousandths = np.array([round(found.answer * 1000) for found in search.found], dtype=np.int64)
+    mass_N = np.asarray(np.bincount(thousandths, weights=read, minlength=1001), dtype=np.float64)
+    for item, mass in zip(search.open, unread, strict=True):
         low, high = round(item.node.low * 1000), round(item.node.high * 1000)
-        mass_N[low : high + 1] += math.exp(item.log_p - reference) / (high + 1 - low)
+        mass_N[low : high + 1] += mass / (high + 1 - low)
     return decimal_outcome(task, mass_N, mode_unit=search.greedy.answer if search.greedy else None, reference=reference)
 
 

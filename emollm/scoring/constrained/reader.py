@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -13,8 +12,7 @@ from emollm.core.encoding import EncodedPrompt
 from emollm.core.errors import ModelError
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """Read `tokens` after the position `parent`."""
 
     parent: Any

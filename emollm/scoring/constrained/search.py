@@ -6,7 +6,6 @@ probabilities of its continuations. Every search ends, since tries are finite an
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -193,9 +192,9 @@ def next_label_sets(search: TrieSearch[tuple[str, ...]]) -> list[Frontier[tuple[
     if search.reads >= search.options.max_reads:
         return search.unfinished
     bound, share = search.best_log_p, search.options.min_share
-    likeliest = heapq.nlargest(search.options.beam, search.open, key=lambda item: item.log_p)
-    chosen = [item for item in likeliest if item.log_p > bound]
     unread, read = search.masses()
+    likeliest = sorted(range(len(unread)), key=unread.__getitem__, reverse=True)[: search.options.beam]
+    chosen = [item for i in likeliest if (item := search.open[i]).log_p > bound]
     large = share * (sum(unread) + sum(read)) if share > 0 else -math.inf
     chosen += [
         item for item, mass in zip(search.open, unread, strict=True)

@@ -9,6 +9,7 @@ Shapes: S keys or values of layers, B rows, K places of a row, H key-value heads
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,6 +43,24 @@ def stacked(cache: DynamicCache, start: int = 0) -> KeyValues:
     ]
 
 
+class _LayerWithRoom(DynamicLayer):  # type: ignore[misc]
+    """New tokens go into places that are there: one of transformers would copy all its keys and values for them."""
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, used: int) -> None:
+        super().__init__()
+        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
+        self._whole, self._used = (keys, values), used
+        self.keys, self.values = keys[:, :, :used], values[:, :, :used]
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        for whole, new in zip(self._whole, (key_states, value_states), strict=True):
+            whole[:, :, self._used :] = new
+        self.keys, self.values = self._whole
+        return self._whole
+
+
 class TreeCache:
     """Rows fill up independently; positions beyond `used[row]` are empty."""
 
@@ -63,18 +82,19 @@ class TreeCache:
         self.depth_BK = np.tile(np.arange(length, dtype=np.int64), (len(prefixes), 1))
         self.seen_BKK = np.tile(np.tri(length, dtype=bool), (len(prefixes), 1, 1))
 
-    def past(self, rows: Sequence[int], layers: Sequence[Sequence[int]]) -> DynamicCache:
-        """A cache for transformers with these rows, as long as the longest of them. `layers` are those of `alike`."""
+    def past(self, rows: Sequence[int], layers: Sequence[Sequence[int]], *, new: int) -> DynamicCache:
+        """A cache of transformers with these rows, as long as the longest of them, for `new` tokens to be added once.
+
+        `layers` are those of `alike`.
+        """
         length = max(self.used[row] for row in rows)
+        self._reserve(length + new)
         index = torch.tensor(rows, device=self._states[0].device)
         found: dict[int, DynamicLayer] = {}
         for states, mine in zip(self._states, layers, strict=True):
-            taken = states[:, :, :, :length].index_select(1, index)
+            taken = taken_rows(states, index, length + new)
             for place, number in enumerate(mine):
-                layer = found[number] = DynamicLayer()
-                # Its own initialization would create two tensors.
-                layer.dtype, layer.device, layer.is_initialized = taken.dtype, taken.device, True
-                layer.keys, layer.values = taken[place], taken[len(mine) + place]
+                found[number] = _LayerWithRoom(taken[place], taken[len(mine) + place], length)
         cache = DynamicCache()
         cache.layers = [found[number] for number in range(len(found))]
         return cache
@@ -100,9 +120,8 @@ class TreeCache:
             self.seen_BKK[row, start:end, start:end] = seen_BTK[i, : count[i], past : past + count[i]]
             self.used[row] = int(end)
         device = self._states[0].device
-        to_row, to_place, of_row, of_place = torch.from_numpy(np.stack([row_N, place_N, here_N, new_N])).to(device)
-        for states, new in zip(self._states, stacked(cache, past), strict=True):
-            states[:, to_row, :, to_place] = new[:, of_row, :, of_place]
+        places = torch.from_numpy(np.stack([row_N, place_N, here_N, new_N])).to(device)
+        put_tokens(self._states, cache, past, places)
 
     def _reserve(self, length: int) -> None:
         more = length - self.depth_BK.shape[1]
@@ -113,6 +132,18 @@ class TreeCache:
         self._states = [torch.nn.functional.pad(states, (0, 0, 0, more)) for states in self._states]
         self.depth_BK = np.pad(self.depth_BK, ((0, 0), (0, more)))
         self.seen_BKK = np.pad(self.seen_BKK, ((0, 0), (0, more), (0, more)))
+
+
+def taken_rows(states: torch.Tensor, rows: torch.Tensor, length: int) -> torch.Tensor:
+    """Copies of these rows, up to the place `length`."""
+    return states[:, :, :, :length].index_select(1, rows)
+
+
+def put_tokens(into: KeyValues, cache: DynamicCache, start: int, places_4N: torch.Tensor) -> None:
+    """Copy tokens of a cache: `places_4N` are row and place in `into`, then row and place behind `start` in `cache`."""
+    to_row, to_place, of_row, of_place = places_4N
+    for states, new in zip(into, stacked(cache, start), strict=True):
+        states[:, to_row, :, to_place] = new[:, of_row, :, of_place]
 
 
 def _started(prefixes: Sequence[tuple[torch.Tensor, torch.Tensor]], count: int, length: int) -> torch.Tensor:

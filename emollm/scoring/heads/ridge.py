@@ -142,7 +142,7 @@ def _positive_solve(matrix_FF: Floats, right_FK: Floats) -> Floats:
         return found
     try:
         return _back(torch.cholesky_solve(_there(right_FK), torch.linalg.cholesky(_there(matrix_FF))))
-    except torch.linalg.LinAlgError as error:
+    except RuntimeError as error:  # torch.linalg has its own kind
         raise LinAlgError(str(error)) from None
 
 
@@ -153,9 +153,9 @@ def solve(moments: SufficientStats, strength: float) -> Linear:
     covariance[np.diag_indices_from(covariance)] += strength
     right = moments.xy_FK / moments.n - np.outer(mean_x, mean_y)
     try:
-        weight = _positive_solve(covariance, right)
+        weight: Floats = _positive_solve(covariance, right)
     except LinAlgError:  # rounding made it indefinite: few rows and a weak regularisation
-        weight = np.linalg.lstsq(covariance, right, rcond=None)[0]
+        weight = np.asarray(np.linalg.lstsq(covariance, right, rcond=None)[0], dtype=np.float64)
     return Linear(weight, mean_y - mean_x @ weight)
 
 
