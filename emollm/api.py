@@ -117,8 +117,6 @@ def annotate(
     taken = [name for q in questions for name in _columns(q, [], extras, details=details)] + ["truncated", "error"]
     with_notes = context is not None or target is not None
     taken += ["notes"] if with_notes else []
-    if with_notes and explain:
-        raise ConfigError("explain leaves words out of a text alone; ask for it without context and target")
     if long == "windows":
         if with_notes:
             raise ConfigError("long='windows' reads a text in pieces, and context and target are of a whole; leave one")
@@ -189,7 +187,8 @@ def _score(
                 [Question(q.task, had.texts[n], q.emotion, contexts[n], targets[n]) for n in part for q in questions]
             )
             if explained:
-                scored = _explained(scorer, [had.texts[n] for n in part], questions, scored)
+                besides = [(contexts[n], targets[n]) for n in part]
+                scored = _explained(scorer, [had.texts[n] for n in part], besides, questions, scored)
             for i in range(len(questions)):
                 for n, answer in zip(part, scored[i :: len(questions)], strict=True):
                     answers[i][n] = answer
@@ -228,11 +227,15 @@ _FRAME_TYPES = {"double": "float64", "float": "float64", "int32": "Int64", "bool
 
 
 def _explained(
-    scorer: Scorer, texts: Sequence[str], questions: Sequence[Question], answers: Sequence[Answer]
+    scorer: Scorer,
+    texts: Sequence[str],
+    besides: Sequence[tuple[str, str]],
+    questions: Sequence[Question],
+    answers: Sequence[Answer],
 ) -> list[Answer]:
     from emollm.scoring.explain import explain
 
-    words = [each for post in explain(scorer, texts, questions) for each in post]
+    words = [each for post in explain(scorer, texts, questions, beside=besides) for each in post]
     return [replace(answer, words=mine) for answer, mine in zip(answers, words, strict=True)]
 
 

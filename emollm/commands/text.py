@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> None:
         questions = [Question(q.task, text, q.emotion, config.context, config.target) for q in asked]
         answers = scorer.score(questions)
         if config.explain:
-            effects = explain(scorer, [text], asked)[0]
+            effects = explain(scorer, [text], asked, beside=[(config.context or "", config.target or "")])[0]
             answers = [replace(answer, words=mine) for answer, mine in zip(answers, effects, strict=True)]
         beside: dict[str, Any] = {}
         for i, question in enumerate(asked):

@@ -27,18 +27,25 @@ _NOTHING = "…"
 
 
 def explain(
-    scorer: Scorer, texts: Sequence[str], questions: Sequence[Question], *, most: int | None = SHOWN_WORDS
+    scorer: Scorer,
+    texts: Sequence[str],
+    questions: Sequence[Question],
+    *,
+    beside: Sequence[tuple[str, str]] | None = None,
+    most: int | None = SHOWN_WORDS,
 ) -> list[list[tuple[WordEffect, ...]]]:
     """For each text and question, the words whose removal changes the answer most, the largest effect first.
 
     An effect is the answer to the whole text minus that without the word: positive where the word raises it. It is of
     the value of a number, the expected class, the probability of the label given; of a label set, of each label given,
-    or of the likeliest where none is. Empty where there is no answer. `most` None: all words.
+    or of the likeliest where none is. Empty where there is no answer. `beside` are the context and target of each text,
+    which stay as they are. `most` None: all words.
     """
     found: list[list[tuple[WordEffect, ...]]] = []
-    for part in _parts(texts):
-        variants = [variant for text in part for variant in (text, *(_without(text, s) for s in words_of(text)))]
-        by_question = _asked(scorer, variants, questions)
+    for first, part in _parts(texts):
+        variants = [(text, *(_without(text, span) for span in words_of(text))) for text in part]
+        besides = beside[first : first + len(part)] if beside else [("", "")] * len(part)
+        by_question = _asked(scorer, variants, besides, questions)
         start = 0
         for text in part:
             spans = words_of(text)
@@ -97,27 +104,37 @@ def _abouts(task: Task, whole: Answer) -> tuple[str | None, ...]:
     return (max(whole.probabilities, key=lambda label: whole.probabilities[label]),)
 
 
-def _asked(scorer: Scorer, texts: Sequence[str], questions: Sequence[Question]) -> list[list[Answer]]:
-    """For each question, the answers to all texts."""
-    if isinstance(scorer, ArrayScorer):
-        return scorer.score_posts(texts, questions).answers()
-    answers = scorer.score([Question(q.task, text, q.emotion) for text in texts for q in questions])
+def _asked(
+    scorer: Scorer, variants: Sequence[Sequence[str]], besides: Sequence[tuple[str, str]], questions: Sequence[Question]
+) -> list[list[Answer]]:
+    """Of each question, the answers to all variants of all texts."""
+    alone = not any(any(beside) for beside in besides) and all(q.task.way is None for q in questions)
+    if alone and isinstance(scorer, ArrayScorer):
+        return scorer.score_posts([text for each in variants for text in each], questions).answers()
+    answers = scorer.score(
+        [
+            Question(q.task, text, q.emotion, context, target)
+            for each, (context, target) in zip(variants, besides, strict=True)
+            for text in each
+            for q in questions
+        ]
+    )
     return [answers[i :: len(questions)] for i in range(len(questions))]
 
 
-def _parts(texts: Sequence[str]) -> Iterator[list[str]]:
-    """Number of texts whose variants go through the engine together."""
+def _parts(texts: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """Texts whose variants go through the engine together, and the index of the first."""
     part: list[str] = []
-    variants = 0
-    for text in texts:
+    first = variants = 0
+    for n, text in enumerate(texts):
         count = 1 + len(words_of(text))
         if part and variants + count > _VARIANTS_AT_ONCE:
-            yield part
-            part, variants = [], 0
+            yield first, part
+            first, part, variants = n, [], 0
         part.append(text)
         variants += count
     if part:
-        yield part
+        yield first, part
 
 
 def _without(text: str, span: tuple[int, int]) -> str:

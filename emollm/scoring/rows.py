@@ -153,7 +153,7 @@ class AnnotatePosts(_ScorerHolder):
         *firsts, last = accumulate(_widths(questions, marked=marked), initial=0)
         words: list[Sequence[Sequence[WordEffect] | None]] = [()] * len(questions)
         if self._extras.explain:
-            words = self._words(table["text"].to_pylist(), questions, columns[last + 1 + any(self._beside)])
+            words = self._words(table, questions, columns[last + 1 + any(self._beside)])
         behind = []
         for i, (first, question) in enumerate(zip(firsts, questions, strict=True)):
             value, more, confidence = columns[first : first + 3]
@@ -162,12 +162,16 @@ class AnnotatePosts(_ScorerHolder):
         return [*columns, *behind]
 
     def _words(
-        self, texts: Sequence[str | None], questions: list[Question], errors: pa.Array
+        self, table: pa.Table, questions: list[Question], errors: pa.Array
     ) -> list[Sequence[Sequence[WordEffect] | None]]:
         """For each question, the words of every post; None for a post with an error."""
+        texts, beside = table["text"].to_pylist(), self._besides(table)
         good = [n for n, error in enumerate(errors.to_pylist()) if error is None]
         explained: list[list[tuple[WordEffect, ...]] | None] = [None] * len(texts)
-        for n, each in zip(good, explain(self.scorer, [texts[n] or "" for n in good], questions), strict=True):
+        found = explain(
+            self.scorer, [texts[n] or "" for n in good], questions, beside=[beside[n] for n in good] if beside else None
+        )
+        for n, each in zip(good, found, strict=True):
             explained[n] = each
         return [[None if each is None else each[i] for each in explained] for i in range(len(questions))]
 
@@ -175,21 +179,23 @@ class AnnotatePosts(_ScorerHolder):
         """The answer columns of a table's rows."""
         texts = [text or "" for text in table["text"].to_pylist()]
         problems = table["problem"].to_pylist() if "problem" in table.column_names else [None] * len(texts)
-        if not any(self._beside):
-            beside = None
-        else:
-            context, target = ([as_context(v) for v in _values(table, name)] for name in self._beside)
-            beside = list(zip(context, target, strict=True))
         return answer_columns(
             self.scorer,
             texts,
             problems,
             questions,
-            beside=beside,
+            beside=self._besides(table),
             marked=marked,
             windows=self._windows,
             max_windows=self._max_windows,
         )
+
+    def _besides(self, table: pa.Table) -> list[tuple[str, str]] | None:
+        """Context and target of each row; None where the table has neither."""
+        if not any(self._beside):
+            return None
+        context, target = ([as_context(v) for v in _values(table, name)] for name in self._beside)
+        return list(zip(context, target, strict=True))
 
 
 def _values(table: pa.Table, name: str | None) -> list[Any]:

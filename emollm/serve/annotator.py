@@ -160,10 +160,10 @@ class Annotator:
         found, answers = [], iter(scored)
         for piece, width in zip(pieces, widths, strict=True):
             asked = questions_for("", select_tasks(piece.tasks, self._scorer.card.tasks))
-            for text in piece.texts:
+            for text, beside in zip(piece.texts, piece.beside or [Beside()] * len(piece.texts), strict=True):
                 mine = list(islice(answers, width))
                 if piece.explain:
-                    words = explain(self._scorer, [text], asked)[0]
+                    words = explain(self._scorer, [text], asked, beside=[beside])[0]
                     mine = [replace(answer, words=each) for answer, each in zip(mine, words, strict=True)]
                 found += mine
         return found

@@ -95,8 +95,6 @@ class _Posts(_Asked):
     @model_validator(mode="after")
     def _one_per_text(self) -> Self:
         texts = getattr(self, "texts", [])
-        if self.explain and (self.contexts or self.targets):
-            raise ValueError("explain leaves words out of a text alone; send it without contexts and targets")
         for name in ("contexts", "targets"):
             given = getattr(self, name)
             if given is not None and len(given) != len(texts):

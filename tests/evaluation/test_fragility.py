@@ -79,7 +79,7 @@ def test_only_changes_of_the_text_affect_heads() -> None:
 def test_a_model_is_asked_in_the_wording_named(model_directory: Path) -> None:
     rows: dict[str, Sequence[Value | None]] = {
         "index": [0, 1], "task": ["V-reg", "V-reg"], "emotion": [None, None], "text": ["what a day"] * 2,
-        "template": [0, 3],
+        "context": [None, None], "target": [None, None], "template": [0, 3],
     }  # fmt: skip
     scorer = ScoreQuestions(model=str(model_directory), engine="constrained", device="cpu")
     first, other = scorer(pa.table(rows)).to_pylist()

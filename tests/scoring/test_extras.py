@@ -158,6 +158,22 @@ def test_effects_are_what_leaving_a_word_out_changes() -> None:
     assert len(explain(scorer, ["good " * 9], questions)[0][0]) == 5
 
 
+def test_context_and_target_stay_as_they_are() -> None:
+    asked: list[tuple[str, str, str]] = []
+
+    class Notes(Counter):
+        def score(self, questions: Sequence[Question]) -> list[Answer]:
+            asked.extend((q.text, q.context, q.target) for q in questions)
+            return super().score(questions)
+
+    questions = [Question(TASKS["V-reg"], "")]
+    explain(Notes(), ["good day", "bad"], questions, beside=[("before", "day"), ("", "it")])
+    assert asked == [
+        ("good day", "before", "day"), ("day", "before", "day"), ("good", "before", "day"), ("bad", "", "it"),
+        ("…", "", "it"),
+    ]  # fmt: skip
+
+
 def test_a_corpus_has_the_same_beside_each_answer_as_the_objects() -> None:
     extras = Extras.of(CARD, "heads", ASKED, abstain=0.55, second=True, sets=0.9, explain=True)
     options = {"model": "m", "engine": "heads", "opener": lambda *_, **__: Counter()}
