@@ -230,6 +230,8 @@ def test_what_is_beside_the_texts_must_be_one_for_each(model_directory: Path, mi
         emollm.annotate(["a", "b"], own, model=model_directory, context="thread")
     with pytest.raises(DataError, match="--target-column"):
         annotate_command([str(mine.with_name("posts.jsonl")), f"--model={model_directory}", "--target-column=whom"])
+    with pytest.raises(ConfigError, match="takes a post apart"):
+        annotate_command([str(mine.with_name("posts.jsonl")), "--context-column=thread", "--explain"])
     with pytest.raises(ConfigError, match="another task"):
         emollm.annotate(["a"], ["V-reg", own, emollm.labels("dread", "x", name="relief-dread")], model=model_directory)
 
