@@ -153,7 +153,7 @@ def test_processes_answer_as_one_does(tmp_path: Path, model_directory: Path) -> 
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ("1,glad\n,sad\n", r"1 posts have no id, such as p\.csv:3; mend"),
+        ("1,glad\n,sad\n", r"1 posts have no id, such as p\.csv:3; fix"),
         ("1,glad\n1,sad\n", "1 ids occur more than once"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The output folder: what a crash leaves is mended, one run at a time, and a wrong output is found out."""
+"""The output folder: cleanup after a crash, one run at a time, and detection of damage."""
 
 from __future__ import annotations
 
