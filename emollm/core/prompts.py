@@ -7,6 +7,7 @@ since both go through here.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -154,10 +155,8 @@ def as_context(value: Any) -> str:
     JSON files carry a list as its JSON text. What is neither text nor a list of texts is written as Python shows it.
     """
     if isinstance(value, str) and value.startswith('["'):
-        try:
+        with contextlib.suppress(ValueError):
             value = json.loads(value)
-        except ValueError:
-            return value.strip()
     if value is None or (isinstance(value, float) and value != value):
         return ""
     if isinstance(value, str):

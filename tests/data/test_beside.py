@@ -23,7 +23,7 @@ from emollm.metrics.questions import load_questions
 from emollm.models.load import load_base, prompt_encoder
 from emollm.scoring.heads.extract import ReadPosts
 from emollm.scoring.heads.labels import read_labels, subset
-from emollm.training.batches import encode_rows
+from emollm.training.row_tokens import encode_rows
 from tests.tiny import tiny_model
 
 TOML = """
@@ -76,7 +76,7 @@ def test_training_reads_what_scoring_asks(built: Path, tmp_path: Path) -> None:
     table = pa.parquet.read_table(built / "train.parquet")
     encoder = prompt_encoder(load_base(str(tiny_model("llama", tmp_path / "llama"))))
     for row, encoded in zip(table.to_pylist(), encode_rows(table, encoder), strict=True):
-        assert encoded.prompt == encoder.prompt(pieces_of(row)).ids
+        assert encoded.prompt.tolist() == encoder.prompt(pieces_of(row)).ids
     base, spec = tiny_model("bert", tmp_path / "bert"), FeatureSpec(layer=2, pooling="mean")
     posts = [
         Post("It is fine."),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from emollm.core.ask import About
 from emollm.core.tasks import TASKS, Task
 from emollm.data.corpora.example import BadRow, Example, hand_over
 from emollm.data.corpora.rows import Label, Rows, find_file, number
@@ -21,7 +22,7 @@ COLUMNS = {"EmoBank-V": "V", "EmoBank-A": "A", "EmoBank-D": "D"}
 _SPLITS = ("train", "dev", "test")
 
 
-PERSPECTIVES = ("writer", "reader")
+PERSPECTIVES: tuple[About, ...] = ("writer", "reader")
 _FEELS = {"writer": "the writer of the text feels", "reader": "a reader of the text feels"}
 _RATED = {
     "EmoBank-V": "how pleasant the state is that {feels}: 0 is as unpleasant as can be, 1 as pleasant as can be.",

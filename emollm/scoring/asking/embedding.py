@@ -46,27 +46,25 @@ class EmbeddingScorer:
 
     def score(self, questions: Sequence[Question]) -> list[Answer]:
         """One answer per question, in order; a text that is empty or cannot be read gets an error."""
-        found: dict[Post, Answer | Floats] = {}
+        errors: dict[Post, str] = {}
+        vectors: dict[Post, Floats] = {}
         flags: dict[Post, tuple[bool, tuple[str, ...]]] = {}
-        keys = list(dict.fromkeys(Post(q.text, q.context, q.target) for q in questions))
-        full = [key for key in keys if key.text.strip()]
-        found.update({key: Answer(value=None, error=EMPTY_TEXT) for key in keys if not key.text.strip()})
+        full = list(dict.fromkeys(Post(q.text, q.context, q.target) for q in questions if q.text.strip()))
         for rows, read, why in run_safely(range(len(full)), lambda rows: self._read([full[n] for n in rows])):
             if read is None:
-                found[full[rows[0]]] = Answer(value=None, error=why)
+                errors[full[rows[0]]] = why
             else:
                 for n, vector, flag in zip(rows, *read, strict=True):
-                    found[full[n]], flags[full[n]] = vector, flag
+                    vectors[full[n]], flags[full[n]] = vector, flag
         answers = []
         for question in questions:
             key = Post(question.text, question.context, question.target)
-            vector = found[key]
-            if isinstance(vector, Answer):
-                answers.append(vector)
-            else:
-                truncated, notes = flags[key]
-                probabilities_K = self._probabilities(question, vector)
-                answers.append(answer_of(question.task, probabilities_K, truncated=truncated, notes=notes))
+            if key not in vectors:
+                answers.append(Answer(value=None, error=errors.get(key, EMPTY_TEXT)))
+                continue
+            truncated, notes = flags[key]
+            probabilities_K = self._probabilities(question, vectors[key])
+            answers.append(answer_of(question.task, probabilities_K, truncated=truncated, notes=notes))
         return answers
 
     def ids(self, text: str) -> list[int]:

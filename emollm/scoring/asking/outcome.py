@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,7 +18,7 @@ def answer_of(
     notes: tuple[str, ...] = (),
 ) -> Answer:  # fmt: skip
     """K are the classes or labels; of a set each label's own probability; of a regression its low and high end."""
-    about = {"valid_mass": valid_mass, "truncated": truncated, "notes": notes}
+    about: dict[str, Any] = {"valid_mass": valid_mass, "truncated": truncated, "notes": notes}
     if task.kind is Kind.REGRESSION:
         # Two sentences say where the ends are, and nothing how sure a place between them is.
         unit = float(probabilities_K[1])
