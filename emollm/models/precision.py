@@ -62,7 +62,8 @@ def every_rank(decision: bool, device: str) -> bool:
     """Whether it is so for all."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return decision
-    flag = torch.tensor([int(decision)], device=device)
+    # A group of CPUs, gloo's, has no GPU to reduce on.
+    flag = torch.tensor([int(decision)], device="cpu" if torch.distributed.get_backend() == "gloo" else device)
     torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MIN)
     return bool(flag.item())
 
@@ -92,6 +93,7 @@ def _bf16_is_faster_on_cpu() -> bool:
 def _from_rank_0(decision: bool, device: str) -> bool:
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return decision
-    flag = torch.tensor([int(decision)], device=device)
+    # A group of CPUs, gloo's, has no GPU to reduce on.
+    flag = torch.tensor([int(decision)], device="cpu" if torch.distributed.get_backend() == "gloo" else device)
     torch.distributed.broadcast(flag, src=0)
     return bool(flag.item())

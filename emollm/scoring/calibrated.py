@@ -15,6 +15,7 @@ from emollm.core.card import AffectCard
 from emollm.core.prompts import Question
 from emollm.core.tasks import Kind
 from emollm.scoring.arrays import AnswerArrays
+from emollm.scoring.asking.scorer import AskingScorer
 from emollm.scoring.scorer import Scorer, count_tokens
 
 
@@ -51,7 +52,9 @@ class CalibratedScorer:
 
 
 def inner(scorer: Scorer) -> Scorer:
-    """The engine itself, without what puts its answers through a calibration."""
+    """The engine itself, without the wrappers for calibration and for tasks given at call time."""
+    if isinstance(scorer, AskingScorer):
+        scorer = scorer.wrapped
     return scorer._scorer if isinstance(scorer, CalibratedScorer) else scorer
 
 

@@ -174,7 +174,7 @@ def test_options_that_do_not_fit_are_refused(tmp_path: Path, options: list[str],
 
 
 def test_the_endpoint_serves_a_model_of_its_own() -> None:
-    with pytest.raises(ConfigError, match="the endpoint serves a model of its own"):
+    with pytest.raises(ConfigError, match="the endpoint loads its model itself"):
         main(["serve", "--model", "m", "--server", "http://h/v1"])
 
 

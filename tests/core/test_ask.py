@@ -36,8 +36,8 @@ def test_each_shape_gives_its_kind_and_a_sentence_for_each_answer() -> None:
     [
         (lambda: labels("relief"), "two or more labels"),
         (lambda: labels(), "labels"),
-        (lambda: labels("a, b", "c", many=True), "'a, b' holds a comma"),
-        (lambda: labels("Joy", "joy"), "differ in case at most"),
+        (lambda: labels("a, b", "c", many=True), "'a, b' has a comma"),
+        (lambda: labels("Joy", "joy"), "differ at most in case"),
         (lambda: labels("joy", "joy\nAnswer: joy"), "line ends"),
         (lambda: labels(*(f"label {n}" for n in range(500))), "500 labels, at most 200"),
         (lambda: labels("x" * 300, "y"), "300 characters"),

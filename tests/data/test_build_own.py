@@ -136,7 +136,11 @@ def test_the_example_of_the_docs_builds(tmp_path: Path) -> None:
     docs = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
     (tmp_path / "stress.toml").write_text(docs.split("```toml\n")[1].split("```")[0])
     header = ["note_id", "note", *(f"{emotion}_0_10" for emotion in ELEVEN), "stress"]
-    rows = [["n1", "a lamp", *["7"] * 10, "", "tense"], ["n2", "a chair", *["0"] * 11, "2"]]
+    (tmp_path / "notes.csv").write_text(",".join(header) + "\nn1,a lamp" + ",7" * 12 + "\n")
+    with pytest.raises(DataError, match="no column thread, who"):
+        build_own(OwnConfig(data=tmp_path / "stress.toml", out=tmp_path / "data"))
+    header += ["thread", "who"]
+    rows = [["n1", "a lamp", *["7"] * 10, "", "tense", "", ""], ["n2", "a chair", *["0"] * 11, "2", "in a room", ""]]
     (tmp_path / "notes.csv").write_text("\n".join(map(",".join, [header, *rows])) + "\n")
     build_own(OwnConfig(data=tmp_path / "stress.toml", out=tmp_path / "data"))
     manifest = json.loads((tmp_path / "data" / "manifest.json").read_text())

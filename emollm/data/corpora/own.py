@@ -121,6 +121,7 @@ def read_own(path: Path, *, seed: int = 123, bad: list[BadRow] | None = None) ->
     hand_over(collected, bad)
     labelled = {example.task for example in examples}
     if empty := [task.name for task, _ in tasks if task.name not in labelled]:
+        hand_over(collected, None)  # the bad rows, if there are any, are the reason
         raise DataError(f"{path}: no row has a label for {', '.join(empty)}; see {', '.join(files.values())}")
     paths = [path.parent / name for name in files.values()]
     return OwnExamples(examples, tuple(task for task, _ in tasks), paths, unlabelled)

@@ -75,6 +75,11 @@ class AskingScorer:
     def card(self) -> AffectCard:
         return self._engine.card
 
+    @property
+    def wrapped(self) -> Scorer:
+        """The engine."""
+        return self._engine
+
     def __getattr__(self, name: str) -> Any:
         # What an engine has beside the interface stays at hand.
         return getattr(self._engine, name)

@@ -17,6 +17,7 @@ from emollm.core.errors import ConfigError
 from emollm.core.prompts import Question, questions_for, render
 from emollm.core.tasks import TASKS, select_tasks
 from emollm.models.load import load_base, load_encoder, save_model
+from emollm.scoring.calibrated import inner
 from emollm.scoring.open import open_scorer
 from emollm.scoring.server.client import retry_after_s
 from emollm.scoring.server.detect import STRUCTURES
@@ -89,7 +90,8 @@ def test_structured_output_is_found_and_asked_for(requests: RequestOptions, stru
     with serving(lambda _n, _b: reply(said), structure=structure) as server:
         scorer = open_scorer("m", server=server.url, requests=requests)
         [answer] = scorer.score(QUESTIONS[:1])
-    assert isinstance(scorer, ServerScorer) and scorer.detected.structure == structure
+    engine = inner(scorer)
+    assert isinstance(engine, ServerScorer) and engine.detected.structure == structure
     assert structure_of(server.requests[0]) == structure
     assert answer.value == 0.25
 
