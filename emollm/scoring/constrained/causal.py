@@ -174,7 +174,7 @@ class CausalReader:
         for batch in with_least_padding(lengths, batch_tokens=self._limit.tokens, pass_tokens=self._pass_tokens):
             order += batch
             flat += self._forward_batch([appends[i] for i in batch])
-        # One wait for the device, after all batches.
+        # One synchronisation with the device, after all batches.
         found = split_like(torch.cat(flat), [ids for i in order for ids in appends[i].wanted])
         starts, start = [0] * len(appends), 0
         for i in order:
