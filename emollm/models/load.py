@@ -122,26 +122,41 @@ def load_model(model: str, *, dtype: torch.dtype = torch.float32, device: str = 
     is_heads = card.adapter == "heads"
     depth = card.heads.depth if is_heads and card.heads else None
     base = load_base(card.base.name, dtype=dtype if is_heads else torch.float32, device=device, depth=depth)
+    _check_base(model, card, base)
+    if is_heads:
+        return LoadedModel(base.model, base.tokenizer, card, folder)
+
+    merged = attach_adapter(base, model).merge_and_unload()
+    is_own = (folder / "tokenizer_config.json").is_file()
+    tokenizer = _load_tokenizer(str(folder), card.base.architecture) if is_own else base.tokenizer
+    return LoadedModel(merged.to(dtype).eval(), tokenizer, card, folder)
+
+
+def _check_base(model: str, card: AffectCard, base: LoadedModel) -> None:
     if base.card.base.fingerprint != card.base.fingerprint:
         raise ModelError(
             f"{model} is made for {card.base.name} with weights {card.base.fingerprint}, "
             f"but {card.base.name} here has {base.card.base.fingerprint}; get the base it was trained on"
         )
-    if is_heads:
-        return LoadedModel(base.model, base.tokenizer, card, folder)
 
+
+def attach_adapter(base: LoadedModel, model: str, *, trainable: bool = False) -> Any:
+    """The base's model with the adapters of the model directory `model` (peft), which may be trained further.
+
+    Raises ModelError if they do not load, or were trained on another base.
+    """
     from peft import PeftModel
 
+    card = card_of(model)
+    assert card is not None and card.adapter == "lora"
+    _check_base(model, card, base)
     try:
         with warnings.catch_warnings():
             # peft asks transformers by an old name.
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-            merged = PeftModel.from_pretrained(base.model, str(folder)).merge_and_unload()
+            return PeftModel.from_pretrained(base.model, str(model_folder(model)), is_trainable=trainable)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"the adapter in {model} does not load: {_first_line(error)}") from None
-    is_own = (folder / "tokenizer_config.json").is_file()
-    tokenizer = _load_tokenizer(str(folder), card.base.architecture) if is_own else base.tokenizer
-    return LoadedModel(merged.to(dtype).eval(), tokenizer, card, folder)
 
 
 def _load_weights(where: str, name: str, *, dtype: torch.dtype, device: str, config: Any = None) -> tuple[Any, Any]:

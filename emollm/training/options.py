@@ -57,6 +57,9 @@ class TrainConfig(Config):
     """Print parameters, steps, memory per worker and hours, and exit without training."""
     base: ModelRef = DEFAULT_BASE
     """Base model: a name from the registry, a local folder, or a Hugging Face hub id."""
+    start_from: ModelRef | None = None
+    """Go on from this model directory or bundled model: its adapter is trained further on its base, or kept as it is
+    with --freeze. None: from the untrained base."""
     objective: Literal["generate", "heads", "both"] = "generate"
     """Training objective. generate: instruction tuning (next-token loss on the answer). heads: regression and
     classification heads on hidden states. both: both losses in one model."""

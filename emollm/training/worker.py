@@ -21,6 +21,7 @@ from emollm.core.tasks import Task
 from emollm.metrics.questions import GoldQuestion, load_questions
 from emollm.models.load import (
     LoadedModel,
+    attach_adapter,
     attach_lora,
     load_base,
     probe_logits,
@@ -153,7 +154,9 @@ def _load(config: TrainConfig, device: str) -> LoadedModel:
     if base.card.base.architecture == "encoder" and config.objective != "heads":
         raise ModelError(f"{config.base} is an encoder and cannot generate answers; train it with --objective heads")
     model = base.model
-    if config.method == "lora":
+    if config.start_from is not None:
+        model = attach_adapter(base, config.start_from, trainable=True)
+    elif config.method == "lora":
         model = attach_lora(model, **config.lora)
     card = AffectCard(
         name=config.out.name,
