@@ -52,6 +52,8 @@ def summary_lines(summary: dict[str, Any], config: AnnotateConfig) -> list[str]:
     )
     if summary.get("already_done"):
         return [f"{whole}; already done, nothing to do"]
+    if summary["not_english"]:
+        whole += f", {summary['not_english']:,} seem not to be English"
     lines = [whole]
     run = f"{summary['scored']:,} posts scored in {left_in_words(summary['seconds'])}"
     if summary["continued_from"]:

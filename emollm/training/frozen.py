@@ -35,8 +35,8 @@ from emollm.scoring.heads.ridge import Features
 from emollm.scoring.heads.weights import load_bank
 from emollm.training.distil import AskTeacher, merged, soft_labels, teacher_tasks
 from emollm.training.options import TrainConfig
-from emollm.training.start import copy_adapter, start_card, with_start
 from emollm.training.rows import training_facts, training_rows, training_tasks
+from emollm.training.start import copy_adapter, start_card, with_start
 
 if TYPE_CHECKING:
     from emollm.training.joint import StartingHeads

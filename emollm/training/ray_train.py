@@ -20,8 +20,8 @@ from emollm.runtime.session import ray_session
 from emollm.training.distil import AskTeacher
 from emollm.training.options import TrainConfig
 from emollm.training.rows import training_rows
-from emollm.training.start import with_start
 from emollm.training.run_folder import EVALUATIONS_FILE, RunFolder, read_lines, run_folder
+from emollm.training.start import with_start
 
 
 def fit(

@@ -25,7 +25,7 @@ def start_card(config: TrainConfig) -> AffectCard | None:
     card = card_of(config.start_from)
     if card is None or card.adapter != "lora":
         raise ConfigError(
-            f"--start-from {config.start_from}: it has no adapter to go on from; name a model trained with --method lora"
+            f"--start-from {config.start_from}: it has no adapter to go on from; name one trained with --method lora"
         )
     return card
 

@@ -13,7 +13,8 @@ from emollm.annotation.report import estimate_lines, summary_lines
 CONFIG = AnnotateConfig(model="m", input="i", out="o")
 SUMMARY = {
     "posts": 1000, "files": 1, "bytes": 123_456, "failed": 3, "error_codes": {"empty_text": 3}, "truncated": 2,
-    "scored": 600, "seconds": 125.0, "continued_from": 400, "scored_again": 50, "actors_died": 1, "set_aside": 1,
+    "not_english": 4, "scored": 600, "seconds": 125.0, "continued_from": 400, "scored_again": 50, "actors_died": 1,
+    "set_aside": 1,
     "repeated": 60, "tokens": 12_000, "padding": 0.07, "actor_seconds": 100.0,
 }  # fmt: skip
 

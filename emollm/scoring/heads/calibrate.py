@@ -17,7 +17,6 @@ from emollm.core.heads_card import Head
 from emollm.core.tasks import Kind, Task
 from emollm.scoring.arrays import Floats
 from emollm.scoring.heads.readout import (
-    best_jaccard,
     class_probabilities,
     class_values,
     given_classes,

@@ -62,7 +62,7 @@ class Gated(NamedTuple):
     present_N: Floats
 
     @property
-    def mean_N(self) -> Floats:
+    def mean_N(self) -> Floats:  # noqa: N802
         """The likelier of the two."""
         return np.where(self.present_N > 0.5, self.inner.mean_N, 0.0)
 
