@@ -92,9 +92,7 @@ def _fit_or_refit(
         return _fit(config, features, labelled, tasks, candidates), tasks, {}
     assert config.start_from is not None
     theirs = Start(load_bank(model_folder(config.start_from), start.heads), start.heads, start.tasks)
-    fitted, compared = refit_heads(
-        features, labelled, calibration_tenth(labelled), tasks, theirs, **_fit_on(config)
-    )
+    fitted, compared = refit_heads(features, labelled, calibration_tenth(labelled), tasks, theirs, **_fit_on(config))
     names = {task.name for task in tasks}
     return fitted, (*tasks, *(task for task in start.tasks if task.name not in names)), compared
 

@@ -44,7 +44,8 @@ def test_the_bar_shows_rates_without_the_time_that_actors_took_to_start(monkeypa
 
 def test_a_finished_run_in_a_few_lines() -> None:
     whole, run, more, next_ = summary_lines(SUMMARY, CONFIG)
-    assert whole == "o: 1,000 posts in 1 file (123.5 kB), 3 with an error (3 empty_text), 2 cut"
+    assert whole.startswith("o: 1,000 posts in 1 file (123.5 kB), 3 with an error (3 empty_text), 2 cut, ")
+    assert whole.endswith(" 4 seem not to be English")
     assert run == ("600 posts scored in 2 min, 400 were done before; 50 scored again after a failure (1 actor)")
     assert more.startswith("60 answered by an equal text (10.0%); 12,000 tokens, 7% padding; 1 set aside")
     assert "verify o" in next_
