@@ -23,6 +23,7 @@ if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
@@ -320,8 +321,19 @@ def base_of(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def save_model(folder: Path, loaded: LoadedModel) -> None:
-    """Write weights (or the adapter), tokenizer and card as a model directory; of frozen heads the card alone."""
+@torch.no_grad()
+def round_adapter(model: Any, dtype: torch.dtype) -> None:
+    """Round the adapters' weights to what `dtype` can hold; they keep their own type."""
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.copy_(parameter.to(dtype))
+
+
+def save_model(folder: Path, loaded: LoadedModel, *, adapter_dtype: torch.dtype | None = None) -> None:
+    """Write weights (or the adapter), tokenizer and card as a model directory; of frozen heads the card alone.
+
+    `adapter_dtype` is what an adapter is stored in; None: the type it has.
+    """
     if loaded.card.adapter == "heads":
         write_card(folder, loaded.card)
         return
@@ -330,6 +342,10 @@ def save_model(folder: Path, loaded: LoadedModel) -> None:
         # Else it names the folder of the base on this machine.
         loaded.model.active_peft_config.base_model_name_or_path = loaded.card.base.name
     loaded.model.save_pretrained(folder)
+    if adapter_dtype is not None:
+        path = folder / "adapter_model.safetensors"
+        stored = {name: tensor.to(adapter_dtype) for name, tensor in load_file(path).items()}
+        save_file(stored, path, metadata={"format": "pt"})
     if loaded.card.adapter is None or base is None or base.package is None:
         loaded.tokenizer.save_pretrained(folder)
     # peft writes a stock README; the card is affect.json.

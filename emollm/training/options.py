@@ -85,6 +85,8 @@ class TrainConfig(Config):
     """Dropout before the adapters."""
     lora_first_layer: int = Field(1, ge=1)
     """Adapt this layer and those above it, counted from 1. A higher one shortens the backward pass."""
+    adapter_precision: Literal["trained", "bf16"] = "trained"
+    """Type in which adapters are saved. bf16: rounded before heads are calibrated, in half the space of float32."""
     merge: bool = False
     """Merge the adapters into the base weights when saving, for programs that cannot load adapters."""
     epochs: float = Field(1.0, gt=0)
