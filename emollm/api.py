@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from emollm.core.ask import asked_tasks
 from emollm.core.bases import DEFAULT_MODEL
+from emollm.core.english import looks_english
 from emollm.core.errors import ConfigError, DataError
 from emollm.core.prompts import Question, column_name, questions_for
 from emollm.core.sentences import LongTexts
@@ -77,9 +78,9 @@ def annotate(
     share of posts like those the model was calibrated on; `explain` adds `_words`, a list of dicts: the words whose
     removal moves the answer most (docs/trust.md).
 
-    `truncated` and `error` say whether the text was truncated and what went wrong. `prefix` is put before the names of
-    all these columns, for frames that have such columns already. A missing or empty text gets nulls and an error, never
-    a guess.
+    `truncated` and `error` say whether the text was truncated and what went wrong; `not_english` flags a text that seems
+    to be in another language, which the bundled models did not learn. `prefix` is put before the names of all these
+    columns, for frames that have such columns already. A missing or empty text gets nulls and an error, never a guess.
 
     `context` is what comes before each text, earlier posts oldest first or the document around it, and `target` the
     name or aspect that is asked about: the name of a column, or a sequence with one value per text, or of a single
@@ -114,7 +115,8 @@ def annotate(
     prepare(scorer, chosen)
     questions = questions_for("", chosen)
     extras = _extras(scorer, chosen, abstain=abstain, second=second, sets=sets, explain=explain)
-    taken = [name for q in questions for name in _columns(q, [], extras, details=details)] + ["truncated", "error"]
+    taken = [name for q in questions for name in _columns(q, [], extras, details=details)]
+    taken += ["truncated", "error", "not_english"]
     with_notes = context is not None or target is not None
     taken += ["notes"] if with_notes else []
     if long == "windows":
@@ -144,6 +146,7 @@ def annotate(
         columns["notes"] = pd.Series(notes, dtype=object)
     columns["truncated"] = pd.Series([any(a.truncated for a in row) for row in per_text], dtype=bool)
     columns["error"] = pd.Series([next((a.error for a in row if a.error), None) for row in per_text], dtype=object)
+    columns["not_english"] = pd.Series([not looks_english(text) for text in had.texts], dtype=bool)
     return had.give_back(pd.DataFrame({prefix + name: column for name, column in columns.items()}))
 
 
@@ -202,15 +205,17 @@ def _in_windows(
 ) -> pd.DataFrame:
     """The columns of an annotated corpus, in the types of a frame."""
     import pandas as pd
+    import pyarrow as pa
 
     from emollm.scoring.long import long_fields
     from emollm.scoring.rows import answer_columns, answer_fields
 
     tasks = tuple({question.task.name: question.task for question in questions}.values())
     found = answer_columns(scorer, had.texts, had.problems, questions, windows=True, max_windows=max_windows)
+    found.append(pa.array([not looks_english(text) for text in had.texts]))
     fields = answer_fields(tasks, windows=True)
     kinds = {column_name(question): question.task.kind for question in questions}
-    kept = {*kinds, "truncated", "error", *(field.name for field in long_fields(questions))}
+    kept = {*kinds, "truncated", "error", "not_english", *(field.name for field in long_fields(questions))}
     columns: dict[str, pd.Series[Any]] = {}
     for field, column in zip(fields, found, strict=True):
         if not details and field.name not in kept:

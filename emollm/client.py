@@ -68,7 +68,7 @@ class Client:
         targets: Targets = None,
         **extras: Any,
     ) -> list[dict[str, Any]]:
-        """The results of at most 256 texts, in order: `truncated`, `notes`, and `answers`, one per question.
+        """The results of at most 256 texts, in order: `truncated`, `not_english`, `notes`, `answers`, one per question.
 
         `tasks` are names, or tasks of your own such as `{"labels": ["relief", "dread"]}`; None: all of the model.
         `contexts` and `targets` have one entry per text, or are None. `extras` are abstain, second, sets and explain,

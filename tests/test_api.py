@@ -36,7 +36,7 @@ def scorer(tiny_base: Path) -> Scorer:
 
 def test_a_string_gets_the_whole_profile(scorer: Scorer) -> None:
     frame = emollm.annotate("I am so happy!", model=scorer)
-    assert list(frame) == ["text", *PROFILE_COLUMNS, "truncated", "error"]
+    assert list(frame) == ["text", *PROFILE_COLUMNS, "truncated", "error", "not_english"]
     [row] = frame.to_dict("records")
     assert all(0 <= row[name] <= 1 for name in PROFILE_COLUMNS if "reg" in name)
     assert row["v_oc"] in range(-3, 4) and row["ei_oc_joy"] in range(4) and isinstance(row["e_c"], tuple)
@@ -48,7 +48,7 @@ def test_a_frame_keeps_its_index_and_columns_and_missing_texts_get_nulls(scorer:
         {"who": list("abcd"), "post": ["Glad.", None, float("nan"), "  "]}, index=pd.Index([7, 5, 3, 1], name="n")
     )
     frame = emollm.annotate(texts, ["V-oc", "EmoBank-V"], model=scorer, text_column="post", progress=False)
-    assert list(frame) == ["who", "post", "v_oc", "emobank_v", "truncated", "error"]
+    assert list(frame) == ["who", "post", "v_oc", "emobank_v", "truncated", "error", "not_english"]
     assert list(frame.index) == [7, 5, 3, 1] and list(frame["who"]) == list("abcd")
     assert frame["v_oc"].dtype == "Int64" and frame["v_oc"].isna().tolist() == [False, True, True, True]
     assert 1 <= frame["emobank_v"].iloc[0] <= 5 and frame["error"].tolist() == [None] + ["empty_text"] * 3
@@ -145,7 +145,14 @@ def annotated(texts: object, **options: Any) -> Any:
 def test_a_frame_is_returned_in_its_own_type() -> None:
     columns = {"n": [1542657904481796104, None, 3], "text": ["Glad.", None, "Sad."]}
     table = annotated(pa.table(columns))
-    assert isinstance(table, pa.Table) and table.column_names == ["n", "text", "v_reg", "truncated", "error"]
+    assert isinstance(table, pa.Table) and table.column_names == [
+        "n",
+        "text",
+        "v_reg",
+        "truncated",
+        "error",
+        "not_english",
+    ]
     frame = annotated(polars.DataFrame(columns), details=True)
     assert isinstance(frame, polars.DataFrame) and frame["n"].to_list() == columns["n"] == table["n"].to_pylist()
     for found in (frame["error"].to_list(), table["error"].to_pylist()):
@@ -201,7 +208,8 @@ def test_columns_of_the_user_are_not_replaced(name: str) -> None:
     with pytest.raises(DataError, match=f"the column '{name}' exists already.*give a prefix"):
         annotated(frame, text_column=name)
     found = annotated(frame, text_column=name, prefix="a_")
-    assert list(found) == [name, "a_v_reg", "a_truncated", "a_error"] and list(found[name]) == ["Glad.", "Sad."]
+    assert list(found) == [name, "a_v_reg", "a_truncated", "a_error", "a_not_english"]
+    assert list(found[name]) == ["Glad.", "Sad."]
 
 
 def test_what_is_asked_for_beside_the_answers_stands_in_columns_of_its_own() -> None:

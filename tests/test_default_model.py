@@ -47,7 +47,8 @@ def test_its_tasks_are_trained_or_derived_and_its_engine_is_heads(name: str) -> 
     assert {t for t, o in origins.items() if o == "trained"} == TRAINED[name]
     derived = {t for t, o in origins.items() if o == "derived"}
     assert derived == {
-        "SST", "SST5", "TDT", "EmoBank-V", "VADER-Amazon", "VADER-Movie", "VADER-NYT", "VADER-Tweets", "GoEmotions",
+        "Intensity", "SST", "SST5", "TDT", "EmoBank-V", "VADER-Amazon", "VADER-Movie", "VADER-NYT", "VADER-Tweets",
+        "GoEmotions",
     } - TRAINED[name]  # fmt: skip
     assert {task.name for task in card_tasks(name)} == set(origins)
     assert resolve_engine(name, "auto") == "heads"

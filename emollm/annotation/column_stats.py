@@ -106,12 +106,13 @@ class ColumnStats:
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         self.columns = [Column(column_name(q), q.task) for q in questions_for("", tuple(tasks))]
-        self.posts = self.truncated = self.failed = 0
+        self.posts = self.truncated = self.failed = self.not_english = 0
         self.errors: Counter[str] = Counter()
 
     def add(self, table: pa.Table) -> None:
         self.posts += table.num_rows
         self.truncated += int(pc.sum(table["truncated"]).as_py() or 0)
+        self.not_english += int(pc.sum(table["not_english"]).as_py() or 0)
         failed = table["error"].drop_null().to_pylist()
         self.failed += len(failed)
         self.errors.update(error.partition(":")[0] for error in failed)
@@ -123,6 +124,7 @@ class ColumnStats:
             "posts": self.posts,
             "truncated": self.truncated,
             "failed": self.failed,
+            "not_english": self.not_english,
             "errors": {f"{column.name}_error": sum(column.errors.values()) for column in self.columns},
             "error_codes": dict(self.errors.most_common()),
         }

@@ -33,6 +33,8 @@ def _tiles(stats: ColumnStats, summary: dict[str, Any]) -> Iterator[tuple[str, s
     yield f"{stats.posts:,}", "posts"
     yield f"{stats.failed:,}", "with an error"
     yield f"{stats.truncated:,}", "cut at the model's limit"
+    if stats.not_english:
+        yield f"{stats.not_english:,}", "seem not to be English"
     if summary.get("repeated"):
         yield f"{summary['repeated']:,}", "answered by an equal text"
     if summary.get("posts_per_second"):

@@ -50,6 +50,8 @@ def summary_lines(summary: dict[str, Any], config: AnnotateConfig) -> list[str]:
         f"{config.out}: {summary['posts']:,} posts in {_some(summary['files'], 'file')} ({_bytes(summary['bytes'])}), "
         f"{summary['failed']:,} with an error{f' ({errors})' if errors else ''}, {summary['truncated']:,} cut"
     )
+    if summary["not_english"]:
+        whole += f", {summary['not_english']:,} seem not to be English"
     if summary.get("already_done"):
         return [f"{whole}; already done, nothing to do"]
     lines = [whole]

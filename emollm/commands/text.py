@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from emollm.core.english import looks_english
 from emollm.core.errors import DataError
 from emollm.core.options import read_config
 from emollm.scoring.options import ExtrasConfig
@@ -106,7 +107,10 @@ def _values(questions: Sequence[Question], answers: Sequence[Answer]) -> dict[st
             found["error"] = answer.error
     if notes := list(dict.fromkeys(note for answer in answers for note in answer.notes)):
         found["notes"] = notes
-    return found | {"truncated": any(answer.truncated for answer in answers)}
+    return found | {
+        "truncated": any(answer.truncated for answer in answers),
+        "not_english": not looks_english(questions[0].text),
+    }
 
 
 def _print(text: str, questions: Sequence[Question], answers: Sequence[Answer], beside: Mapping[str, Any]) -> None:
@@ -136,6 +140,8 @@ def _print(text: str, questions: Sequence[Question], answers: Sequence[Answer], 
             table.add_row("", Text(line, style="dim"))
     console = Console(highlight=False)
     console.print(Text(text, style="bold"))
+    if not looks_english(text):
+        console.print(Text("this seems not to be English, which is all that the bundled models learnt", style="yellow"))
     console.print(table)
     ways = dict.fromkeys(a.way for a in answers if a.way)
     for said in (*(f"answered as {way}" for way in ways), *dict.fromkeys(note for a in answers for note in a.notes)):

@@ -56,12 +56,13 @@ class AffectCard(Frozen):
         if clash := clashing_columns(self.tasks):
             raise ValueError(clash)
         tasks = {task.name: task for task in self.tasks}
-        trained = {head.task for head in self.heads.heads if head.derivation is None} if self.heads else set()
+        trained = {head.key for head in self.heads.heads if head.derivation is None} if self.heads else set()
         for head in self.heads.heads if self.heads else ():
             if head.task not in tasks or head.key not in tasks[head.task].keys:
                 raise ValueError(f"there is a head for {head.task} {head.emotion or ''}, which the card's tasks lack")
-            if head.derivation and head.derivation.source not in trained:
-                raise ValueError(f"{head.task} is derived from {head.derivation.source}, which has no head")
+            for source in head.sources:
+                if source not in trained:
+                    raise ValueError(f"{head.key} is derived from {source}, which has no head")
         return self
 
 

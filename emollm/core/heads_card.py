@@ -38,9 +38,11 @@ class Derivation(Frozen):
 
     source: str
     """The task from whose answer it is derived."""
-    rule: Literal["scale", "bins", "classes", "labels"]
+    rule: Literal["scale", "bins", "classes", "labels", "gate"]
     """scale: a number times `slope` plus `offset`. bins: a number's share of equal bins. classes: classes summed up.
-    labels: the probability of any of some labels."""
+    labels: the probability of any of some labels. gate: a number where the emotion is present, else 0."""
+    gate: str | None = None
+    """The label set whose label of the same emotion tells how likely it is present."""
     slope: float = 1.0
     offset: float = 0.0
     groups: dict[str, tuple[str, ...]] = Field(default_factory=dict)
@@ -65,6 +67,8 @@ class Head(Frozen):
     """For a number: (prediction, standard deviation) knots, in 0..1; linear in between."""
     thresholds: tuple[float, ...] = ()
     """For a label set: the probability from which a label is answered, one per label."""
+    lift: tuple[float, ...] = ()
+    """For a label set: added to each label's log-odds before a set is decided; rare labels get more."""
     decision: Literal["likeliest", "expected", "thresholds", "jaccard"] = "likeliest"
     """For an ordinal: the most likely class, or the one nearest to the expected value. For a label set: the labels
     above their thresholds, or the set with the largest expected Jaccard index."""
@@ -78,10 +82,20 @@ class Head(Frozen):
     def key(self) -> QuestionKey:
         return QuestionKey(self.task, self.emotion)
 
+    @property
+    def sources(self) -> tuple[QuestionKey, ...]:
+        """The questions that a derived head's answers are made of; none of a trained one."""
+        found = self.derivation
+        if found is None:
+            return ()
+        return (QuestionKey(found.source, self.emotion), *((QuestionKey(found.gate),) if found.gate else ()))
+
     @model_validator(mode="after")
     def _derived_or_not(self) -> Self:
         if (self.origin == "derived") != (self.derivation is not None):
             raise ValueError(f"head {self.task}: a derived head has a derivation, and no other has")
+        if self.derivation and (self.derivation.rule == "gate") != (self.derivation.gate is not None):
+            raise ValueError(f"head {self.task}: the rule `gate` names a label set, and no other rule does")
         return self
 
 

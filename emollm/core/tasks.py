@@ -244,7 +244,7 @@ _DETAILS = (
 
 def clashing_columns(tasks: Iterable[Task]) -> str | None:
     """A message if answers of these tasks would have the same column; None if each has its own."""
-    taken = dict.fromkeys(("id", "text", "truncated", "error"), "every output")
+    taken = dict.fromkeys(("id", "text", "truncated", "error", "not_english"), "every output")
     for task in tasks:
         mine = {column + detail: task.name for column in task.columns for detail in _DETAILS}
         if len(mine) < len(task.columns) * len(_DETAILS):

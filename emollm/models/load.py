@@ -23,6 +23,7 @@ if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
@@ -122,26 +123,41 @@ def load_model(model: str, *, dtype: torch.dtype = torch.float32, device: str = 
     is_heads = card.adapter == "heads"
     depth = card.heads.depth if is_heads and card.heads else None
     base = load_base(card.base.name, dtype=dtype if is_heads else torch.float32, device=device, depth=depth)
+    _check_base(model, card, base)
+    if is_heads:
+        return LoadedModel(base.model, base.tokenizer, card, folder)
+
+    merged = attach_adapter(base, model).merge_and_unload()
+    is_own = (folder / "tokenizer_config.json").is_file()
+    tokenizer = _load_tokenizer(str(folder), card.base.architecture) if is_own else base.tokenizer
+    return LoadedModel(merged.to(dtype).eval(), tokenizer, card, folder)
+
+
+def _check_base(model: str, card: AffectCard, base: LoadedModel) -> None:
     if base.card.base.fingerprint != card.base.fingerprint:
         raise ModelError(
             f"{model} is made for {card.base.name} with weights {card.base.fingerprint}, "
             f"but {card.base.name} here has {base.card.base.fingerprint}; get the base it was trained on"
         )
-    if is_heads:
-        return LoadedModel(base.model, base.tokenizer, card, folder)
 
+
+def attach_adapter(base: LoadedModel, model: str, *, trainable: bool = False) -> Any:
+    """The base's model with the adapters of the model directory `model` (peft), which may be trained further.
+
+    Raises ModelError if they do not load, or were trained on another base.
+    """
     from peft import PeftModel
 
+    card = card_of(model)
+    assert card is not None and card.adapter == "lora"
+    _check_base(model, card, base)
     try:
         with warnings.catch_warnings():
             # peft asks transformers by an old name.
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-            merged = PeftModel.from_pretrained(base.model, str(folder)).merge_and_unload()
+            return PeftModel.from_pretrained(base.model, str(model_folder(model)), is_trainable=trainable)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"the adapter in {model} does not load: {_first_line(error)}") from None
-    is_own = (folder / "tokenizer_config.json").is_file()
-    tokenizer = _load_tokenizer(str(folder), card.base.architecture) if is_own else base.tokenizer
-    return LoadedModel(merged.to(dtype).eval(), tokenizer, card, folder)
 
 
 def _load_weights(where: str, name: str, *, dtype: torch.dtype, device: str, config: Any = None) -> tuple[Any, Any]:
@@ -305,8 +321,19 @@ def base_of(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def save_model(folder: Path, loaded: LoadedModel) -> None:
-    """Write weights (or the adapter), tokenizer and card as a model directory; of frozen heads the card alone."""
+@torch.no_grad()
+def round_adapter(model: Any, dtype: torch.dtype) -> None:
+    """Round the adapters' weights to what `dtype` can hold; they keep their own type."""
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.copy_(parameter.to(dtype))
+
+
+def save_model(folder: Path, loaded: LoadedModel, *, adapter_dtype: torch.dtype | None = None) -> None:
+    """Write weights (or the adapter), tokenizer and card as a model directory; of frozen heads the card alone.
+
+    `adapter_dtype` is what an adapter is stored in; None: the type it has.
+    """
     if loaded.card.adapter == "heads":
         write_card(folder, loaded.card)
         return
@@ -315,6 +342,10 @@ def save_model(folder: Path, loaded: LoadedModel) -> None:
         # Else it names the folder of the base on this machine.
         loaded.model.active_peft_config.base_model_name_or_path = loaded.card.base.name
     loaded.model.save_pretrained(folder)
+    if adapter_dtype is not None:
+        path = folder / "adapter_model.safetensors"
+        stored = {name: tensor.to(adapter_dtype) for name, tensor in load_file(path).items()}
+        save_file(stored, path, metadata={"format": "pt"})
     if loaded.card.adapter is None or base is None or base.package is None:
         loaded.tokenizer.save_pretrained(folder)
     # peft writes a stock README; the card is affect.json.

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from emollm.core.answers import Answer, WordEffect
+from emollm.core.english import looks_english
 from emollm.core.prompts import Question, as_context, column_name, questions_for
 from emollm.core.tasks import TASKS, Kind, Task, as_labels, as_number, select_tasks
 from emollm.scoring.arrays import AnswerArrays, ArrayScorer, Floats
@@ -141,6 +142,7 @@ class AnnotatePosts(_ScorerHolder):
         columns = self._columns(table, questions_for("", tasks), marked=marked)
         if self._extras != NO_EXTRAS:
             columns = self._with_extras(table, questions_for("", tasks), columns, marked=marked)
+        columns.append(pa.array([not looks_english(text or "") for text in table["text"].to_pylist()], pa.bool_()))
         self._report(table.num_rows)
         notes = any(self._beside)
         fields = answer_fields(tasks, marked=marked, windows=self._windows, extras=self._extras, notes=notes)
@@ -372,7 +374,8 @@ def output_schema(
     at call time has `_way`, how it was answered, and `_valid_mass`, the probability that the model left free gives a
     valid answer, null where nothing is written. `notes`, where posts have a context or a target, says how these were
     read. `truncated` says that the post was cut at the model's limit, `error` is the first error of its questions. With
-    `windows` the columns of `long.long_fields` follow, and last what `extras` asks for beside the answers.
+    `windows` the columns of `long.long_fields` follow, then what `extras` asks for beside the answers. Last is
+    `not_english`: the post seems to be in another language, which the bundled models did not learn.
     """
     own = [pa.field("id", pa.string(), nullable=False), pa.field("text", pa.string())]
     added = answer_fields(tasks, marked=marked, windows=windows, extras=extras, notes=notes)
@@ -409,7 +412,8 @@ def answer_fields(
     fields += [pa.field("truncated", pa.bool_(), nullable=False), pa.field("error", pa.string())]
     questions = questions_for("", tasks)
     fields += long_fields(questions) if windows else []
-    return [*fields, *(field for question in questions for field in extras.fields(question))]
+    fields += [field for question in questions for field in extras.fields(question)]
+    return [*fields, pa.field("not_english", pa.bool_(), nullable=False)]
 
 
 def _about(task: Task) -> dict[str, str]:

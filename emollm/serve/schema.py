@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_val
 
 from emollm.core.answers import Answer
 from emollm.core.card import AffectCard
+from emollm.core.english import looks_english
 from emollm.core.prompts import Question, as_context, column_name
 from emollm.core.tasks import MAX_LABELS, Task, Value, Way
 from emollm.scoring.extras import Extras
@@ -209,6 +210,8 @@ class AnswerMessage(_Message):
 class TextResult(_Message):
     truncated: bool
     """Whether the text was truncated at the model's token limit."""
+    not_english: bool
+    """Whether the text seems to be in another language, which the bundled models did not learn."""
     notes: list[str]
     """How context and target were read, where not wholly: `context_cut`, `target_cut`, `target_not_in_text`,
     `context_not_read`, `target_not_read`."""
@@ -219,6 +222,7 @@ class TextResult(_Message):
     def of(cls, questions: Sequence[Question], answers: Sequence[Answer], extras: Extras | None = None) -> TextResult:
         return cls.model_construct(
             truncated=any(answer.truncated for answer in answers),
+            not_english=not looks_english(questions[0].text),
             notes=list(dict.fromkeys(note for answer in answers for note in answer.notes)),
             answers=[AnswerMessage.of(q, a, extras) for q, a in zip(questions, answers, strict=True)],
         )

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from emollm.core.bases import Architecture, anywhere
+from emollm.core.bases import Architecture, anywhere, model_folder
 from emollm.core.card import AffectCard, write_card
 from emollm.core.errors import ConfigError, EmollmError
 from emollm.core.folders import check_new, new_folder, write_run
@@ -30,10 +30,13 @@ from emollm.scoring.heads.derive import derived_heads, with_derived
 from emollm.scoring.heads.extract import POOLINGS, PROMPTS, ReadPosts, candidate_layers, column
 from emollm.scoring.heads.fit import FittedHeads, fit_heads
 from emollm.scoring.heads.labels import LabelledText, folds, read_labels, subset
+from emollm.scoring.heads.refit import Quality, Start, refit_heads
 from emollm.scoring.heads.ridge import Features
+from emollm.scoring.heads.weights import load_bank
 from emollm.training.distil import AskTeacher, merged, soft_labels, teacher_tasks
 from emollm.training.options import TrainConfig
 from emollm.training.rows import training_facts, training_rows, training_tasks
+from emollm.training.start import copy_adapter, start_card, with_start
 
 if TYPE_CHECKING:
     from emollm.training.joint import StartingHeads
@@ -54,6 +57,7 @@ def fit_frozen(
     Returns a summary, also in `run.json`. The folder appears complete or not at all.
     """
     check_new(config.out.absolute(), overwrite=config.overwrite)
+    config = with_start(config)
     started = time.monotonic()
     with ray_session(config.cluster):
         config = with_values(config, cluster=with_gpus(config.cluster))
@@ -61,8 +65,10 @@ def fit_frozen(
         card, candidates = card_and_candidates(config, labelled)
         with new_folder(config.out, overwrite=config.overwrite) as folder:
             with features_of(config, labelled.posts, candidates, on_posts) as features:
-                fitted = _fit(config, features, labelled, tasks, candidates)
+                fitted, tasks, compared = _fit_or_refit(config, features, labelled, tasks, candidates)
             card = with_heads(card, fitted, candidates.prompt, tasks, precision=states_precision(config))
+            if config.start_from:
+                copy_adapter(config, folder)
             write_card(folder, card)
             fitted.head_weights.save(folder)
             summary = {
@@ -70,10 +76,25 @@ def fit_frozen(
                 "feature_specs": [column(feature_spec) for feature_spec in fitted.feature_specs],
                 "held_out": _held_out(fitted),
                 "explained": {name: round(value, 4) for name, value in fitted.explained.items()},
+                "compared": compared,
                 "seconds": round(time.monotonic() - started),
             }
             write_run(folder, job="train", config=config.model_dump(mode="json"), summary=summary)
     return summary
+
+
+def _fit_or_refit(
+    config: TrainConfig, features: Features, labelled: LabelledText, tasks: tuple[Task, ...], candidates: Candidates
+) -> tuple[FittedHeads, tuple[Task, ...], dict[str, Quality]]:
+    """The heads, the tasks they are of, and how good each was where others stood for choice."""
+    start = start_card(config)
+    if start is None or start.heads is None:
+        return _fit(config, features, labelled, tasks, candidates), tasks, {}
+    assert config.start_from is not None
+    theirs = Start(load_bank(model_folder(config.start_from), start.heads), start.heads, start.tasks)
+    fitted, compared = refit_heads(features, labelled, calibration_tenth(labelled), tasks, theirs, **_fit_on(config))
+    names = {task.name for task in tasks}
+    return fitted, (*tasks, *(task for task in start.tasks if task.name not in names)), compared
 
 
 def starting_heads(
@@ -106,16 +127,21 @@ def starting_heads(
 def _fit(
     config: TrainConfig, features: Features, labelled: LabelledText, tasks: tuple[Task, ...], candidates: Candidates
 ) -> FittedHeads:
+    fixed = candidates.feature_specs if candidates.all_used else None
+    return fit_heads(features, labelled, tasks, feature_specs=fixed, **_fit_on(config))
+
+
+def _fit_on(config: TrainConfig) -> dict[str, Any]:
     """On this process's GPU where the job has any, else on as many cores as the job has reserved, if they are here."""
     from emollm.models.device import resolve_device
 
     cluster = config.cluster
     device = resolve_device() if cluster.gpus else "cpu"
     reserved = int(cluster.num_workers * cluster.cpus_per_worker)
-    return fit_heads(
-        features, labelled, tasks, feature_specs=candidates.feature_specs if config.heads.use_all_features else None,
-        device=None if device == "cpu" else device, num_threads=max(1, min(reserved, os.cpu_count() or 1)),
-    )  # fmt: skip
+    return {
+        "device": None if device == "cpu" else device,
+        "num_threads": max(1, min(reserved, os.cpu_count() or 1)),
+    }
 
 
 def states_precision(config: TrainConfig) -> Literal["float32", "bf16"]:
@@ -165,6 +191,8 @@ class Candidates(NamedTuple):
 
     prompt: Prompt
     feature_specs: tuple[FeatureSpec, ...]
+    all_used: bool
+    """Whether all of them are read, or the best are chosen by cross-validation."""
 
 
 def card_and_candidates(config: TrainConfig, labelled: LabelledText) -> tuple[AffectCard, Candidates]:
@@ -175,16 +203,21 @@ def card_and_candidates(config: TrainConfig, labelled: LabelledText) -> tuple[Af
 
     base, settings = describe_base(config.base)
     architecture, num_layers = base.architecture, settings.get_text_config().num_hidden_layers
+    start = start_card(config)
     card = AffectCard(
         name=config.out.name,
         base=base,
-        adapter="heads",
+        adapter="lora" if start else "heads",
         layout=Layout(),
         max_post_tokens=config.max_post_tokens,
         training=training_facts(config),
     )
+    if start and start.heads:
+        # Its adapter was trained for what its heads read.
+        return card, Candidates(start.heads.prompt, start.heads.feature_specs, True)
     prompt = prompt_of(config, architecture).model_copy(update={"beside": labelled.pieces})
-    return card, Candidates(prompt, feature_specs_of(config, architecture, num_layers))
+    specs = feature_specs_of(config, architecture, num_layers)
+    return card, Candidates(prompt, specs, config.heads.use_all_features)
 
 
 def prompt_of(config: TrainConfig, architecture: Architecture) -> Prompt:
@@ -238,7 +271,7 @@ def features_of(
     blocks = [rows.slice(start, at_once) for start in range(0, len(posts), at_once)]
     options: dict[str, Any] = {
         "base": anywhere(config.base), "prompt": candidates.prompt, "feature_specs": candidates.feature_specs,
-        "max_post_tokens": config.max_post_tokens, "precision": states_precision(config),
+        "max_post_tokens": config.max_post_tokens, "precision": states_precision(config), "adapted": config.start_from,
     }  # fmt: skip
     config.out.absolute().parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(

@@ -57,6 +57,9 @@ class TrainConfig(Config):
     """Print parameters, steps, memory per worker and hours, and exit without training."""
     base: ModelRef = DEFAULT_BASE
     """Base model: a name from the registry, a local folder, or a Hugging Face hub id."""
+    start_from: ModelRef | None = None
+    """Go on from this model directory or bundled model: its adapter is trained further on its base, or kept as it is
+    with --freeze. None: from the untrained base."""
     objective: Literal["generate", "heads", "both"] = "generate"
     """Training objective. generate: instruction tuning (next-token loss on the answer). heads: regression and
     classification heads on hidden states. both: both losses in one model."""
@@ -82,6 +85,8 @@ class TrainConfig(Config):
     """Dropout before the adapters."""
     lora_first_layer: int = Field(1, ge=1)
     """Adapt this layer and those above it, counted from 1. A higher one shortens the backward pass."""
+    adapter_precision: Literal["trained", "bf16"] = "trained"
+    """Type in which adapters are saved. bf16: rounded before heads are calibrated, in half the space of float32."""
     merge: bool = False
     """Merge the adapters into the base weights when saving, for programs that cannot load adapters."""
     epochs: float = Field(1.0, gt=0)

@@ -21,6 +21,7 @@ from emollm.training.distil import AskTeacher
 from emollm.training.options import TrainConfig
 from emollm.training.rows import training_rows
 from emollm.training.run_folder import EVALUATIONS_FILE, RunFolder, read_lines, run_folder
+from emollm.training.start import with_start
 
 
 def fit(
@@ -63,6 +64,7 @@ def prepared(config: TrainConfig) -> TrainConfig:
     """The options with absolute paths and resolved defaults; raises user errors."""
     from emollm.models.load import locate_base
 
+    config = with_start(config)
     data = config.data
     assert data is not None  # only a frozen base can be trained without data, and that is not done here
     check_new(config.out.absolute(), overwrite=config.overwrite)

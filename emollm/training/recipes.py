@@ -75,7 +75,14 @@ RECIPES: dict[str, dict[str, Any]] = {
         "max_post_tokens": 256,
         "heads": {"emoji": "named", "layers": (6,), "poolings": ("first", "mean"), "use_all_features": True},
     },
-    "smollm2-affect": {**_AFFECT, "base": DEFAULT_BASE, "lora_rank": 8, "lora_alpha": 16, "micro_batch_size": 16},
+    "smollm2-affect": {
+        **_AFFECT,
+        "base": DEFAULT_BASE,
+        "lora_rank": 8,
+        "lora_alpha": 16,
+        "micro_batch_size": 16,
+        "adapter_precision": "bf16",
+    },
 }
 
 

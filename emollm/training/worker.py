@@ -21,10 +21,12 @@ from emollm.core.tasks import Task
 from emollm.metrics.questions import GoldQuestion, load_questions
 from emollm.models.load import (
     LoadedModel,
+    attach_adapter,
     attach_lora,
     load_base,
     probe_logits,
     prompt_encoder,
+    round_adapter,
     save_model,
     tolerance,
     trained_dtype,
@@ -153,7 +155,9 @@ def _load(config: TrainConfig, device: str) -> LoadedModel:
     if base.card.base.architecture == "encoder" and config.objective != "heads":
         raise ModelError(f"{config.base} is an encoder and cannot generate answers; train it with --objective heads")
     model = base.model
-    if config.method == "lora":
+    if config.start_from is not None:
+        model = attach_adapter(base, config.start_from, trainable=True)
+    elif config.method == "lora":
         model = attach_lora(model, **config.lora)
     card = AffectCard(
         name=config.out.name,
@@ -264,6 +268,9 @@ def _write(folder: Path, config: TrainConfig, loaded: LoadedModel, joint: Joint 
     what is loaded again in that type.
     """
     head_weights = None
+    adapter_dtype = torch.bfloat16 if config.adapter_precision == "bf16" and config.method == "lora" else None
+    if adapter_dtype:
+        round_adapter(loaded.model, adapter_dtype)
     if joint is not None:
         head_weights, heads = joint.finished()
         loaded = replace(loaded, card=joint.card(heads, writes_answers=config.objective == "both"))
@@ -277,7 +284,7 @@ def _write(folder: Path, config: TrainConfig, loaded: LoadedModel, joint: Joint 
         # In bf16, deltas below 2**-9 of a weight would vanish.
         merged = loaded.model.to(torch.float32).merge_and_unload().to(dtype)
         loaded = LoadedModel(merged, loaded.tokenizer, card)
-    save_model(folder, loaded)
+    save_model(folder, loaded, adapter_dtype=adapter_dtype if loaded.card.adapter == "lora" else None)
     difference = 0.0
     if joint is not None and head_weights is not None:
         difference = verify_heads(folder, loaded, joint, head_weights)

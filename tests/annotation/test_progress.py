@@ -13,7 +13,8 @@ from emollm.annotation.report import estimate_lines, summary_lines
 CONFIG = AnnotateConfig(model="m", input="i", out="o")
 SUMMARY = {
     "posts": 1000, "files": 1, "bytes": 123_456, "failed": 3, "error_codes": {"empty_text": 3}, "truncated": 2,
-    "scored": 600, "seconds": 125.0, "continued_from": 400, "scored_again": 50, "actors_died": 1, "set_aside": 1,
+    "not_english": 4, "scored": 600, "seconds": 125.0, "continued_from": 400, "scored_again": 50, "actors_died": 1,
+    "set_aside": 1,
     "repeated": 60, "tokens": 12_000, "padding": 0.07, "actor_seconds": 100.0,
 }  # fmt: skip
 
@@ -43,7 +44,8 @@ def test_the_bar_shows_rates_without_the_time_that_actors_took_to_start(monkeypa
 
 def test_a_finished_run_in_a_few_lines() -> None:
     whole, run, more, next_ = summary_lines(SUMMARY, CONFIG)
-    assert whole == "o: 1,000 posts in 1 file (123.5 kB), 3 with an error (3 empty_text), 2 cut"
+    assert whole.startswith("o: 1,000 posts in 1 file (123.5 kB), 3 with an error (3 empty_text), 2 cut, ")
+    assert whole.endswith(" 4 seem not to be English")
     assert run == ("600 posts scored in 2 min, 400 were done before; 50 scored again after a failure (1 actor)")
     assert more.startswith("60 answered by an equal text (10.0%); 12,000 tokens, 7% padding; 1 set aside")
     assert "verify o" in next_

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from emollm.core.errors import ConfigError
-from emollm.core.tasks import TASKS
+from emollm.core.tasks import TASKS, QuestionKey
 from emollm.data.affect import AffectConfig, any_post_intensities, build_affect, words_of
 from emollm.data.corpora.example import Example
 from emollm.scoring.heads.labels import read_labels
@@ -44,7 +44,8 @@ def test_a_text_has_the_labels_of_its_own_corpus_and_gaps_elsewhere(tmp_path: Pa
     known = {key[0]: {labelled.texts[n] for n in labelled.known(key)} for key in labelled.golds}
     films = {"a joy", "a bore"}
     assert known == {"GoEmotions-28": {"what a day"}, "SST": films, "SST5": films, "EmoBank-A": {"He left early."}}
-    scores = {labelled.texts[n]: labelled.golds["SST", None][n, 0] for n in labelled.known(("SST", None))}
+    sst = QuestionKey("SST")
+    scores = {labelled.texts[n]: labelled.golds[sst][n, 0] for n in labelled.known(sst)}
     # The middles of the first and the last of five equal bins.
     assert scores == pytest.approx({"a joy": 0.9, "a bore": 0.1})
 

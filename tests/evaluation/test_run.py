@@ -22,6 +22,7 @@ from emollm.evaluation.compare import compare_runs
 from emollm.evaluation.options import CalibrateConfig, CompareConfig, EvaluateConfig
 from emollm.evaluation.published import PUBLISHED_ROWS
 from emollm.evaluation.report.evaluation_page import evaluation_page
+from emollm.evaluation.report.main_table import main_tables
 from emollm.evaluation.report.terminal import comparison_table, gains_table, sets_table
 from emollm.evaluation.run import evaluate
 from emollm.evaluation.systems import how_learnt
@@ -268,6 +269,16 @@ def test_the_report_keeps_derived_and_trained_figures_apart(tmp_path: Path) -> N
     assert "mine was trained on labels of EmoBank-V, which no published system was" in shown
     assert "1.000†" in shown and "‡" in shown and ".763†" not in shown and ".763‡" not in shown
     assert "<td>derived from V-reg</td>" in shown
+    [only] = main_tables(found)
+    assert only.heading == "" and "As published" not in shown
+
+    found.measured[0].system.facts["learnt"] = {**learnt, "SST": "trained"}
+    published, own = main_tables(found)
+    assert [column.task for column in own.columns] == ["SST"] and [line.name for line in own.lines] == ["mine"]
+    [mine] = [line for line in published.lines if line.name == "mine"]
+    assert [column.task for column in mine.cells] == ["V-reg"] and len(published.lines) > 1
+    shown = evaluation_page(config, found)
+    assert shown.index("As published") < shown.index("Learnt from the task")
     assert "mine: the first 10 of 12, all in predictions.parquet" in shown
 
 

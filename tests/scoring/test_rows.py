@@ -26,11 +26,12 @@ def model(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.parametrize("engine", ["constrained", "generate"])
 def test_one_row_per_post_with_the_columns_of_the_schema(model: str, engine: str) -> None:
     names = ("EI-oc", "EmoBank-V", "E-c")
-    posts = pa.table({"id": ["a", "b", "c"], "text": ["Glad.", None, "Sad."]})
+    posts = pa.table({"id": ["a", "b", "c"], "text": ["Glad.", None, "Ich bin heute sehr froh und möchte tanzen."]})
     table = AnnotatePosts(tasks=names, model=model, engine=engine)(posts)
     tasks = tuple(task for name in names for task in read_card(Path(model)).tasks if task.name == name)
     assert table.cast(output_schema(tasks)).num_rows == 3
-    first, empty, _ = table.to_pylist()
+    first, empty, german = table.to_pylist()
+    assert [row["not_english"] for row in (first, empty, german)] == [False, False, True]
     assert {name for name in table.column_names if name.startswith("emobank_v")} == {
         "emobank_v", "emobank_v_std", "emobank_v_confidence", "emobank_v_error",
     }  # fmt: skip

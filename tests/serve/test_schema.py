@@ -16,11 +16,12 @@ from emollm.serve.schema import AnnotateResponse, TextResult
 @pytest.mark.parametrize("engine", ["constrained", "generate"])
 def test_a_response_that_was_not_validated_is_valid(model_directory: Path, engine: str) -> None:
     scorer = open_scorer(str(model_directory), engine=engine, device="cpu")
-    questions = [questions_for(text, scorer.card.tasks) for text in ("what a day :)", "", "word " * 2000)]
+    questions = [questions_for(text, scorer.card.tasks) for text in ("what a day :)", "", "was für ein Tag und " * 400)]
     results = [TextResult.of(asked, scorer.score(asked)) for asked in questions]
     written = AnnotateResponse.model_construct(results=results).model_dump_json()
     assert AnnotateResponse.model_validate_json(written, strict=True).model_dump_json() == written
     assert [result.truncated for result in results] == [False, False, True]
+    assert [result.not_english for result in results] == [False, False, True]
 
 
 def test_what_stands_beside_an_answer_is_valid_and_there_only_if_asked_for(model_directory: Path) -> None:

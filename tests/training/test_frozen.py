@@ -18,6 +18,7 @@ from emollm.core.tasks import QuestionKey, select_tasks
 from emollm.data.aaid import SAMPLES
 from emollm.data.files.columns import Notes, Reading
 from emollm.data.files.whole import read_posts
+from emollm.models.load import LoadedModel, attach_lora, load_base, save_model
 from emollm.scoring.open import open_scorer
 from emollm.training.frozen import fit_frozen
 from emollm.training.options import TrainConfig
@@ -118,6 +119,41 @@ def test_gold_labels_and_a_teachers_together(model: Path, tmp_path: Path, sample
     assert summary["texts"] > 100
     head = read_card(tmp_path / "both").heads.head(QuestionKey("V-reg"))  # type: ignore[union-attr]
     assert head is not None and head.origin == "trained" and head.rows > 100
+
+
+def test_heads_are_fitted_anew_on_a_trained_adapter_which_stays(
+    local_ray: None, tmp_path: Path, sample_data: Path
+) -> None:
+    base = load_base(str(tiny_model("bert", tmp_path / "base")))
+    tuned = attach_lora(base.model, rank=2, alpha=4, dropout=0.0)
+    start = tmp_path / "start"
+    start.mkdir()
+    save_model(start, LoadedModel(tuned, base.tokenizer, base.card.model_copy(update={"adapter": "lora"})))
+    first = {
+        "data": sample_data, "out": tmp_path / "first", "start_from": str(start), "objective": "heads", "freeze": True,
+        "tasks": ("V-reg", "E-c"), "heads": {"layers": [2], "poolings": ["mean"]}, "cluster": ONE,
+    }  # fmt: skip
+    fit_frozen(TrainConfig.model_validate(first))
+    assert read_card(tmp_path / "first").adapter == "lora"
+    more = {**first, "out": tmp_path / "more", "start_from": str(tmp_path / "first"), "tasks": ("EI-oc",)}
+    fit_frozen(TrainConfig.model_validate({**more, "heads": {}}))
+    card = read_card(tmp_path / "more")
+    assert card.heads is not None and {t for t, o in card.heads.origins().items() if o == "trained"} == {
+        "V-reg", "E-c", "EI-oc",
+    }  # fmt: skip
+    assert {spec.layer for spec in card.heads.feature_specs} == {2}
+    asked = [q for q in questions_for("Glad.", card.tasks) if q.task.name in ("V-reg", "E-c")]
+    before, after = (open_scorer(str(tmp_path / name), precision="float32") for name in ("first", "more"))
+    assert [a.value for a in after.score(asked)] == pytest.approx([a.value for a in before.score(asked)])
+
+
+def test_only_a_model_with_adapters_is_gone_on_from(model: Path, tmp_path: Path, sample_data: Path) -> None:
+    options = {"data": sample_data, "out": tmp_path / "m", "objective": "heads", "freeze": True}
+    for start, message in ((str(model), "has no adapter to go on from"), ("nowhere", "no model directory at nowhere")):
+        with pytest.raises(ValueError, match=message):
+            fit_frozen(TrainConfig.model_validate({**options, "start_from": start}))
+    with pytest.raises(ConfigError, match="is made for minilm-l6; --base is opt-13b"):
+        fit_frozen(TrainConfig.model_validate({**options, "start_from": "fast", "base": "opt-13b"}))
 
 
 def test_a_layer_that_is_not_there_is_refused_and_nothing_is_left(

@@ -47,3 +47,24 @@ def test_a_model_trained_in_bf16_is_saved_and_verified_in_it(
     if merge:
         again = load_model(str(folder), dtype=torch.bfloat16).model.get_submodule(QUERY).weight
         torch.testing.assert_close(again, sum_rounded_once, rtol=0, atol=0)
+
+
+def test_an_adapter_is_stored_in_half_the_space_and_answers_as_the_one_in_memory(
+    tmp_path: Path, sample_data: Path
+) -> None:
+    base = load_base(str(tiny_model("llama", tmp_path / "base")))
+    model = attach_lora(base.model, rank=2, alpha=4, dropout=0.0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0, 0.02)
+    loaded = LoadedModel(model, base.tokenizer, base.card.model_copy(update={"adapter": "lora"}))
+    config = TrainConfig(
+        data=sample_data, out=tmp_path / "model", base=str(tmp_path / "base"), adapter_precision="bf16"
+    )
+    folder = tmp_path / "model"
+    folder.mkdir()
+    # Calibrated on what is stored: rounding apart, nothing is lost between memory and file.
+    assert _write(folder, config, loaded, None) <= 1e-4
+    stored = load_file(folder / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.bfloat16}

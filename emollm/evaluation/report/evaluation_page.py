@@ -17,7 +17,7 @@ from emollm.evaluation.measured import Evaluation, Measured
 from emollm.evaluation.options import EvaluateConfig
 from emollm.evaluation.published import SOURCE
 from emollm.evaluation.report.contents import cost_table, invalid_answers, invalid_table, mistakes, notes
-from emollm.evaluation.report.main_table import main_columns, main_table, mark_of
+from emollm.evaluation.report.main_table import main_tables, mark_of
 from emollm.evaluation.report.terminal import format_score
 from emollm.metrics.conformal import SetCoverage
 from emollm.metrics.predictions import PREDICTIONS_FILE, Prediction
@@ -36,7 +36,6 @@ _LABELS = ["label", "gold", "predicted", "right", "wrong", "missed", "F1"]
 
 def evaluation_page(config: EvaluateConfig, evaluation: Evaluation) -> str:
     main, others = evaluation.measured[0], evaluation.measured[1:]
-    columns = main_columns(evaluation.tasks)
     by_task = split_tasks(main.system.predictions)
     classes = [found for found in by_task.values() if not found[0].question.task.labels]
     labels = [found for found in by_task.values() if found[0].question.task.labels]
@@ -49,8 +48,7 @@ def evaluation_page(config: EvaluateConfig, evaluation: Evaluation) -> str:
         figures=_figures(evaluation),
         notes=notes(config, evaluation),
         score=format_score,
-        columns=columns,
-        lines=main_table(evaluation, columns),
+        tables=main_tables(evaluation),
         tasks=[_task(evaluation, task) for task in evaluation.tasks],
         pictures=[_picture(config, found) for found in classes],
         label_tables=[_label_table(found[0].question.task, found) for found in labels],

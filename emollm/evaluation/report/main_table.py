@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from emollm.core.tasks import PROFILE, Task
 from emollm.evaluation.measured import Evaluation, Measured
@@ -51,17 +51,43 @@ def main_columns(tasks: Sequence[Task]) -> list[Column]:
     return [published.get(task.name) or Column(task.name, task.name, task.metric) for task in tasks]
 
 
-def main_table(evaluation: Evaluation, columns: Sequence[Column], *, quoted: bool = True) -> list[Line]:
-    """One line per system, measured ones first; a quoted one only where it has a figure in these columns."""
-    lines = [_measured(found, columns) for found in evaluation.measured]
-    if quoted:
-        for system in quoted_systems():
-            cells = {column: Cell(system.scores[column]) for column in columns if column in system.scores}
-            if cells:
-                lines.append(Line(system.name, "quoted", cells))
+class Table(NamedTuple):
+    heading: str
+    columns: list[Column]
+    lines: list[Line]
+
+
+def main_tables(evaluation: Evaluation) -> list[Table]:
+    """One line per system, measured ones first, and a table for each kind of figure, without columns that are empty.
+
+    What a system learnt from labels that no published system had stands in a table of its own: nothing quoted, derived
+    or asked untrained is compared with it there.
+    """
+    columns = main_columns(evaluation.tasks)
+    measured = [_measured(found, columns) for found in evaluation.measured]
+    quoted = [
+        Line(system.name, "quoted", {c: Cell(system.scores[c]) for c in columns if c in system.scores})
+        for system in quoted_systems()
+    ]
+    taught = [_only(line, taught=True) for line in measured]
+    others = [_only(line, taught=False) for line in (*measured, *quoted)]
+    tables = [_table("", columns, others), _table("Learnt from the task's own labels", columns, taught)]
+    if not tables[1].columns:
+        return tables[:1]
+    return [tables[0]._replace(heading="As published: the five tasks of AAID learnt, the others zero-shot"), tables[1]]
+
+
+def _only(line: Line, *, taught: bool) -> Line:
+    """The line's figures that are, or are not, of a task learnt from labels that no published system had."""
+    return Line(line.name, line.role, {c: cell for c, cell in line.cells.items() if (cell.mark == TAUGHT) is taught})
+
+
+def _table(heading: str, columns: Sequence[Column], lines: Sequence[Line]) -> Table:
+    lines = [line for line in lines if line.cells]
+    columns = [column for column in columns if any(column in line.cells for line in lines)]
     for column in columns:
         _mark(lines, column)
-    return lines
+    return Table(heading, columns, list(lines))
 
 
 def score_of(found: Measured, column: Column) -> float | None:

@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import expit, log_softmax
+from scipy.special import expit, log_softmax, logit
 
 from emollm.core.heads_card import Head
 from emollm.core.tasks import Kind, Task
 from emollm.scoring.arrays import Floats
 from emollm.scoring.heads.readout import (
-    best_jaccard,
     class_probabilities,
     class_values,
     given_classes,
@@ -117,14 +116,34 @@ def _single_label(scores_NK: Floats, golds_NK: Floats) -> dict[str, Any]:
 
 
 def _label_set(head: Head, scores_NK: Floats, golds_NK: Floats) -> Head:
-    """One logistic curve per label (Platt 1999), then thresholds for the Jaccard index."""
+    """One logistic curve per label (Platt 1999), then the decision with the largest Jaccard index plus macro-F1.
+
+    By the Jaccard index alone rare labels are hardly ever given: moving each label half way to the threshold that is
+    best for its own F1 gave .013 of E-c's macro-F1 for .001 of its Jaccard index (LOG.md).
+    """
     slopes, offsets = zip(*(_platt(s, g) for s, g in zip(scores_NK.T, golds_NK.T, strict=True)), strict=True)
     fitted = head.model_copy(update={"slope": slopes, "offset": offsets})
     each_NK = label_probabilities(fitted, scores_NK, exclusive=False)
-    thresholds = jaccard_thresholds(each_NK, golds_NK)
-    by_threshold = soft_jaccard(each_NK >= np.array(thresholds), golds_NK)
-    better = soft_jaccard(best_jaccard(each_NK), golds_NK) >= by_threshold
-    return fitted.model_copy(update={"thresholds": thresholds, "decision": "jaccard" if better else "thresholds"})
+    decided = [fitted.model_copy(update=update) for update in _decisions(each_NK, golds_NK)]
+    return max(decided, key=lambda head: _set_quality(head, each_NK, golds_NK))
+
+
+def _decisions(each_NK: Floats, golds_NK: Floats) -> list[dict[str, Any]]:
+    one_K = jaccard_thresholds(each_NK, golds_NK)
+    f1_K = f1_thresholds(each_NK, golds_NK)
+    lift_K = 0.5 * (logit(one_K) - logit(f1_K))
+    mixed_K = 0.7 * np.array(one_K) + 0.3 * f1_K
+    return [
+        {"decision": "jaccard", "thresholds": one_K},
+        {"decision": "jaccard", "thresholds": one_K, "lift": tuple(lift_K.round(3).tolist())},
+        {"decision": "thresholds", "thresholds": one_K},
+        {"decision": "thresholds", "thresholds": tuple(mixed_K.round(3).tolist())},
+    ]
+
+
+def _set_quality(head: Head, each_NK: Floats, golds_NK: Floats) -> float:
+    given_NK = given_labels(head, each_NK)
+    return soft_jaccard(given_NK, golds_NK) + macro_f1(given_NK, golds_NK)
 
 
 def _platt(score_N: Floats, gold_N: Floats) -> tuple[float, float]:
@@ -145,6 +164,25 @@ def jaccard_thresholds(each_NK: Floats, golds_NK: Floats) -> tuple[float, ...]:
     grid = np.arange(0.10, 0.61, 0.01)
     best = max(grid.tolist(), key=lambda t: soft_jaccard(each_NK >= t, golds_NK))
     return (round(best, 2),) * int(golds_NK.shape[1])
+
+
+def f1_thresholds(each_NK: Floats, golds_NK: Floats) -> Floats:
+    """[K] the threshold of each label with the largest F1, to .01."""
+    grid = np.arange(0.05, 0.70, 0.01)
+    f1_TK = np.array([_f1(each_NK >= t, golds_NK) for t in grid])
+    best_K: Floats = grid[f1_TK.argmax(axis=0)]
+    return best_K
+
+
+def macro_f1(given_NK: Any, golds_NK: Floats) -> float:
+    """The F1 of each label, averaged; 0 of a label that is neither given nor held."""
+    return float(_f1(given_NK, golds_NK).mean())
+
+
+def _f1(given_NK: Any, golds_NK: Floats) -> Floats:
+    both_K = np.minimum(given_NK, golds_NK).sum(axis=0)
+    f1_K: Floats = 2 * both_K / np.maximum(np.sum(given_NK, axis=0) + golds_NK.sum(axis=0), _TINY)
+    return f1_K
 
 
 def soft_jaccard(given_NK: Any, golds_NK: Floats) -> float:
@@ -173,4 +211,5 @@ def held_out_metrics(task: Task, head: Head, scores_NK: Floats, golds_NK: Floats
             return {"accuracy": float((each_NK.argmax(axis=1) == golds_NK.argmax(axis=1)).mean())}
         case Kind.LABEL_SET:
             each_NK = label_probabilities(head, scores_NK, exclusive=False)
-            return {"jaccard": soft_jaccard(given_labels(head, each_NK), golds_NK)}
+            given_NK = given_labels(head, each_NK)
+            return {"jaccard": soft_jaccard(given_NK, golds_NK), "macro_f1": macro_f1(given_NK, golds_NK)}

@@ -12,13 +12,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from emollm.core.heads_card import Derivation, Head
-from emollm.core.tasks import TASKS, Kind, Task
+from emollm.core.tasks import ANY_POST, TASKS, Kind, Task
 from emollm.scoring.arrays import Floats
-from emollm.scoring.heads.readout import Numbers
+from emollm.scoring.heads.readout import Gated, Numbers
 
 _VALENCE = Derivation(source="V-reg", rule="scale")
 
 DERIVATIONS: Mapping[str, Derivation] = {
+    ANY_POST: Derivation(source="EI-reg", rule="gate", gate="E-c"),
     "SST": _VALENCE,
     "EmoBank-V": _VALENCE,
     "VADER-Amazon": _VALENCE,
@@ -48,29 +49,43 @@ DERIVATIONS: Mapping[str, Derivation] = {
 
 
 def derived_heads(trained: Sequence[Head]) -> list[Head]:
-    """A derived head for each task of `DERIVATIONS` that has none and whose source has one."""
+    """The derived heads of each task of `DERIVATIONS` that has none and whose sources have one for each question."""
     have = {head.task for head in trained}
-    return [
+    return [head for name in DERIVATIONS if name not in have for head in derived_task(name, trained)]
+
+
+def derived_task(name: str, trained: Sequence[Head]) -> list[Head]:
+    """The heads of one task by its derivation; none where a source lacks a question of it."""
+    derivation, task, have = DERIVATIONS[name], TASKS[name], {head.key for head in trained}
+    heads = [
         Head(
             task=name,
+            emotion=key.emotion,
             origin="derived",
             derivation=derivation,
-            thresholds=(0.5,) * len(TASKS[name].labels),
-            decision="jaccard" if TASKS[name].metric == "jaccard" else "likeliest",
+            thresholds=(0.5,) * len(task.labels),
+            decision="jaccard" if task.metric == "jaccard" else "likeliest",
         )
-        for name, derivation in DERIVATIONS.items()
-        if name not in have and derivation.source in have
+        for key in task.keys
     ]
+    return heads if all(have.issuperset(head.sources) for head in heads) else []
 
 
 def with_derived(tasks: Sequence[Task], heads: Sequence[Head]) -> tuple[Task, ...]:
     """The tasks, and behind them those of the derived heads."""
     names = {task.name for task in tasks}
-    return (*tasks, *(TASKS[head.task] for head in heads if head.origin == "derived" and head.task not in names))
+    more = dict.fromkeys(head.task for head in heads if head.origin == "derived" and head.task not in names)
+    return (*tasks, *(TASKS[name] for name in more))
 
 
 def scaled(derivation: Derivation, found: Numbers) -> Numbers:
     return Numbers(found.mean_N * derivation.slope + derivation.offset, found.std_N * abs(derivation.slope))
+
+
+def gated(found: Numbers, gate: Task, emotion: str | None, probabilities_NK: Floats) -> Gated:
+    """The number where the emotion is present, by the probability of its label, and 0 where it is not."""
+    assert emotion is not None
+    return Gated(found, probabilities_NK[:, gate.labels.index(emotion)])
 
 
 def binned(task: Task, found: Numbers) -> Floats:

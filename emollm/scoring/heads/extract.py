@@ -38,14 +38,18 @@ def column(feature_spec: FeatureSpec) -> str:
 
 
 class ReadPosts:
-    """Rows of `index` and the fields of `Post` to `index` and, a column a feature_spec, its state as float32s."""
+    """Rows of `index` and the fields of `Post` to `index` and, a column a feature_spec, its state as float32s.
+
+    `adapted` is a model directory whose adapter the base is read with.
+    """
 
     def __init__(
         self, *, base: str, prompt: Prompt, feature_specs: Sequence[FeatureSpec], max_post_tokens: int, device: str,
-        num_threads: int, reports: Any = None, batch_tokens: int | None = None,
+        num_threads: int, adapted: str | None = None, reports: Any = None, batch_tokens: int | None = None,
         precision: Literal["float32", "bf16"] = "float32",
     ) -> None:  # fmt: skip
         self._base, self._prompt, self._feature_specs = base, prompt, tuple(feature_specs)
+        self._adapted = adapted
         self._max_post_tokens = max_post_tokens
         self._device, self._num_threads, self._reports = device, num_threads, reports
         self._batch_tokens, self._precision = batch_tokens, precision
@@ -56,7 +60,7 @@ class ReadPosts:
         import torch
 
         from emollm.models.device import activation_bytes, default_batch_tokens, resolve_device
-        from emollm.models.load import LoadedModel, load_base
+        from emollm.models.load import LoadedModel, load_base, load_model
         from emollm.models.precision import DTYPES
         from emollm.scoring.heads.backbone import Backbone, PostEncoder
 
@@ -64,7 +68,11 @@ class ReadPosts:
         if self._device == "cpu":
             torch.set_num_threads(self._num_threads)
         depth = max(feature_spec.layer for feature_spec in self._feature_specs)
-        base = load_base(self._base, dtype=DTYPES[self._precision], device=self._device, depth=depth)
+        dtype = DTYPES[self._precision]
+        if self._adapted:
+            base = load_model(self._adapted, dtype=dtype, device=self._device)
+        else:
+            base = load_base(self._base, dtype=dtype, device=self._device, depth=depth)
         card = base.card.model_copy(update={"max_post_tokens": self._max_post_tokens})
         backbone = Backbone(base.model, card.base.architecture, depth=depth)
         size = self._batch_tokens or default_batch_tokens(self._device, bytes_per_token=activation_bytes(base.model))

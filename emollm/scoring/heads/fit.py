@@ -110,8 +110,8 @@ def _fit_heads(
         heads.append(_calibrated(by_name[key.task], key, scores[key], labelled, first.index_N, len(weights)))
         weights += list(seconds[key].weights_KF if borrows else first.weights_KF)
     heads = _tied(heads, scores, labelled, by_name)
-    head_weights, heads = _packed(weights, heads)
-    return FittedHeads(head_weights, tuple(_in_order(heads, tasks)), tuple(feature_specs), scale, tried, borrows)
+    head_weights, heads = packed(weights, heads)
+    return FittedHeads(head_weights, tuple(in_order(heads, tasks)), tuple(feature_specs), scale, tried, borrows)
 
 
 def _first_fits(
@@ -291,7 +291,7 @@ def _tied(
     return tied
 
 
-def _packed(weights: Sequence[Floats], heads: Sequence[Head]) -> tuple[HeadWeights, list[Head]]:
+def packed(weights: Sequence[Floats], heads: Sequence[Head]) -> tuple[HeadWeights, list[Head]]:
     """The rows that some head uses, and the heads with the rows' new indices."""
     used = sorted({output for head in heads for output in head.outputs})
     place = {output: i for i, output in enumerate(used)}
@@ -300,6 +300,6 @@ def _packed(weights: Sequence[Floats], heads: Sequence[Head]) -> tuple[HeadWeigh
     return HeadWeights(np.ascontiguousarray(rows[:, :-1]), np.ascontiguousarray(rows[:, -1])), moved
 
 
-def _in_order(heads: Sequence[Any], tasks: Sequence[Task]) -> list[Head]:
+def in_order(heads: Sequence[Any], tasks: Sequence[Task]) -> list[Head]:
     order = {key: place for place, key in enumerate(key for task in tasks for key in task.keys)}
     return sorted(heads, key=lambda head: order[head.key])

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, ndtr, softmax
+from scipy.special import expit, logit, ndtr, softmax
 
 from emollm.core.heads_card import Head
 from emollm.core.tasks import Task
@@ -55,6 +55,33 @@ class Numbers(NamedTuple):
         return np.clip(first, 0.0, 1.0), np.sqrt(np.maximum(second - first**2, 0.0))
 
 
+class Gated(NamedTuple):
+    """A number that is 0 unless something is present, with this probability: a mixture of 0 and `inner`."""
+
+    inner: Numbers
+    present_N: Floats
+
+    @property
+    def mean_N(self) -> Floats:  # noqa: N802
+        """The likelier of the two."""
+        return np.where(self.present_N > 0.5, self.inner.mean_N, 0.0)
+
+    def below(self, x: float | Floats) -> Floats:
+        """Probability of less than x, where 0 < x <= 1."""
+        return 1 - self.present_N + self.present_N * self.inner.below(x)
+
+    def bins(self, edges: Sequence[float]) -> Floats:
+        bins_NB = self.present_N[:, None] * self.inner.bins(edges)
+        bins_NB[:, 0] += 1 - self.present_N
+        return bins_NB
+
+    def moments(self) -> tuple[Floats, Floats]:
+        """Expected value and standard deviation."""
+        unit_N, std_N = self.inner.moments()
+        first = self.present_N * unit_N
+        return first, np.sqrt(np.maximum(self.present_N * (std_N**2 + unit_N**2) - first**2, 0.0))
+
+
 def numbers(head: Head, scores_N1: Floats) -> Numbers:
     mean_N = scores_N1[:, 0] * head.slope[0] + head.offset[0]
     at, std = np.array(head.spread).T
@@ -74,7 +101,7 @@ def label_probabilities(head: Head, scores_NK: Floats, *, exclusive: bool) -> Fl
     return found
 
 
-def number_answers(task: Task, found: Numbers) -> AnswerArrays:
+def number_answers(task: Task, found: Numbers | Gated) -> AnswerArrays:
     assert task.low is not None and task.high is not None
     unit_N, std_N = found.moments()
     mode_N, width = np.clip(found.mean_N, 0.0, 1.0), task.high - task.low
@@ -89,7 +116,7 @@ def number_answers(task: Task, found: Numbers) -> AnswerArrays:
     )
 
 
-def _mass_near(found: Numbers, unit_N: Floats) -> Floats:
+def _mass_near(found: Numbers | Gated, unit_N: Floats) -> Floats:
     # Probability beyond an end counts as the end.
     low = np.where(unit_N - _NEAR <= 0, 0.0, found.below(unit_N - _NEAR))
     high = np.where(unit_N + _NEAR >= 1, 1.0, found.below(unit_N + _NEAR))
@@ -126,8 +153,14 @@ def class_answers(task: Task, probabilities_NK: Floats, decision: str) -> Answer
 def given_labels(head: Head, probabilities_NK: Floats) -> NDArray[np.bool_]:
     """[N, K]: the labels answered by the head's decision rule."""
     if head.decision == "jaccard":
-        return best_jaccard(probabilities_NK)
+        return best_jaccard(lifted(probabilities_NK, head.lift) if head.lift else probabilities_NK)
     return probabilities_NK >= np.array(head.thresholds)
+
+
+def lifted(probabilities_NK: Floats, lift_K: Sequence[float]) -> Floats:
+    """[N, K] with `lift_K` added to each label's log-odds."""
+    moved: Floats = expit(logit(probabilities_NK) + np.array(lift_K))
+    return moved
 
 
 def best_jaccard(probabilities_NK: Floats) -> NDArray[np.bool_]:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from emollm.core.errors import ModelError
-from emollm.core.heads_card import Head, HeadsCard
+from emollm.core.heads_card import Derivation, Head, HeadsCard
 from emollm.core.tasks import Kind, QuestionKey, Task
 from emollm.scoring.arrays import AnswerArrays, Floats
 from emollm.scoring.heads import derive, readout
@@ -77,13 +77,23 @@ def answers(head: Head, heads: HeadsCard, tasks: dict[str, Task], scores_NO: Flo
             case Kind.LABEL_SET:
                 found = readout.label_probabilities(head, mine, exclusive=False)
                 return readout.set_answers(task, found, readout.given_labels(head, found))
-    derivation = head.derivation
-    source = heads.head(QuestionKey(derivation.source))
-    assert source is not None  # checked when the card was read
-    theirs, source_task = scores_NO[:, list(source.outputs)], tasks[derivation.source]
+    return _derived(head, head.derivation, heads, tasks, scores_NO)
+
+
+def _derived(
+    head: Head, derivation: Derivation, heads: HeadsCard, tasks: dict[str, Task], scores_NO: Floats
+) -> AnswerArrays:
+    task, source_task = tasks[head.task], tasks[derivation.source]
+    source, theirs = _source(heads, QuestionKey(derivation.source, head.emotion), scores_NO)
     match derivation.rule:
         case "scale":
             return readout.number_answers(task, derive.scaled(derivation, readout.numbers(source, theirs)))
+        case "gate":
+            assert derivation.gate is not None  # checked when the card was read
+            gate, labels = _source(heads, QuestionKey(derivation.gate), scores_NO)
+            each = readout.label_probabilities(gate, labels, exclusive=False)
+            found = readout.numbers(source, theirs)
+            return readout.number_answers(task, derive.gated(found, tasks[gate.task], head.emotion, each))
         case "bins":
             return readout.class_answers(task, derive.binned(task, readout.numbers(source, theirs)), head.decision)
         case "classes":
@@ -93,3 +103,9 @@ def answers(head: Head, heads: HeadsCard, tasks: dict[str, Task], scores_NO: Flo
             each = readout.label_probabilities(source, theirs, exclusive=False)
             grouped = derive.grouped(task, derivation, source_task, each)
             return readout.set_answers(task, grouped, readout.given_labels(head, grouped))
+
+
+def _source(heads: HeadsCard, key: QuestionKey, scores_NO: Floats) -> tuple[Head, Floats]:
+    head = heads.head(key)
+    assert head is not None  # checked when the card was read
+    return head, scores_NO[:, list(head.outputs)]

@@ -16,6 +16,7 @@ export function picture(text, result, tasks) {
   return el("article", { class: "picture" },
     el("blockquote", { class: text.trim() ? "" : "empty" }, text.trim() ? text : "(no text)"),
     result.truncated ? el("p", { class: "flag" }, "Too long for the model: only the beginning was read.") : null,
+    result.not_english ? el("p", { class: "flag" }, "This seems not to be English: the bundled models learnt nothing else.") : null,
     error ? el("p", { class: "flag" }, explain(error.error)) : null,
     doubtful.length ? el("p", { class: "flag" },
       `Without constraints the model would seldom give a valid answer to ${doubtful.join(", ")}: do not trust it there.`) : null,

@@ -108,8 +108,8 @@ export class Table {
     const lines = this.results.map((result, i) => [...rows[i], ...result.answers.flatMap((answer, at) => {
       const value = Array.isArray(answer.value) ? answer.value.join(", ") : answer.value;
       return this.isNumber(at) ? [value, answer.std, answer.confidence] : [value, answer.confidence];
-    }), result.truncated, result.answers.find((answer) => answer.error)?.error ?? ""]);
-    return toCsv([[...names, ...heads, "truncated", "error"], ...lines]);
+    }), result.truncated, result.answers.find((answer) => answer.error)?.error ?? "", result.not_english]);
+    return toCsv([[...names, ...heads, "truncated", "error", "not_english"], ...lines]);
   }
 
   isNumber(at) {

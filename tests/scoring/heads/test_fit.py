@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
+from sklearn.metrics import f1_score
 
 from emollm.core.errors import DataError
 from emollm.core.heads_card import FeatureSpec, Head
@@ -196,6 +197,22 @@ def test_the_metrics_of_a_head_are_those_of_its_answers() -> None:
         assert said == {"pearson": pytest.approx(worth[decision]), "accuracy": pytest.approx(np.mean(given == golds))}
     assert worth["likeliest"] != worth["expected"]
     assert fitted.decision == max(worth, key=lambda decision: worth[decision])
+
+
+def test_rare_labels_are_given_sooner_where_that_costs_little_jaccard() -> None:
+    rng = np.random.default_rng(3)
+    score = rng.normal(size=(4000, 6))
+    slope, shift = np.array([3, 3, 2, 1, 1, 1]), np.array([0.5, 0.0, -0.5, -2.5, -2.5, -3])
+    golds = (rng.random(score.shape) < 1 / (1 + np.exp(-(slope * score + shift)))).astype(float)
+    head = Head(task="E-c", origin="trained", outputs=tuple(range(6)))
+    fitted = calibrate.calibrated(TASKS["E-c"], head, score[:2000], golds[:2000])
+    assert fitted.lift or len(set(fitted.thresholds)) > 1
+    each = readout.label_probabilities(fitted, score[2000:], exclusive=False)
+    mine, strict = readout.given_labels(fitted, each), readout.best_jaccard(each)
+    rest = golds[2000:]
+    assert calibrate.macro_f1(mine, rest) > calibrate.macro_f1(strict, rest) + 0.02
+    assert calibrate.soft_jaccard(mine, rest) > calibrate.soft_jaccard(strict, rest) - 0.02
+    assert calibrate.macro_f1(mine, rest) == pytest.approx(f1_score(rest, mine, average="macro"))
 
 
 def test_the_threshold_is_the_one_with_the_best_jaccard() -> None:

@@ -10,8 +10,8 @@ import pytest
 from emollm.core.heads_card import Head
 from emollm.core.tasks import TASKS, OrdinalClass
 from emollm.scoring.heads import readout
-from emollm.scoring.heads.derive import DERIVATIONS, binned, grouped
-from emollm.scoring.heads.readout import Numbers
+from emollm.scoring.heads.derive import DERIVATIONS, binned, derived_task, grouped
+from emollm.scoring.heads.readout import Gated, Numbers
 
 
 @pytest.mark.parametrize(("mean", "std"), [(0.5, 0.1), (0.02, 0.2), (1.3, 0.3), (-0.5, 0.1)])
@@ -88,6 +88,38 @@ def test_derived_classes_and_labels_are_worked_out_from_their_source() -> None:
     # Five equal bins: a valence of .5 that is all but sure is the middle class.
     [bins] = binned(TASKS["SST5"], Numbers(np.array([0.5]), np.array([0.02])))
     assert bins[2] == pytest.approx(1, abs=1e-5)
+
+
+def test_a_gated_number_is_the_mixture_of_none_and_the_number() -> None:
+    inner = Numbers(np.array([0.6, 0.6, 0.6]), np.array([0.15, 0.15, 0.15]))
+    found = Gated(inner, np.array([0.0, 0.3, 1.0]))
+    draws = np.clip(np.random.default_rng(0).normal(0.6, 0.15, 200_000), 0, 1)
+    draws[: int(0.7 * len(draws))] = 0
+    unit, std = found.moments()
+    assert unit[1] == pytest.approx(draws.mean(), abs=2e-3) and std[1] == pytest.approx(draws.std(), abs=2e-3)
+    absent, unsure, present = readout.number_answers(TASKS["Intensity"], found).answers()
+    assert absent.value == absent.std == absent.mode == unsure.mode == 0 and absent.confidence == 1
+    assert unsure.probabilities["0.0"] == pytest.approx(0.7, abs=1e-3)
+    assert sum(unsure.probabilities.values()) == pytest.approx(1)
+    [plain] = readout.number_answers(TASKS["Intensity"], Numbers(np.array([0.6]), np.array([0.15]))).answers()
+    assert present.value == pytest.approx(plain.value) and present.probabilities == pytest.approx(plain.probabilities)
+
+
+def test_a_derivation_is_made_where_all_its_sources_are() -> None:
+    labels = Head(task="E-c", origin="trained")
+    intensities = [Head(task="EI-reg", emotion=e, origin="trained") for e in TASKS["EI-reg"].emotions]
+    assert [head.emotion for head in derived_task("Intensity", [labels, *intensities])] == list(
+        TASKS["EI-reg"].emotions
+    )
+    assert derived_task("Intensity", [labels, *intensities[1:]]) == derived_task("Intensity", intensities) == []
+
+
+def test_a_lift_gives_rare_labels_sooner_and_leaves_probabilities() -> None:
+    each = np.array([[0.6, 0.3, 0.1]])
+    plain = Head(task="E-c", origin="trained", decision="jaccard")
+    assert readout.given_labels(plain, each).tolist() == [[True, False, False]]
+    lifted = plain.model_copy(update={"lift": (0.0, 2.0, 0.0)})
+    assert readout.given_labels(lifted, each).tolist() == [[True, True, False]]
 
 
 def test_the_answered_set_has_the_largest_expected_jaccard_of_all_sets() -> None:
