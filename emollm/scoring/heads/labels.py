@@ -53,7 +53,7 @@ class LabelledText:
     def pieces(self) -> tuple[Literal["context", "target"], ...]:
         """What the texts have beside them."""
         has_context, has_target = any(c for c, _ in self.beside), any(t for _, t in self.beside)
-        return (*(("context",) if has_context else ()), *(("target",) if has_target else ()))  # type: ignore[return-value]
+        return (*(("context",) if has_context else ()), *(("target",) if has_target else ()))
 
     def known(self, key: QuestionKey) -> NDArray[np.intp]:
         """Indices of the texts with a gold for this question."""
