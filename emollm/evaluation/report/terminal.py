@@ -116,7 +116,7 @@ def sets_table(sets: Sequence[SetCoverage]) -> Table:
 
 def moved_table(moved: Sequence[Moved]) -> Table:
     """One row a task and change: how far it moves the answers."""
-    table = Table(title="How far a change that should not matter moves the answers", title_justify="left")
+    table = Table(title="How far a small change moves the answers", title_justify="left")
     for name in ("task", "change", "answers", "distance", "95% interval", "moved"):
         table.add_column(name, justify="left" if name in ("task", "change") else "right")
     for one in moved:
