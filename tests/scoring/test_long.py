@@ -151,13 +151,17 @@ def test_a_novel_goes_through_in_flat_memory() -> None:
 
 
 def test_real_engines_count_tokens_and_read_whole_texts(model_directory: Path) -> None:
-    from emollm.scoring.calibrated import inner
+    from emollm.models.load import load_model
+    from emollm.scoring.constrained.engine import ConstrainedScorer
     from emollm.scoring.open import open_scorer
+    from emollm.scoring.scorer import TokenCounter
 
-    scorer = open_scorer(str(model_directory))
-    card = scorer.card.model_copy(update={"max_post_tokens": 40})
-    engine = inner(scorer)
-    engine._loaded = replace(engine._loaded, card=card)  # type: ignore[attr-defined]
+    opened = open_scorer(str(model_directory))
+    assert isinstance(opened, TokenCounter) and "count_tokens" in dir(type(opened))  # Python 3.12 looks no further
+    loaded = load_model(str(model_directory))
+    card = loaded.card.model_copy(update={"max_post_tokens": 40})
+    scorer = ConstrainedScorer(replace(loaded, card=card))
+    assert scorer.count_tokens(["Glad.", ""]) == opened.count_tokens(["Glad.", ""])
     frame = emollm.annotate(
         ["What a day. " * 12, "Glad."], ["V-reg", "E-c"], model=scorer, long="windows", progress=False
     )
@@ -190,7 +194,7 @@ def test_sentences_of_a_list_and_what_does_not_fit() -> None:
         emollm.annotate("a", model=Words(), long="whole")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="max_windows with windows alone"):
         emollm.annotate("a", model=Words(), max_windows=3)
-    with pytest.raises(DataError, match="the column 'sentence' exists already"):
+    with pytest.raises(DataError, match="column 'sentence' exists already"):
         emollm.annotate(pd.DataFrame({"text": ["a"], "sentence": [1]}), model=Words(), long="sentences")
-    with pytest.raises(DataError, match="the column 'windows' exists already"):
+    with pytest.raises(DataError, match="column 'windows' exists already"):
         emollm.annotate(pd.DataFrame({"text": ["a"], "windows": [1]}), ["V-reg"], model=Words(), long="windows")

@@ -14,7 +14,7 @@ from emollm.core.errors import ModelError
 from emollm.core.prompts import Question
 from emollm.core.tasks import Kind, Task, Way
 from emollm.scoring.arrays import ArrayScorer, PostAnswers
-from emollm.scoring.scorer import Scorer
+from emollm.scoring.scorer import Scorer, count_tokens
 
 DEFAULT_ENCODER = "minilm-l6"
 """Compares descriptions where the model itself is no encoder."""
@@ -70,6 +70,9 @@ class AskingScorer:
         self._engine, self._name, self._way, self._open = engine, name, way, open_way
         self._opened: dict[Route, Opened] = {}
         self._alike: dict[tuple[Task, Route], str | None] = {}
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return count_tokens(self._engine, texts)
 
     @property
     def card(self) -> AffectCard:
