@@ -54,8 +54,8 @@ def test_the_job_writes_sentences_and_windows_and_verify_agrees(local_ray: None,
     long.write_text(posts.read_text(encoding="utf-8") + json.dumps({"id": "d", "text": whole}) + "\n", encoding="utf-8")
     for name, path, rows in (("sentences", posts, 5), ("windows", long, 4)):
         config = AnnotateConfig(
-            model="smollm2-135m", input=str(path), out=str(tmp_path / name), tasks=("V-reg", "E-c"), carry=("lang",),
-            long=name, cluster=ClusterConfig(num_workers=1),  # type: ignore[arg-type]
+            model="smollm2-135m-instruct", input=str(path), out=str(tmp_path / name), tasks=("V-reg", "E-c"),
+            carry=("lang",), long=name, cluster=ClusterConfig(num_workers=1),  # type: ignore[arg-type]
         )  # fmt: skip
         annotate_corpus(config, opener=cheap_scorer)
         table = pq.read_table(tmp_path / name)
@@ -66,7 +66,7 @@ def test_the_job_writes_sentences_and_windows_and_verify_agrees(local_ray: None,
         else:
             assert table["windows"].to_pylist()[:3] == [1, 1, 1] and table["windows"].to_pylist()[3] > 1
             assert len(table["v_reg_trajectory"][3].as_py()) == table["windows"][3].as_py()
-    with pytest.raises(DataError, match=r"what differs is .*long"):
+    with pytest.raises(DataError, match=r"which differs in .*long"):
         annotate_corpus(config.model_copy(update={"max_windows": 2}), opener=cheap_scorer)
 
 
