@@ -24,7 +24,7 @@ def test_the_card_of_a_bundled_model() -> None:
     card = emollm.explain_card("smollm2-135m-heads")
     assert "a number from 0 to 1, for each of anger, fear, joy, sadness" in str(card)
     assert "derived from V-reg" in str(card) and "pearson 0.79" in str(card)
-    assert card._repr_html_().count("<tr>") == 15  # 14 tasks and the head
+    assert card._repr_html_().count("<tr>") == 16  # 15 tasks and the head
     with pytest.raises(ConfigError, match="untrained base model"):
         emollm.explain_card("smollm2-135m-instruct")
 
