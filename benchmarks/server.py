@@ -146,8 +146,8 @@ def served(args: argparse.Namespace) -> None:
     questions, port = asked_questions(args), _free_port()
     with vllm(args, port):
         options = RequestOptions(reuse=False, in_flight=args.in_flight, timeout_s=600)
-        scorer = open_scorer(args.model, server=f"http://127.0.0.1:{port}/v1", requests=options)
-        assert isinstance(scorer, ServerScorer)
+        scorer = ServerScorer(args.model, server=[f"http://127.0.0.1:{port}/v1"], requests=options)
+        print(scorer.detected.told())
         scorer.score(questions[:11])  # whatever is compiled or cached at first
         before = replace(scorer.usage)
         _answer_and_keep(args, "vLLM", scorer, questions, at_once=len(questions))
@@ -244,8 +244,8 @@ def chat(args: argparse.Namespace) -> None:
         for one_prompt in (False, True):
             options = RequestOptions(reuse=False, in_flight=args.in_flight, timeout_s=600)
             url = f"http://127.0.0.1:{port}/v1"
-            scorer = open_scorer(name, server=url, requests=options, one_prompt=one_prompt)
-            assert isinstance(scorer, ServerScorer)
+            scorer = ServerScorer(name, server=[url], requests=options, one_prompt=one_prompt)
+            print(scorer.detected.told())
             started = time.monotonic()
             found = scorer.score(questions)
             _say_speed(
