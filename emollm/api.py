@@ -92,63 +92,93 @@ def annotate(
     one row per sentence, with its number and its position in the text. Raises ConfigError, ModelError or DataError.
     """
     _require_pandas()
-    import pandas as pd
+    _check_long(long, max_windows)
+    had = given(texts, text_column, reading(encoding, delimiter, column_names))
+    if long == "sentences":
+        had = by_sentence(had, text_column)
+    beside = had.beside("context", context), had.beside("target", target)
+    scorer = _scorer(model, options)
+    chosen = select_tasks(asked_tasks(tasks), scorer.card.tasks)
+    prepare(scorer, chosen)
+    questions = questions_for("", chosen)
+    extras = _extras(scorer, chosen, abstain=abstain, second=second, sets=sets, explain=explain)
+    with_notes, windows = context is not None or target is not None, long == "windows"
+    if windows:
+        _refuse_windows(with_notes, extras)
+    names = _names(questions, extras, details=details, notes=with_notes, windows=windows)
+    if clash := [name for name in names if prefix + name in had.names]:
+        raise DataError(
+            f"the column {prefix + clash[0]!r} exists already, as an answer's would; rename it, or give a prefix"
+        )
+    _check_cost(scorer, had, questions)
+    if windows:
+        frame = _in_windows(scorer, had, questions, details, max_windows)
+    else:
+        answers = _score(scorer, had, questions, beside, progress=progress, explained=explain)
+        frame = _frame(had, questions, answers, extras, details=details, notes=with_notes)
+    return had.give_back(frame.add_prefix(prefix))
 
-    from emollm.scoring.calibrated import inner
 
+def _check_long(long: LongTexts, max_windows: int | None) -> None:
     if long not in get_args(LongTexts) or (max_windows is not None and long != "windows"):
         choices = ", ".join(get_args(LongTexts))
         raise ConfigError(
             f"long is {long!r} and max_windows {max_windows!r}; choose long from {choices}, and max_windows "
             "with windows alone"
         )
-    had = given(texts, text_column, reading(encoding, delimiter, column_names))
-    if long == "sentences":
-        had = by_sentence(had, text_column)
-    beside = had.beside("context", context), had.beside("target", target)
-    scorer: Scorer
-    if model is None or isinstance(model, str | Path):
-        hashable = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
-        scorer = _open(_model(model), tuple(sorted(hashable.items())))
-    else:
-        scorer = model
-    chosen = select_tasks(asked_tasks(tasks), scorer.card.tasks)
-    prepare(scorer, chosen)
-    questions = questions_for("", chosen)
-    extras = _extras(scorer, chosen, abstain=abstain, second=second, sets=sets, explain=explain)
-    taken = [name for q in questions for name in _columns(q, [], extras, details=details)]
-    taken += ["truncated", "error", "not_english"]
-    with_notes = context is not None or target is not None
-    taken += ["notes"] if with_notes else []
-    if long == "windows":
-        if with_notes:
-            raise ConfigError("long='windows' reads a text in pieces, and context and target are of a whole; leave one")
-        if extras is not None:
-            extras.refuse_windows()
-        from emollm.scoring.long import long_fields
 
-        taken += [field.name for field in long_fields(questions)]
-    if clash := [name for name in taken if prefix + name in had.names]:
-        raise DataError(
-            f"the column {prefix + clash[0]!r} exists already, as an answer's would; rename it, or give a prefix"
-        )
+
+def _scorer(model: str | Path | Scorer | None, options: Mapping[str, Any]) -> Scorer:
+    if model is not None and not isinstance(model, str | Path):
+        return model
+    hashable = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+    return _open(_model(model), tuple(sorted(hashable.items())))
+
+
+def _refuse_windows(with_notes: bool, extras: Extras | None) -> None:
+    if with_notes:
+        raise ConfigError("long='windows' reads a text in pieces, and context and target are of a whole; leave one")
+    if extras is not None:
+        extras.refuse_windows()
+
+
+def _names(
+    questions: Sequence[Question], extras: Extras | None, *, details: bool, notes: bool, windows: bool
+) -> list[str]:
+    """The columns that are added."""
+    from emollm.scoring.long import long_fields
+
+    names = [name for question in questions for name in _columns(question, [], extras, details=details)]
+    names += [*(["notes"] if notes else []), "truncated", "error", "not_english"]
+    return [*names, *(field.name for field in long_fields(questions))] if windows else names
+
+
+def _check_cost(scorer: Scorer, had: Given, questions: Sequence[Question]) -> None:
+    """Raise ConfigError if a server's answers would cost more than is allowed."""
+    from emollm.scoring.calibrated import inner
+
     if check_cost := getattr(inner(scorer), "check_cost", None):
         good = [text for text, problem in zip(had.texts, had.problems, strict=True) if problem is None]
         check_cost([Question(q.task, text, q.emotion) for text in good for q in questions])
-    if long == "windows":
-        return had.give_back(_in_windows(scorer, had, questions, details, max_windows).add_prefix(prefix))
-    answers = _score(scorer, had, questions, beside, progress=progress, explained=explain)
+
+
+def _frame(
+    had: Given, questions: Sequence[Question], answers: Sequence[Sequence[Answer]], extras: Extras | None, *,
+    details: bool, notes: bool,
+) -> pd.DataFrame:  # fmt: skip
+    import pandas as pd
+
     columns: dict[str, pd.Series[Any]] = {}
     for question, mine in zip(questions, answers, strict=True):
         columns.update(_columns(question, mine, extras, details=details))
     per_text = list(zip(*answers, strict=True))
-    if with_notes:
-        notes = [list(dict.fromkeys(note for a in row for note in a.notes)) for row in per_text]
-        columns["notes"] = pd.Series(notes, dtype=object)
+    if notes:
+        said = [list(dict.fromkeys(note for a in row for note in a.notes)) for row in per_text]
+        columns["notes"] = pd.Series(said, dtype=object)
     columns["truncated"] = pd.Series([any(a.truncated for a in row) for row in per_text], dtype=bool)
     columns["error"] = pd.Series([next((a.error for a in row if a.error), None) for row in per_text], dtype=object)
     columns["not_english"] = pd.Series([not looks_english(text) for text in had.texts], dtype=bool)
-    return had.give_back(pd.DataFrame({prefix + name: column for name, column in columns.items()}))
+    return pd.DataFrame(columns)
 
 
 def _extras(scorer: Scorer, tasks: Sequence[Task], **asked: Any) -> Extras | None:
