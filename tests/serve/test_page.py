@@ -119,7 +119,7 @@ def test_the_words_that_moved_an_answer_are_marked(open_page: Open) -> None:
     names = [option.inner_text() for option in page.query_selector_all("#words-of option")]
     assert names[0] == "EI-reg anger" and any(name.startswith("E-c: ") for name in names)
     page.select_option("#words-of", label=next(name for name in names if name.startswith("E-c: ")))
-    assert "second reading" in page.inner_text(".words") and "not the writer" in page.inner_text(".words")
+    assert "second answer" in page.inner_text(".words") and "not the writer" in page.inner_text(".words")
 
 
 def test_text_is_never_taken_for_html(open_page: Open, tmp_path: Path) -> None:
