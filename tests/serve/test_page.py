@@ -122,6 +122,18 @@ def test_the_words_that_moved_an_answer_are_marked(open_page: Open) -> None:
     assert "second answer" in page.inner_text(".words") and "not the writer" in page.inner_text(".words")
 
 
+def test_labels_of_ones_own_are_answered_and_say_how(open_page: Open) -> None:
+    page = open_page()
+    page.click("#own summary")
+    page.fill("#own-labels", "relief, <b>dread</b>")
+    page.fill("#context", "How was it?")
+    page.fill("#target", "the exam")
+    read(page, "It is over!")
+    panel = page.query_selector_all("#picture .panel")[-1].inner_text()
+    assert "Your labels" in panel and "<b>dread</b>" in panel and "constrained by" in panel
+    assert "The post does not name the target." in page.inner_text("#picture")
+
+
 def test_text_is_never_taken_for_html(open_page: Open, tmp_path: Path) -> None:
     page = open_page()
     read(page, HOSTILE, "another one")
