@@ -78,9 +78,10 @@ def annotate(
     share of posts like those the model was calibrated on; `explain` adds `_words`, a list of dicts: the words whose
     removal moves the answer most (docs/trust.md).
 
-    `truncated` and `error` say whether the text was truncated and what went wrong; `not_english` flags a text that seems
-    to be in another language, which the bundled models did not learn. `prefix` is put before the names of all these
-    columns, for frames that have such columns already. A missing or empty text gets nulls and an error, never a guess.
+    `truncated` and `error` say whether the text was truncated and what went wrong; `not_english` flags a text that
+    seems to be in another language, which the bundled models did not learn. `prefix` is put before the names of all
+    these columns, for frames that have such columns already. A missing or empty text gets nulls and an error, never a
+    guess.
 
     `context` is what comes before each text, earlier posts oldest first or the document around it, and `target` the
     name or aspect that is asked about: the name of a column, or a sequence with one value per text, or of a single
