@@ -45,17 +45,27 @@ class Start:
 
 
 def refit_heads(
-    features: Features, labelled: LabelledText, held_out_N: NDArray[np.bool_], tasks: Sequence[Task], start: Start
+    features: Features,
+    labelled: LabelledText,
+    held_out_N: NDArray[np.bool_],
+    tasks: Sequence[Task],
+    start: Start,
+    *,
+    device: str | None = None,
+    num_threads: int = 1,
 ) -> tuple[FittedHeads, dict[str, Quality]]:
     """Fit on all but the texts held out; for each task of `tasks` keep what is best on those, with its calibration.
 
-    The start's heads of other tasks stay as they are. Also returns the figures that decided, by task.
+    The start's heads of other tasks stay as they are. Also returns the figures that decided, by task. `device` and
+    `num_threads` are as for `fit_heads`.
     """
     fitted = fit_heads(
         features,
         _without(labelled, held_out_N, {task.name for task in tasks}),
         tasks,
         feature_specs=start.heads.feature_specs,
+        device=device,
+        num_threads=num_threads,
     )
     theirs = _shifted(start, by=len(fitted.head_weights.bias_O))
     rows_OF = [*_rows(fitted.head_weights), *_rows(start.head_weights)]
