@@ -270,7 +270,7 @@ def test_mistakes_are_told_in_words(open_page: Open, tmp_path: Path) -> None:
     assert page.inner_text("#error") == "Choose at least one thing to read."
     for name, content, said in (
         ("empty.csv", b"", "it has no rows"),
-        ("head.csv", b"id,text\n", "a heading and no posts"),
+        ("head.csv", b"id,text\n", "a header and no posts"),
         ("picture.csv", bytes(range(256)), "not a text file"),
     ):
         file = tmp_path / name
