@@ -104,7 +104,7 @@ def test_every_post_comes_out_once_in_order_and_a_second_run_does_nothing(
     files = {p: p.stat().st_mtime_ns for p in Path(job.out).iterdir()}
     assert annotate_corpus(job)["already_done"]
     assert {p: p.stat().st_mtime_ns for p in Path(job.out).iterdir()} == files
-    with pytest.raises(DataError, match=r"differs is tasks \(V-reg, E-c then, V-reg now\), wording.*--overwrite"):
+    with pytest.raises(DataError, match=r"differs in tasks \(V-reg, E-c then, V-reg now\), wording.*--overwrite"):
         annotate_corpus(with_values(job, tasks=("V-reg",)))
 
 
