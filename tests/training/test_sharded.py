@@ -88,5 +88,5 @@ def test_two_processes_learn_what_one_does_and_one_goes_on_from_their_checkpoint
 
 
 def test_a_checkpoint_of_another_base_is_refused(tiny_base: Path, sample_data: Path, on_two: Path, on_one: Any) -> None:
-    with pytest.raises(ModelError, match=r"of a run on a base model with weights .* get the base it was started on"):
+    with pytest.raises(ModelError, match=r"belongs to a base model with weights .* use the base it was started with"):
         run_training(options(tiny_base, sample_data), on_two / "full-2-none", base="0123456789abcdef")
