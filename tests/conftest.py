@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterator
@@ -34,6 +35,10 @@ CLUSTERS = ("cluster/test_nodes.py", "test_jobs.py", "cluster/test_deaths.py")
 """The tests that share a cluster of several nodes, in this order."""
 SERVE = tuple(f"serve/test_{name}.py" for name in ("app", "client", "page", "life", "load"))
 """Those that share a Ray Serve; the first three ask one deployment, the others replace it."""
+
+
+_RUNNING: list[contextlib.ExitStack] = []
+"""The shared cluster, while it runs."""
 
 
 def pytest_configure() -> None:
@@ -116,8 +121,10 @@ def ray_head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
     """A cluster that asks for a token: a head of one CPU, and the nodes that tests have added so far."""
     from tests.ray_cluster import ray_cluster
 
-    with ray_cluster(tmp_path_factory.mktemp("cluster"), num_cpus=1) as running:
-        yield running
+    with contextlib.ExitStack() as running:
+        cluster = running.enter_context(ray_cluster(tmp_path_factory.mktemp("cluster"), num_cpus=1))
+        _RUNNING.append(running)
+        yield cluster
 
 
 @pytest.fixture(scope="session")
@@ -133,7 +140,9 @@ def alone() -> Iterator[None]:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """The shared endpoint ends with its tests: it holds CPUs that the workers of others would wait for."""
+    """The shared cluster and the shared endpoint end with their tests: they hold CPUs that others would wait for."""
+    if _RUNNING and str(item.path.relative_to(ROOT / "tests")) not in CLUSTERS:
+        _RUNNING.pop().close()
     if "serve" in item.path.parts or "ray.serve" not in sys.modules:
         return
     import ray
