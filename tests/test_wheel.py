@@ -49,7 +49,7 @@ def test_the_default_model_answers_from_the_wheel(installed: Path, tmp_path: Pat
     place = run(installed, tmp_path, "-c", "import emollm; print(emollm.__file__)")
     assert place.startswith(str(installed))
     row = json.loads(run(installed, tmp_path, "-m", "emollm", "text", "I am so happy today :)", "--json"))
-    assert row["v_reg"] > 0.7 and "joy" in row["e_c"] and row["ei_reg_joy"] > row["ei_reg_anger"]
+    assert row["v_reg"] > 0.7 and "joy" in row["e_c"] and row["intensity_joy"] > row["intensity_anger"]
 
 
 def test_the_endpoint_its_page_the_samples_and_the_profiles_are_in_the_wheel(installed: Path, tmp_path: Path) -> None:
