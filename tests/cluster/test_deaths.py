@@ -89,6 +89,7 @@ def test_a_training_whose_node_dies_ends_with_the_losses_of_one_undisturbed(
         assert job.poll() is None, job.communicate()[0]
         time.sleep(0.1)
     victim.kill()
+    cluster.wait_for_nodes(2)  # a worker outlives its node by a moment, in which it could do all that is left
     assert not out.exists()
     hold.unlink()
     cluster.add_node(num_cpus=1)
