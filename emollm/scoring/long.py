@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ from emollm.scoring.windows import Window, WindowedText
 PIECES_AT_ONCE = 4096
 """Windows in memory, in tokens, independent of the length of the texts."""
 Score = Callable[[Sequence[str]], list[Any]]
-"""Texts to four columns per question, `truncated` and `error`."""
+"""Texts to the columns of each question, `truncated` and `error`."""
 ROW_FIELDS = (
     pa.field("windows", pa.int32()), pa.field("tokens", pa.int32()), pa.field("tokens_cut", pa.int32()),
 )  # fmt: skip
@@ -58,16 +59,25 @@ def long_fields(questions: Sequence[Question]) -> list[pa.Field]:
 
 
 def long_columns(
-    texts: Sequence[str], windowed: Sequence[WindowedText], questions: Sequence[Question], score: Score
+    texts: Sequence[str],
+    windowed: Sequence[WindowedText],
+    questions: Sequence[Question],
+    score: Score,
+    *,
+    widths: Sequence[int],
 ) -> list[Any]:
-    """The columns that `score` gives for short texts, for whole texts; then those of `long_fields`."""
+    """The columns that `score` gives for short texts, for whole texts; then those of `long_fields`.
+
+    `widths` is the number of columns of each question.
+    """
+    starts = [0, *accumulate(widths)]
     pieces = [texts[n][w.start : w.stop] for n, each in enumerate(windowed) for w in each.windows]
     scored = _in_portions(pieces, score)
     counts = np.array([len(each.windows) for each in windowed], np.intp)
     firsts = np.concatenate([[0], np.cumsum(counts)]).astype(np.intp)
     long = np.flatnonzero(counts > 1).tolist()
-    read = [_Read(questions, scored, int(firsts[n]), int(firsts[n + 1]), windowed[n].windows) for n in long]
-    _find_peaks([(texts[n], one) for n, one in zip(long, read, strict=True)], score)
+    read = [_Read(questions, scored, starts, int(firsts[n]), int(firsts[n + 1]), windowed[n].windows) for n in long]
+    _find_peaks([(texts[n], one) for n, one in zip(long, read, strict=True)], starts, score)
     base = [column.take(pa.array(firsts[:-1])) for column in scored]
     places = np.arange(len(texts))
     places[long] = len(texts) + np.arange(len(long))
@@ -77,7 +87,9 @@ def long_columns(
         columns.append(pa.concat_arrays([column, mine]).take(pa.array(places)))
     cut = pa.array([each.tokens_cut > 0 for each in windowed])
     columns[-2] = pc.or_(columns[-2], cut)
-    short = [column for q, question in enumerate(questions) for column in _of_short(question, base[4 * q : 4 * q + 4])]
+    short = [
+        column for question, at in zip(questions, starts, strict=False) for column in _of_short(question, base[at:])
+    ]
     for i, column in enumerate(short):
         mine = pa.array([one.more[i] for one in read], column.type)
         columns.append(pa.concat_arrays([column, mine]).take(pa.array(places)))
@@ -95,15 +107,14 @@ class _Read:
     """One long text: the answers to its windows, and their combination."""
 
     def __init__(
-        self, questions: Sequence[Question], scored: Sequence[Any], first: int, stop: int, windows: Sequence[Window]
-    ) -> None:
+        self, questions: Sequence[Question], scored: Sequence[Any], starts: Sequence[int], first: int, stop: int,
+        windows: Sequence[Window],
+    ) -> None:  # fmt: skip
         self.windows = windows
         weights = np.array([max(window.tokens, 1) for window in windows], float)
         self.each = [
-            _Answers(
-                question.task, [column.slice(first, stop - first) for column in scored[4 * q : 4 * q + 4]], weights
-            )
-            for q, question in enumerate(questions)
+            _Answers(question.task, [column.slice(first, stop - first) for column in scored[at:end]], weights)
+            for question, at, end in zip(questions, starts[:-1], starts[1:], strict=True)
         ]
         self.columns: list[Any] = [value for one in self.each for value in one.whole()]
         truncated, errors = (column.slice(first, stop - first).to_pylist() for column in scored[-2:])
@@ -157,7 +168,18 @@ class _Answers:
         return float(name in value) if isinstance(value, list) else float(str(value) == name)
 
     def whole(self) -> list[Any]:
-        """Value, standard deviation or probabilities, confidence and error of the text."""
+        """The question's columns for the text."""
+        return [*self._answer(), *(self._combined(column.to_pylist()) for column in self._columns[4:])]
+
+    def _combined(self, values: Sequence[Any]) -> Any:
+        """Of a call-time task: its mean valid mass; how it was answered, which is the same in all windows."""
+        known = [value for value in values if value is not None]
+        if not known or isinstance(known[0], str):
+            return known[0] if known else None
+        return self._mean(values)
+
+    def _answer(self) -> list[Any]:
+        """Value, standard deviation or probabilities, confidence and error."""
         if not self.ok_W.any():
             return [None, None, None, self.error]
         sure = self._columns[2].to_pylist()
@@ -214,7 +236,7 @@ class _Answers:
         return [sentence, paths, window_share]
 
 
-def _find_peaks(texts: Sequence[tuple[str, _Read]], score: Score) -> None:
+def _find_peaks(texts: Sequence[tuple[str, _Read]], starts: Sequence[int], score: Score) -> None:
     """Score the sentences of the highest windows of all texts together, each once, and complete each text."""
     spans: dict[tuple[int, int, int], int] = {}
     for n, (_, read) in enumerate(texts):
@@ -226,14 +248,14 @@ def _find_peaks(texts: Sequence[tuple[str, _Read]], score: Score) -> None:
     scored = _in_portions([texts[n][0][start:stop] for n, start, stop in spans], score)
     for n, (text, read) in enumerate(texts):
         peaks = []
-        for q, one in enumerate(read.each):
+        for at, one in zip(starts, read.each, strict=False):
             peak = _Peak(by_label={})
             for name, w in one.highest():
                 mine = [(span, spans[n, *span]) for span in read.windows[w].parts]
-                best = max(mine, key=lambda pair: _height(scored, q, name, pair[1]))
+                best = max(mine, key=lambda pair: _height(scored, at, name, pair[1]))
                 sentence = text[slice(*best[0])]
                 if name is None:
-                    value = scored[4 * q][best[1]].as_py()
+                    value = scored[at][best[1]].as_py()
                     peak.value, peak.sentence = (None, None) if value is None else (float(value), sentence)
                 else:
                     assert peak.by_label is not None
@@ -242,18 +264,18 @@ def _find_peaks(texts: Sequence[tuple[str, _Read]], score: Score) -> None:
         read.finish(peaks)
 
 
-def _height(scored: Sequence[Any], q: int, label: str | None, row: int) -> float:
-    value = scored[4 * q][row].as_py()
+def _height(scored: Sequence[Any], at: int, label: str | None, row: int) -> float:
+    value = scored[at][row].as_py()
     if value is None:
         return -np.inf
     if label is None:
         return float(value)
-    likely = scored[4 * q + 1][row].as_py()
+    likely = scored[at + 1][row].as_py()
     return float(likely[label]) if likely else float(label in value if isinstance(value, list) else value == label)
 
 
 def _of_short(question: Question, answer: Sequence[Any]) -> list[Any]:
-    """The columns of `long_fields` for texts in one window; `answer` are the four columns of the question."""
+    """The columns of `long_fields` for texts in one window; `answer` begins with the columns of the question."""
     task, value = question.task, answer[0]
     missing = pc.is_null(value)
     count, names = len(value), task.answer_names

@@ -224,7 +224,10 @@ def answer_columns(
     if windows:
         count, limit = functools.partial(count_tokens, scorer), scorer.card.max_post_tokens
         cut = cut_windows(mine, count, limit=limit, most=max_windows)
-        columns = long_columns(mine, cut, questions, lambda pieces: _scored(scorer, pieces, questions, marked=False))
+        widths = _widths(questions, marked=False)
+        columns = long_columns(
+            mine, cut, questions, lambda pieces: _scored(scorer, pieces, questions, marked=False), widths=widths
+        )
     else:
         besides = None if beside is None else [beside[n] for n in good]
         columns = _scored(scorer, mine, questions, beside=besides, marked=marked)

@@ -150,6 +150,20 @@ def test_a_novel_goes_through_in_flat_memory() -> None:
     assert peaks[1] < 100e6
 
 
+def test_a_call_time_task_beside_one_of_the_card_is_read_in_windows() -> None:
+    texts = ["What a lovely day it is. " * 80, "Glad."]
+    asked = ["V-reg", emollm.labels("relief", "dread", way="embedding"), "E-c"]
+    frame = emollm.annotate(texts, asked, model="fast", long="windows", details=True, progress=False)
+    assert frame["windows"][0] > 1 and frame["error"].isna().all()
+    assert frame["relief_dread"].isin(["relief", "dread"]).all()
+    assert (
+        set(frame["relief_dread_way"]) == {"embedding by minilm-l6"} and frame["relief_dread_valid_mass"].isna().all()
+    )
+    assert frame["v_reg"].between(0, 1).all() and isinstance(frame["e_c"][0], tuple)
+    alone = emollm.annotate(texts, ["E-c"], model="fast", long="windows", progress=False)
+    assert list(alone["e_c"]) == list(frame["e_c"])
+
+
 def test_real_engines_count_tokens_and_read_whole_texts(model_directory: Path) -> None:
     from emollm.models.load import load_model
     from emollm.scoring.constrained.engine import ConstrainedScorer
