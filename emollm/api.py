@@ -238,13 +238,14 @@ def _in_windows(
     import pandas as pd
     import pyarrow as pa
 
+    from emollm.scoring.columns import OutputColumns
     from emollm.scoring.long import long_fields
-    from emollm.scoring.rows import answer_columns, answer_fields
+    from emollm.scoring.rows import answer_columns
 
-    tasks = tuple({question.task.name: question.task for question in questions}.values())
-    found = answer_columns(scorer, had.texts, had.problems, questions, windows=True, max_windows=max_windows)
+    tasks, output = tuple(dict.fromkeys(question.task for question in questions)), OutputColumns(windows=True)
+    found = answer_columns(scorer, had.texts, had.problems, questions, output=output, max_windows=max_windows)
     found.append(pa.array([not looks_english(text) for text in had.texts]))
-    fields = answer_fields(tasks, windows=True)
+    fields = output.fields(tasks)
     kinds = {column_name(question): question.task.kind for question in questions}
     kept = {*kinds, "truncated", "error", "not_english", *(field.name for field in long_fields(questions))}
     columns: dict[str, pd.Series[Any]] = {}

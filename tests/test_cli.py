@@ -16,7 +16,7 @@ import emollm
 from emollm.commands.cli import COMMANDS, main
 from emollm.core.errors import ConfigError, DataError
 from emollm.core.tasks import select_tasks
-from emollm.scoring.rows import answer_fields
+from emollm.scoring.columns import PLAIN
 from tests.conftest import ROOT
 
 POSTS = 'day,id,text\n2026-03-01,a,"What a day, so happy :)"\n2026-03-02,b,the train is late AGAIN\n2026-03-02,c,\n'
@@ -91,7 +91,7 @@ def test_without_a_text_each_line_of_the_input_is_one(
 def test_annotate_writes_a_file_beside_the_input(posts: Path, model_directory: Path) -> None:
     main(["annotate", str(posts), "--model", str(model_directory), "--tasks", "V-oc"])
     found = pq.read_table(posts.with_name("pösts.affect.parquet"))
-    asked = [field.name for field in answer_fields(select_tasks(["V-oc"]))]
+    asked = [field.name for field in PLAIN.fields(select_tasks(["V-oc"]))]
     assert found.column_names == ["id", "text", "day", *asked]
     rows = found.to_pylist()
     assert [row["id"] for row in rows] == ["a", "b", "c"] and [row["day"][-2:] for row in rows] == ["01", "02", "02"]

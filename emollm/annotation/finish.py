@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from emollm.annotation.column_stats import ColumnStats
-from emollm.annotation.identity import SCHEMA_KEY, Identity, fingerprint
+from emollm.annotation.identity import SCHEMA_KEY, Identity, fingerprint, output_columns
 from emollm.annotation.output import MANIFEST_FILE, REPORT_FILE, ROW, Committed, OutputFolder
 from emollm.annotation.page import page
 from emollm.annotation.stage import Corpus, read_staged
@@ -20,17 +20,13 @@ from emollm.core.errors import DataError
 from emollm.core.folders import run_facts
 from emollm.core.tasks import Task
 from emollm.scoring.extras import Extras
-from emollm.scoring.rows import output_schema
 
 _GROUP_ROWS = 20_000
 
 
 def declared_schema(identity: Identity, tasks: Sequence[Task], corpus: Corpus, extras: Extras) -> pa.Schema:
     """The columns of every file; the metadata has, as JSON under `emollm`, the identity of the job and its tasks."""
-    windows = identity.get("long", ("cut",))[0] == "windows"
-    marked = identity["engine"] == "server" and not windows
-    notes = "beside" in identity
-    schema = output_schema(tuple(tasks), corpus.fields(), marked=marked, windows=windows, extras=extras, notes=notes)
+    schema = output_columns(identity, extras).schema(tuple(tasks), corpus.fields())
     about = {
         **identity,
         "fingerprint": fingerprint(identity),

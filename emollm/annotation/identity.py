@@ -12,6 +12,8 @@ from emollm.annotation.options import AnnotateConfig
 from emollm.core.digest import model_digest
 from emollm.core.tasks import Task
 from emollm.data.files.inputs import InputFile
+from emollm.scoring.columns import OutputColumns
+from emollm.scoring.extras import NO_EXTRAS, Extras
 from emollm.scoring.open import resolve_engine
 
 SCHEMA_KEY = b"emollm"
@@ -92,3 +94,13 @@ def _shown(value: Any) -> str:
 
 def _digest(data: Any) -> str:
     return hashlib.blake2b(json.dumps(data, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def output_columns(identity: Identity, extras: Extras = NO_EXTRAS) -> OutputColumns:
+    """Which columns the job of this identity writes."""
+    return OutputColumns(
+        engine=identity["engine"],
+        windows=identity.get("long", ("cut",))[0] == "windows",
+        notes="beside" in identity,
+        extras=extras,
+    )

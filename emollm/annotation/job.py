@@ -21,9 +21,9 @@ from emollm.data.files.delimited import no_column, refuse_twice
 from emollm.data.files.inputs import InputFile, find_files
 from emollm.data.files.readers import first_with_columns
 from emollm.data.files.split import MADE
+from emollm.scoring.columns import PLAIN, OutputColumns
 from emollm.scoring.extras import NO_EXTRAS, Extras
 from emollm.scoring.open import fitted_precision, known_card, known_tasks, resolve_engine
-from emollm.scoring.rows import answer_fields
 from emollm.scoring.scorer import UNDECIDED, Scorer
 from emollm.scoring.server.detect import Detected
 
@@ -82,7 +82,7 @@ def open_job(
     notes = Notes()
     source, files = find_files(config.input, config.reading, notes)
     extras = choose_extras(config, tasks, engine)
-    columns = choose_columns(config, tasks, source, files, extras)
+    columns = choose_columns(config, tasks, source, files, config.output_columns(engine, extras))
     name = f"{opener.__module__}.{getattr(opener, '__qualname__', type(opener).__qualname__)}" if opener else None
     identity = identify(config, files, tasks, engine=engine, scorer=name)
     output = OutputFolder(config.out)
@@ -107,7 +107,11 @@ def choose_extras(config: AnnotateConfig, tasks: Sequence[Task], engine: str) ->
 
 
 def choose_columns(
-    config: AnnotateConfig, tasks: Sequence[Task], source: Any, files: Sequence[InputFile], extras: Extras = NO_EXTRAS
+    config: AnnotateConfig,
+    tasks: Sequence[Task],
+    source: Any,
+    files: Sequence[InputFile],
+    output: OutputColumns = PLAIN,
 ) -> Columns:
     """The columns to read, from the first file that has columns. Raises DataError listing the columns it has."""
     plain = next((file for file in files if file.format == "txt"), None)
@@ -140,11 +144,7 @@ def choose_columns(
         raise DataError(f"{first.path} has no column {unknown[0]!r} to carry; choose from: {', '.join(names)}")
     own = {("id", id_column), ("text", config.text_column)}
     carry = [name for name in dict.fromkeys(carry) if (name, name) not in own]  # those are in the output anyway
-    windows = config.long == "windows"
-    marked = config.engine == "server" and not windows
-    notes = any(config.beside)
-    fields = answer_fields(tuple(tasks), marked=marked, windows=windows, extras=extras, notes=notes)
-    taken = {"id", "text", *(field.name for field in fields)}
+    taken = {"id", "text", *(field.name for field in output.fields(tuple(tasks)))}
     taken |= set(MADE) if config.long == "sentences" else set()
     if clash := [name for name in carry if name in taken]:
         raise DataError(f"column {clash[0]!r} cannot be carried: the output has one of that name; rename it")

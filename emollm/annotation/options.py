@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from emollm.core.options import ClusterConfig, Location, TaskRef
 from emollm.core.sentences import LongTexts
 from emollm.data.files.columns import Reading, reading
+from emollm.scoring.columns import OutputColumns
+from emollm.scoring.extras import Extras
 from emollm.scoring.options import ExtrasConfig
 from emollm.scoring.rows import Beside
 
@@ -77,6 +79,11 @@ class AnnotateConfig(ExtrasConfig):
     def row_options(self) -> dict[str, Any]:
         """Keyword arguments of `AnnotatePosts` about long texts, context and target."""
         return {"windows": self.long == "windows", "max_windows": self.max_windows, "beside": self.beside}
+
+    def output_columns(self, engine: str, extras: Extras) -> OutputColumns:
+        """Which columns the output has."""
+        windows, notes = self.long == "windows", any(self.beside)
+        return OutputColumns(engine=engine, windows=windows, notes=notes, extras=extras)
 
     @property
     def reading(self) -> Reading:

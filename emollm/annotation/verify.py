@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from emollm.annotation.identity import SCHEMA_KEY, fingerprint, input_digest
+from emollm.annotation.identity import SCHEMA_KEY, fingerprint, input_digest, output_columns
 from emollm.annotation.output import MANIFEST_FILE, OutputFolder
 from emollm.core.errors import DataError
 from emollm.core.folders import HIDDEN_RUN_FILE
@@ -24,7 +24,6 @@ from emollm.data.files.columns import Columns, reading
 from emollm.data.files.ids import IdHashes, derive_ids, hash_ids
 from emollm.data.files.inputs import find_files
 from emollm.data.files.readers import first_with_columns, read_rows
-from emollm.scoring.rows import output_schema
 
 _ROWS = 8192
 _TOLERANCE = 1e-3
@@ -65,7 +64,7 @@ def verify(location: str, *, with_input: bool = True) -> Findings:
     about = json.loads(schema.metadata[SCHEMA_KEY])
     tasks = tuple(Task.model_validate(task) for task in about["definitions"])
     names = set(schema.names)
-    wanted = [field.name for field in output_schema(tasks, marked=about["engine"] == "server")]
+    wanted = [field.name for field in output_columns(about).schema(tasks)]
     if absent := [name for name in wanted if name not in names]:
         found.say(f"columns of the tasks are missing: {', '.join(absent)}")
         return found

@@ -98,7 +98,7 @@ def _annotate_file(config: FileConfig, out: Path) -> None:
     tasks = select_tasks(asked_tasks(config.tasks), known_tasks(config.model, config.engine))
     extras = choose_extras(config, tasks, resolve_engine(config.model, config.engine))
     source, files = find_files(config.input)
-    columns = choose_columns(config, tasks, source, files, extras)
+    columns = choose_columns(config, tasks, source, files, config.output_columns(config.engine, extras))
     posts = min(count_rows(source, files[0], columns), config.max_posts or sys.maxsize)
     if _with_ray(config, posts):
         if config.ray is None:

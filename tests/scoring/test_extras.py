@@ -15,10 +15,11 @@ from emollm.core.conformal import Conformal
 from emollm.core.errors import ConfigError
 from emollm.core.prompts import Question
 from emollm.core.tasks import TASKS
+from emollm.scoring.columns import OutputColumns
 from emollm.scoring.explain import explain, words_of
 from emollm.scoring.extras import NO_EXTRAS, Extras
 from emollm.scoring.options import ExtrasConfig
-from emollm.scoring.rows import AnnotatePosts, answer_fields
+from emollm.scoring.rows import AnnotatePosts
 
 ASKED = tuple(TASKS[name] for name in ("V-reg", "SST5", "E-c"))
 FITTED = Calibration(
@@ -179,7 +180,7 @@ def test_a_corpus_has_the_same_beside_each_answer_as_the_objects() -> None:
     options = {"model": "m", "engine": "heads", "opener": lambda *_, **__: Counter()}
     posts = pa.table({"id": ["a", "b", "c"], "text": ["good day", "", "bad"]})
     table = AnnotatePosts(tasks=("V-reg", "E-c"), extras=extras, **options)(posts)
-    names = [f.name for f in answer_fields((TASKS["V-reg"], TASKS["E-c"]), extras=extras)]
+    names = [f.name for f in OutputColumns(extras=extras).fields((TASKS["V-reg"], TASKS["E-c"]))]
     assert table.column_names == ["id", "text", *names]
     first, empty, bad = table.to_pylist()
     assert (first["v_reg"], first["v_reg_abstained"], first["v_reg_best"]) == (None, True, 0.6)

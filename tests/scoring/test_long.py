@@ -18,7 +18,8 @@ from emollm.core.answers import Answer
 from emollm.core.errors import ConfigError, DataError
 from emollm.core.prompts import Question
 from emollm.core.tasks import TASKS, Kind
-from emollm.scoring.rows import AnnotatePosts, output_schema
+from emollm.scoring.columns import OutputColumns
+from emollm.scoring.rows import AnnotatePosts
 from emollm.scoring.windows import cut_windows
 from tests.annotation.cheap import CARD
 
@@ -111,7 +112,7 @@ def test_short_texts_are_what_they_are_without_windows() -> None:
     assert rows[2]["v_reg_trajectory"] is None and rows[2]["error"] == "empty_text"
     assert (
         whole.schema.names[2:]
-        == output_schema(tuple(TASKS[n] for n in ("V-reg", "V-oc", "E-c")), windows=True).names[2:]
+        == OutputColumns(windows=True).schema(tuple(TASKS[n] for n in ("V-reg", "V-oc", "E-c"))).names[2:]
     )
 
 

@@ -12,7 +12,8 @@ from emollm.core.answers import Answer
 from emollm.core.card import AffectCard, BaseModelInfo, read_card
 from emollm.core.prompts import Question
 from emollm.models.load import LoadedModel, load_base, save_model
-from emollm.scoring.rows import AnnotatePosts, ScoreQuestions, output_schema
+from emollm.scoring.columns import PLAIN
+from emollm.scoring.rows import AnnotatePosts, ScoreQuestions
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def test_one_row_per_post_with_the_columns_of_the_schema(model: str, engine: str
     posts = pa.table({"id": ["a", "b", "c"], "text": ["Glad.", None, "Ich bin heute sehr froh und möchte tanzen."]})
     table = AnnotatePosts(tasks=names, model=model, engine=engine)(posts)
     tasks = tuple(task for name in names for task in read_card(Path(model)).tasks if task.name == name)
-    assert table.cast(output_schema(tasks)).num_rows == 3
+    assert table.cast(PLAIN.schema(tasks)).num_rows == 3
     first, empty, german = table.to_pylist()
     assert [row["not_english"] for row in (first, empty, german)] == [False, False, True]
     assert {name for name in table.column_names if name.startswith("emobank_v")} == {
