@@ -161,7 +161,10 @@ def over_http(model: Path, body: dict[str, Any]) -> list[dict[str, Any]]:
     request = AnnotateRequest.model_validate(body)
     gateway = Gateway(ServeConfig(model=str(model), engine="constrained", batch_tokens=64), Replica(model))
     found = asyncio.run(gateway.annotate({"request_id": "r"}, request.texts, request.asked, request.beside))
-    return [json.loads(TextResult.of(*each).model_dump_json()) for each in found]
+    return [
+        json.loads(TextResult.of(text, *each).model_dump_json())
+        for text, each in zip(request.texts, found, strict=True)
+    ]
 
 
 def test_the_endpoint_gives_the_same(model_directory: Path, in_python: list[dict[str, Any]]) -> None:
@@ -187,6 +190,12 @@ def test_the_endpoint_gives_the_same(model_directory: Path, in_python: list[dict
             }
         rows.append(row)
     check(rows, in_python)
+
+
+def test_a_text_in_another_language_is_flagged_over_http(model_directory: Path) -> None:
+    texts = ["Das ist aber ein schöner Tag heute", "what a lovely day it is today"]
+    found = over_http(model_directory, {"texts": texts, "tasks": ["V-reg"]})
+    assert [result["not_english"] for result in found] == [True, False]
 
 
 @pytest.mark.parametrize(

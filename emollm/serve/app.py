@@ -82,7 +82,7 @@ def make_api(gateway: Gateway, keys: Mapping[str, str]) -> FastAPI:
             request.scope["emollm"], body.texts, body.asked, body.beside, explain=body.explain
         )
         message = AnnotateResponse.model_construct(
-            results=[TextResult.of(questions, answers, extras) for questions, answers in results]
+            results=[TextResult.of(text, *each, extras) for text, each in zip(body.texts, results, strict=True)]
         )
         # Serialised here: FastAPI would validate each answer once more, which took longer than computing it.
         return Response(message.model_dump_json(), media_type="application/json")
@@ -100,7 +100,7 @@ def make_api(gateway: Gateway, keys: Mapping[str, str]) -> FastAPI:
                 answered = gateway.stream(notes, body.texts, body.asked, body.beside, explain=body.explain)
                 async with aclosing(answered) as results:
                     async for questions, answers in results:
-                        result = TextResult.of(questions, answers, extras)
+                        result = TextResult.of(body.texts[index], questions, answers, extras)
                         yield StreamLine.model_construct(index=index, **dict(result)).model_dump_json() + "\n"
                         index += 1
             except Problem as problem:

@@ -219,10 +219,12 @@ class TextResult(_Message):
     """One per question: one per task, or one per emotion for tasks that have emotions."""
 
     @classmethod
-    def of(cls, questions: Sequence[Question], answers: Sequence[Answer], extras: Extras | None = None) -> TextResult:
+    def of(
+        cls, text: str, questions: Sequence[Question], answers: Sequence[Answer], extras: Extras | None = None
+    ) -> TextResult:
         return cls.model_construct(
             truncated=any(answer.truncated for answer in answers),
-            not_english=not looks_english(questions[0].text),
+            not_english=not looks_english(text),
             notes=list(dict.fromkeys(note for answer in answers for note in answer.notes)),
             answers=[AnswerMessage.of(q, a, extras) for q, a in zip(questions, answers, strict=True)],
         )

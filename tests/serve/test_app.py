@@ -54,7 +54,7 @@ def offline(model_directory: Path) -> list[dict[str, Any]]:
 
 def as_row(result: dict[str, Any]) -> dict[str, Any]:
     """A result of the endpoint in the columns of an annotated corpus."""
-    row: dict[str, Any] = {"truncated": result["truncated"]}
+    row: dict[str, Any] = {"truncated": result["truncated"], "not_english": result["not_english"]}
     for answer in result["answers"]:
         name = "_".join(filter(None, [answer["task"], answer["emotion"]])).replace("-", "_").lower()
         row |= {name: answer["value"], f"{name}_confidence": answer["confidence"], f"{name}_error": answer["error"]}
