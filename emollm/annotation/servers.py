@@ -56,7 +56,7 @@ def scorer_options(job: Job) -> dict[str, Any]:
     config = job.config
     actors = config.max_workers or config.cluster.num_workers
     share = with_values(config.requests, in_flight=max(1, config.requests.in_flight // actors))
-    return {**_asked(job), "requests": share}
+    return {**_asked(job), "requests": share, "way": config.way}
 
 
 def _asked(job: Job) -> dict[str, Any]:

@@ -79,20 +79,18 @@ class ScorerConfig(Config):
 
     def scorer_options(self) -> dict[str, Any]:
         """Keyword arguments of `open_scorer`, without the model."""
+        common = {"engine": self.engine, "way": self.way}
         if self.engine == "server":
-            return {
-                "engine": self.engine,
+            return common | {
                 "server": self.server,
                 "one_prompt": self.one_prompt,
                 "requests": self.requests,
             }
-        return {
-            "engine": self.engine,
+        return common | {
             "device": self.device,
             "batch_tokens": self.batch_tokens,
             "precision": self.precision,
             "search": None if self.exact else SearchOptions(exact=False),
-            "way": self.way,
         }
 
 
