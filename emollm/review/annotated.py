@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,7 +50,7 @@ def read_annotated(
         raise DataError(f"{location} has no column id; answers are told apart by it")
     ids = [str(one) for one in table["id"].to_pylist()]
     if len(set(ids)) < len(ids):
-        twice = next(one for one in ids if ids.count(one) > 1)
+        twice = next(one for one, count in Counter(ids).items() if count > 1)
         raise DataError(f"{location}: id {twice!r} occurs more than once")
     questions = [q for q in questions_for("", tuple(tasks)) if column_name(q) in names]
     if not questions:
