@@ -24,6 +24,7 @@ from emollm.models.load import (
     attach_adapter,
     attach_lora,
     load_base,
+    max_tokens,
     probe_logits,
     prompt_encoder,
     round_adapter,
@@ -218,7 +219,7 @@ def validator_of(
 
 def _check_lengths(rows: RowTokens, loaded: LoadedModel) -> None:
     """Refuse a row that is longer than the model's positions: truncation might remove the answer."""
-    most = getattr(loaded.model.config, "max_position_embeddings", None)
+    most = max_tokens(loaded.model)
     if most is None:  # T5 and BLOOM use relative positions, without a limit
         return
     lengths_N = rows.lengths.max(axis=1) if loaded.is_encoder_decoder else rows.lengths.sum(axis=1)
