@@ -79,7 +79,8 @@ def load_base(
     With `depth`, only the blocks up to that layer, where that can be done: for heads, which read no other.
     """
     where = locate_base(name)
-    if depth is not None:
+    # The fingerprint of a base from the hub needs all of its weights: it is loaded once, whole.
+    if depth is not None and Path(where).is_dir():
         info, config = describe_base(name)
         if _is_cut(config, depth):
             model, tokenizer = _load_weights(where, name, dtype=dtype, device=device, config=config)
