@@ -155,11 +155,7 @@ def _load(config: TrainConfig, device: str) -> LoadedModel:
     base = load_base(config.base, dtype=dtype, device=device)
     if base.card.base.architecture == "encoder" and config.objective != "heads":
         raise ModelError(f"{config.base} is an encoder and cannot generate answers; train it with --objective heads")
-    model = base.model
-    if config.start_from is not None:
-        model = attach_adapter(base, config.start_from, trainable=True)
-    elif config.method == "lora":
-        model = attach_lora(model, **config.lora)
+    model = _adapted(config, base)
     card = AffectCard(
         name=config.out.name,
         base=base.card.base,
@@ -170,6 +166,13 @@ def _load(config: TrainConfig, device: str) -> LoadedModel:
         training=training_facts(config),
     )
     return LoadedModel(model, base.tokenizer, card)
+
+
+def _adapted(config: TrainConfig, base: LoadedModel) -> Any:
+    """The base model with the run's adapters, if it has any: new ones, or those that it goes on from."""
+    if config.start_from is not None:
+        return attach_adapter(base, config.start_from, trainable=True)
+    return attach_lora(base.model, **config.lora) if config.method == "lora" else base.model
 
 
 def joint_of(config: TrainConfig, loaded: LoadedModel, start: StartingHeads | None, device: str) -> Joint | None:
@@ -299,9 +302,7 @@ def _num_trainable(engine: Any) -> int:
 
 
 def _fresh_copy(config: TrainConfig, loaded: LoadedModel, weights: dict[str, torch.Tensor]) -> LoadedModel:
-    model = load_base(config.base, dtype=next(iter(weights.values())).dtype).model
-    if config.method == "lora":
-        model = attach_lora(model, **config.lora)
+    model = _adapted(config, load_base(config.base, dtype=next(iter(weights.values())).dtype))
     unknown = model.load_state_dict(weights, strict=False).unexpected_keys
     assert not unknown, unknown
     return replace(loaded, model=model.eval())
