@@ -153,7 +153,7 @@ class Joint:
         start = self.start
         head_weights = self._loss.head_weights()
         held = np.flatnonzero(start.held_out_N)
-        scores_NO = self.scores(head_weights, [start.labelled.texts[n] for n in held])
+        scores_NO = self.scores(head_weights, subset(start.labelled, held).posts)
         tasks = {task.name: task for task in start.tasks}
         heads = []
         for head in start.heads:
@@ -188,10 +188,10 @@ class Joint:
         loaded = replace(self._loaded, card=self.card(self.start.heads, writes_answers=False))
         return HeadsScorer(loaded, device=self._device, head_weights=self._loss.head_weights(), backbone=self.backbone)
 
-    def scores(self, head_weights: HeadWeights, texts: Sequence[str], *, device: str | None = None) -> Floats:
-        """[texts, O] of the current model."""
+    def scores(self, head_weights: HeadWeights, posts: Sequence[Post], *, device: str | None = None) -> Floats:
+        """[posts, O] of the current model."""
         return head_scores(
-            self._encode, self.backbone, self.start.feature_specs, head_weights, texts, device=device or self._device
+            self._encode, self.backbone, self.start.feature_specs, head_weights, posts, device=device or self._device
         )
 
 
@@ -201,16 +201,16 @@ def head_scores(
     backbone: Backbone,
     feature_specs: Sequence[FeatureSpec],
     head_weights: HeadWeights,
-    texts: Sequence[str],
+    posts: Sequence[Post],
     *,
     device: str = "cpu",
 ) -> Floats:
-    """[texts, O], batched by length."""
-    posts = encode.many(texts)
+    """[posts, O], batched by length."""
+    encoded = encode.posts(posts)
     batch_tokens = default_batch_tokens(device, bytes_per_token=activation_bytes(backbone.lm))
-    scores = np.zeros((len(posts), len(head_weights.bias_O)))
-    for part in by_length([len(post.ids) for post in posts], batch_tokens=batch_tokens):
-        batch = encode.batch([posts[i] for i in part], device)
+    scores = np.zeros((len(encoded), len(head_weights.bias_O)))
+    for part in by_length([len(post.ids) for post in encoded], batch_tokens=batch_tokens):
+        batch = encode.batch([encoded[i] for i in part], device)
         scores[part] = head_weights.scores(backbone.features(batch, feature_specs).cpu().numpy())
     return scores
 
@@ -345,13 +345,13 @@ def verify_heads(folder: Path, loaded: LoadedModel, joint: Joint, head_weights: 
     Returns the largest difference; raises ModelError where it is more than rounding.
     """
     dtype = trained_dtype(loaded.model)
-    texts = ["so that is what a quiet evening feels like :)", "the train is late AGAIN"]
+    posts = [Post("so that is what a quiet evening feels like :)"), Post("the train is late AGAIN")]
     loaded.model.eval().to("cpu")
     again = load_model(str(folder), dtype=dtype)
     assert again.card.heads is not None
     encode, backbone = PostEncoder(again, again.card.heads.prompt), Backbone(again.model, again.card.base.architecture)
-    saved = head_scores(encode, backbone, again.card.heads.feature_specs, load_bank(folder, again.card.heads), texts)
-    expected = torch.from_numpy(joint.scores(head_weights, texts, device="cpu"))
+    saved = head_scores(encode, backbone, again.card.heads.feature_specs, load_bank(folder, again.card.heads), posts)
+    expected = torch.from_numpy(joint.scores(head_weights, posts, device="cpu"))
     difference = float((torch.from_numpy(saved) - expected).abs().max())
     if not difference <= tolerance(dtype, expected):
         raise ModelError(f"the heads saved in {folder} differ from those trained: scores by {difference:.2g}")

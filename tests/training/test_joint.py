@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from emollm.core.card import read_card
 from emollm.core.errors import ModelError
 from emollm.core.heads_card import FeatureSpec
 from emollm.core.options import with_values
-from emollm.core.prompts import Question, questions_for
+from emollm.core.prompts import Post, Question, questions_for
 from emollm.core.tasks import PROFILE, select_tasks
 from emollm.data.aaid import SAMPLES
 from emollm.data.files.columns import Notes, Reading
@@ -23,7 +24,7 @@ from emollm.scoring.heads.ridge import scale_of
 from emollm.scoring.open import open_scorer
 from emollm.training.batches import EncodedRow
 from emollm.training.frozen import starting_heads
-from emollm.training.joint import Joint, StartingHeads
+from emollm.training.joint import Joint, StartingHeads, head_scores
 from emollm.training.loop import StepReport
 from emollm.training.ray_train import fit
 from emollm.training.validation import EvaluationReport
@@ -34,6 +35,7 @@ from tests.training.ranks import options, run_training, train_here
 
 READINGS = (FeatureSpec(layer=1, pooling="last"), FeatureSpec(layer=2, pooling="mean"))
 TEXTS = ["What a day!", "the train is late AGAIN", "so so", "I love this :)", "no", "my cat is ill and I fear for her"]
+POSTS = [Post(text) for text in TEXTS]
 
 
 def a_joint(backbone: Load, family: str, *, gaps: bool) -> Joint:
@@ -97,11 +99,31 @@ def test_a_text_with_one_gold_changes_no_other_head(backbone: Load) -> None:
     assert [bool(row.abs().sum() > 0) for row in change] == [True] + [False] * (len(change) - 1)
 
 
+def test_held_out_posts_are_scored_with_what_stands_beside_them(
+    backbone: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joint = a_joint(backbone, "llama", gaps=False)
+    labelled = replace(joint.start.labelled, beside=[(f"before {n}", "") for n in range(len(TEXTS))])
+    prompt = joint.start.prompt.model_copy(update={"beside": ("context",)})
+    start = replace(joint.start, labelled=labelled, prompt=prompt, held_out_N=np.ones(len(TEXTS), dtype=bool))
+    joint = Joint(joint._loaded, start, with_answers=None, loss_weight=1.0, device="cpu")
+    found = []
+
+    def see(*args: object, **options: object) -> object:
+        found.append(head_scores(*args, **options))  # type: ignore[arg-type]
+        return found[-1]
+
+    monkeypatch.setattr("emollm.training.joint.head_scores", see)
+    joint.finished()
+    np.testing.assert_array_equal(found[0], joint.scores(joint._loss.head_weights(), labelled.posts))
+    assert np.abs(found[0] - joint.scores(joint._loss.head_weights(), POSTS)).max() > 1e-3
+
+
 @pytest.mark.slow
 def test_heads_start_where_they_were_and_gradient_steps_lower_the_loss(backbone: Load) -> None:
     joint = a_joint(backbone, "bert", gaps=False)
-    assert joint.scores(joint._loss.head_weights(), TEXTS) == pytest.approx(
-        joint.scores(joint.start.head_weights, TEXTS), abs=1e-4
+    assert joint.scores(joint._loss.head_weights(), POSTS) == pytest.approx(
+        joint.scores(joint.start.head_weights, POSTS), abs=1e-4
     )
     micro = joint.collate(rows_of(joint))
     optimizer = torch.optim.AdamW([p for p in joint.module.parameters() if p.requires_grad], lr=3e-3)
