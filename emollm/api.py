@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from emollm.core.answers import Answer
-    from emollm.core.tasks import Task
     from emollm.scoring.extras import Extras
     from emollm.scoring.scorer import Scorer
 

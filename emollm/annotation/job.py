@@ -123,7 +123,7 @@ def choose_columns(
             raise DataError(f"{plain.path} is plain text and has no column {config.carry[0]!r} to carry")
         if not plain:
             raise DataError(f"{config.input} holds no posts")
-        if plain and (column := next(filter(None, config.beside), None)):
+        if column := next(filter(None, config.beside), None):
             raise DataError(f"{plain.path} is plain text and has no column {column!r}")
         return _by_sentence(Columns(id=None, text=config.text_column, reading=config.reading), config)
     refuse_twice(first.path, names)
@@ -133,10 +133,10 @@ def choose_columns(
     for option, name in (("--id-column", id_column), ("--text-column", config.text_column)):
         if name and name not in names:
             raise no_column(first.path, name, names, option)
-    # All columns, except an `id` column if `--id-column ''` asks for derived ids, which are stored under that name.
     for option, name in zip(("--context-column", "--target-column"), config.beside, strict=True):
         if name and name not in names:
             raise no_column(first.path, name, names, option)
+    # All columns, except an `id` column if `--id-column ''` asks for derived ids, which are stored under that name.
     not_carried = {id_column or "id", config.text_column}
     carry = [name for name in names if name not in not_carried] if "*" in config.carry else config.carry
     carry = [*carry, *(name for name in config.beside if name and name not in carry)]

@@ -101,6 +101,8 @@ class ServerScorer:
 
     def check_cost(self, questions: Sequence[Question]) -> float:
         """The estimated cost of the questions. Raises ConfigError if it exceeds `max_cost`."""
+        if not (self._options.price_in or self._options.price_out):
+            return 0.0  # what costs nothing need not be counted: every prompt would be built twice
         count, *tokens = self.estimate(questions)
         cost, most = self._options.cost(*tokens), self._options.max_cost
         if most is not None and cost > most:
