@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from emollm.core.options import read_config
 
 
 def main(argv: Sequence[str]) -> None:
-    from emollm.study.release import ReleaseConfig, release, run_of
+    from emollm.study.release import ReleaseConfig, release
 
     config = read_config(ReleaseConfig, argv, prog="release", bare=("output", "out"))
 
+    from emollm.core.folders import read_run
     from emollm.core.progress import progress_bar
 
-    run = run_of(config.output)
+    run = read_run(Path(config.output)) or {}
     model = model_facts(run.get("config", {}).get("model"), digest=run.get("identity", {}).get("model"))
     with progress_bar("writing", None, "posts") as advance:
         counts = release(config, model=model, on_posts=lambda new, total: advance(new, total=total))

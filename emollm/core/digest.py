@@ -1,4 +1,4 @@
-"""The digest of a model directory, 16 hex digits."""
+"""The digests of a model directory and of a file."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ _SAMPLES = 16
 _SAMPLE_BYTES = 2**16
 _NO_WEIGHTS = ("run.json", "metrics.jsonl", "evaluations.jsonl", "curves.png", "README.md")
 """Files that describe the training, not the model."""
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, in hex; the file is not held in memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def model_digest(model: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from emollm.core.digest import file_sha256
 from emollm.core.tasks import Task
 from emollm.data.corpora.example import BadRow, count_labels
 
@@ -77,10 +77,7 @@ def file_hashes(paths: Iterable[str | Path], *, roots: Mapping[str, Path | None]
 
     So the same corpus in another folder gives the same manifest. A root may be the file itself.
     """
-    return {
-        _within(Path(path), roots): hashlib.sha256(Path(path).read_bytes()).hexdigest()
-        for path in sorted({str(path) for path in paths})
-    }
+    return {_within(Path(path), roots): file_sha256(Path(path)) for path in sorted({str(path) for path in paths})}
 
 
 def _within(path: Path, roots: Mapping[str, Path | None]) -> str:

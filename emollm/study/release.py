@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
@@ -23,8 +22,9 @@ import pyarrow.parquet as pq
 from markupsafe import Markup
 from pydantic import model_validator
 
+from emollm.core.digest import file_sha256
 from emollm.core.errors import DataError
-from emollm.core.folders import HIDDEN_RUN_FILE, new_folder, write_run
+from emollm.core.folders import new_folder, write_run
 from emollm.core.options import Config, Location
 from emollm.reports.page import render
 from emollm.study.source import QuestionColumn, Source, find_questions
@@ -95,7 +95,7 @@ def release(
         card = render("dataset_card.md", **_card(config, source, questions, counts, columns, model or {}))
         (folder / "README.md").write_text(card, encoding="utf-8")
         files = sorted([*(folder / "data").iterdir(), folder / "README.md"])
-        lines = [f"{_sha256(file)}  {file.relative_to(folder)}\n" for file in files]
+        lines = [f"{file_sha256(file)}  {file.relative_to(folder)}\n" for file in files]
         (folder / "SHA256SUMS").write_text("".join(lines), encoding="utf-8")
         shown = {**config.model_dump(mode="json"), "salt": None}
         write_run(folder, job="release", config=shown, summary=counts)
@@ -175,11 +175,6 @@ def _salt(path: Path) -> bytes:
     return salt.strip()
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _card(
     config: ReleaseConfig, source: Source, questions: list[QuestionColumn], counts: Mapping[str, int],
     columns: list[str], model: Mapping[str, Any],
@@ -203,12 +198,3 @@ def size_category(posts: int) -> str:
     steps = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"),
              (10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M")]  # fmt: skip
     return next((name for most, name in steps if posts < most), "n>100M")
-
-
-def run_of(location: str) -> dict[str, Any]:
-    """What `_run.json` of a local output folder says; nothing where there is none."""
-    path = Path(location) / HIDDEN_RUN_FILE
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
-    except (OSError, ValueError):
-        return {}

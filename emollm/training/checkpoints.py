@@ -13,7 +13,6 @@ step holds, its learning rate and its dropout depend on the seed and the step al
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import math
 import os
@@ -29,6 +28,7 @@ import torch.distributed as dist
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from emollm.core.digest import file_sha256
 from emollm.core.errors import ModelError, TrainingError
 from emollm.core.folders import write_json
 from emollm.training.zero import Shard, read_state, read_weights, write_state, write_weights
@@ -241,7 +241,7 @@ def damage(folder: Path) -> str | None:
             size = (folder / name).stat().st_size
             if size != part["bytes"]:
                 return f"{name} has {size:,} bytes, not {part['bytes']:,}"
-            if _sha256(folder / name) != part["sha256"]:
+            if file_sha256(folder / name) != part["sha256"]:
                 return f"{name} has changed since it was written"
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"{type(error).__name__}: {error}"
@@ -276,12 +276,7 @@ def _write_part(path: Path, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
         raise OSError(str(error)) from None
     with path.open("rb") as file:
         os.fsync(file.fileno())
-    return {"file": path.name, "bytes": path.stat().st_size, "sha256": _sha256(path)}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return {"file": path.name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
 
 
 def _reader(checkpoint: Checkpoint) -> Callable[[str, str], torch.Tensor]:

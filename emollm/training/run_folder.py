@@ -12,13 +12,13 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from emollm.core.digest import file_sha256
 from emollm.core.errors import DataError
 from emollm.core.folders import write_json
 from emollm.training.options import FREE_TO_CHANGE, TrainConfig
@@ -132,7 +132,6 @@ def fingerprint(config: TrainConfig) -> dict[str, Any]:
 
 def _hash(path: Path) -> str | None:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except FileNotFoundError:
         return None
