@@ -34,7 +34,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from emollm.core.errors import ConfigError, DataError
 from emollm.core.frozen import Frozen
-from emollm.core.tasks import fold_name
+from emollm.core.tasks import fold_name, problems
 from emollm.study.source import Floats
 
 Rule = Literal["independent", "exclusive", "strongest"]
@@ -143,11 +143,7 @@ def read_maps(path: Path) -> list[LabelMap]:
         try:
             maps.append(LabelMap.model_validate(entry))
         except ValidationError as error:
-            told = "; ".join(
-                f"{'.'.join(map(str, e['loc'])) or 'map'}: {str(e['msg']).removeprefix('Value error, ')}"
-                for e in error.errors()
-            )
-            raise ConfigError(f"{path}, map {number}: {told}") from None
+            raise ConfigError(f"{path}, map {number}: {problems(error, 'map')}") from None
     if not maps:
         raise ConfigError(f"{path} holds no [[map]]; docs/study.md#taxonomies shows one")
     return maps
