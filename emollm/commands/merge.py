@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,11 +91,12 @@ def _joined(argv: Sequence[str]) -> list[str]:
 
 def _tool(name: str, posts: Annotated) -> Annotated:
     """A sentiment tool as an annotator of valence."""
+    from emollm.commands.report import lexicons
     from emollm.core.prompts import column_name
-    from emollm.evaluation.baselines.polarity import VALENCE, textblob_polarity, vader_polarity, valence_value
+    from emollm.evaluation.baselines.polarity import VALENCE, valence_value
     from emollm.review.annotated import Annotated
 
-    polarity: Callable[[str], float] = vader_polarity() if name == "vader" else textblob_polarity()
+    polarity = lexicons((name,))[name]
     questions = [q for q in posts.questions if q.task.name in VALENCE]
     if not questions:
         raise ConfigError(f"{name} scores only valence, and the posts have no such column, for example v_reg")
