@@ -27,7 +27,7 @@ class Point(NamedTuple):
 def dots(points: Sequence[Point], *, low: float, high: float, as_share: bool, width: int = 340) -> Markup:
     """One line per point: its name, its interval, a dot at its value and the value in figures."""
     left, right, row = 112, 44, 17
-    low, high = _range([points], low, high)
+    low, high = _range(points, low, high)
     bottom = len(points) * row + 2
 
     def x_of(value: float) -> float:
@@ -60,7 +60,7 @@ def line(
     """Values over neighbouring periods with a band for their intervals; a gap where there is no value."""
     left, above = 30, 6
     step = (width - left - 8) / max(len(points) - 1, 1)
-    low, high = _range([points], low, high)
+    low, high = _range(points, low, high)
 
     def x_of(i: int) -> float:
         return left + 4 + i * step
@@ -127,9 +127,9 @@ def calendar(days: Sequence[str], values: Sequence[float], notes: Sequence[str])
     return Markup(f'{svg} aria-label="calendar of {len(days)} days">{"".join(parts)}</svg>')
 
 
-def _range(series: Sequence[Sequence[Point]], low: float, high: float) -> tuple[float, float]:
+def _range(points: Sequence[Point], low: float, high: float) -> tuple[float, float]:
     """The part of low..high that the intervals need, with a little room."""
-    known = [v for points in series for p in points for v in (p.value, p.low, p.high, p.before) if not math.isnan(v)]
+    known = [v for p in points for v in (p.value, p.low, p.high, p.before) if not math.isnan(v)]
     if not known:
         return low, high
     room = 0.08 * (max(known) - min(known)) or 0.05 * (high - low)

@@ -7,6 +7,7 @@ what the model was not made for even where it is sure. Disagreement: the mean di
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -108,16 +109,12 @@ def disagreement(annotators: Sequence[Annotated]) -> Floats:
         apart = [
             distance(question.task, a, b)
             for question in first.questions
-            for i, j in _pairs(len(annotators))
+            for i, j in itertools.combinations(range(len(annotators)), 2)
             if (a := _at(annotators[i], question, rows[i])) is not None
             and (b := _at(annotators[j], question, rows[j])) is not None
         ]
         found[n] = np.mean(apart) if apart else 0.0
     return found
-
-
-def _pairs(count: int) -> list[tuple[int, int]]:
-    return [(i, j) for i in range(count) for j in range(i + 1, count)]
 
 
 def _at(annotator: Annotated, question: Any, row: int | None) -> Value | None:

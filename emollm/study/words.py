@@ -26,7 +26,6 @@ PRIOR_WORDS = 500.0
 _WORD = re.compile(r"https?://\S+|[@#]?\w+(?:['’]\w+)*", re.UNICODE)
 _FEWEST_POSTS = 5
 _MOST_WORDS = 200_000
-_MOST_CHARACTERS = 20_000
 _EMOJI = re.compile("[☀-➿\U0001f300-\U0001faff]")
 
 
@@ -43,7 +42,6 @@ class Word:
 
 def words_of(text: str) -> set[str]:
     """The words, word pairs and emoji of a text in lower case; addresses and names of users stand for themselves."""
-    text = text[:_MOST_CHARACTERS]
     words = ["@user" if w[0] == "@" else "http" if "://" in w else w.lower() for w in _WORD.findall(text)]
     pairs = (f"{a} {b}" for a, b in itertools.pairwise(words))
     return {*words, *pairs, *_EMOJI.findall(text)}
