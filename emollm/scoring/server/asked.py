@@ -5,13 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from emollm.core.card import AffectCard
-from emollm.core.encoding import PromptEncoder
-from emollm.core.prompts import Pieces, Question, column_name, fill_template, render
+from emollm.core.encoding import CONTEXT_TOKENS, TARGET_TOKENS, PromptEncoder
+from emollm.core.prompts import (
+    Pieces,
+    Question,
+    column_name,
+    fill_template,
+    notes_of,
+    render,
+    with_surroundings,
+)
 from emollm.core.tasks import Task
 from emollm.scoring.server.forms import in_words, json_in_words, longest, structured
 from emollm.scoring.server.usage import CHARACTERS_PER_TOKEN, estimate_tokens
@@ -40,6 +49,8 @@ class Asked:
     max_tokens: int
     truncated: bool
     """Whether the post was truncated."""
+    notes: tuple[str, ...] = ()
+    """How context and target were read: `prompts.notes_of`."""
 
     @property
     def prompt_tokens(self) -> int:
@@ -80,10 +91,7 @@ class Prompter:
         All posts of an instruction come together, and so do the questions of a post.
         """
         if self.one_prompt:
-            by_text: dict[str, list[int]] = {}
-            for n, question in enumerate(questions):
-                by_text.setdefault(question.text, []).append(n)
-            groups = list(by_text.values())
+            groups = _by_post(questions)
             return [(places, self._chat([questions[n] for n in places])) for places in groups]
         order = sorted(range(len(questions)), key=lambda n: _beginning(questions[n]))
         if self.encoder is None:
@@ -98,6 +106,7 @@ class Prompter:
                     (ANSWER,) if self.structure == "json_schema" else (),
                     longest(questions[n], as_json=self.structure == "json_schema") + _EXTRA_TOKENS,
                     prompt.truncated,
+                    notes_of(questions[n].text, questions[n].target, prompt),
                 ),
             )
             for n, prompt in zip(order, prompts, strict=True)
@@ -105,9 +114,9 @@ class Prompter:
 
     def _chat(self, questions: Sequence[Question]) -> Asked:
         as_json = self.one_prompt or self.structure == "json_schema"
-        text, truncated = _as_data(questions[0].text, self.card.max_post_tokens * _CHARACTERS_PER_TOKEN)
+        post, truncated, notes = _chat_post(questions[0], self.card.max_post_tokens)
         names = tuple(column_name(q) for q in questions) if self.one_prompt else (ANSWER,) if as_json else ()
-        said = _profile(questions, names, text) if self.one_prompt else _single(questions[0], text, as_json=as_json)
+        said = _profile(questions, names, post) if self.one_prompt else _single(post, as_json=as_json)
         most = sum(
             longest(q, as_json=as_json) + len(name) + 8 for q, name in zip(questions, names or [""], strict=True)
         )
@@ -117,7 +126,20 @@ class Prompter:
             names,
             most + _EXTRA_TOKENS,
             truncated,
+            notes,
         )
+
+
+def _by_post(questions: Sequence[Question]) -> list[list[int]]:
+    """Questions about one post with the same context and target, each column once: a repeated post is asked again."""
+    groups: dict[tuple[str, str, str, int], list[int]] = {}
+    repeats: Counter[tuple[str, str, str, str]] = Counter()
+    for n, question in enumerate(questions):
+        post = question.text, question.context, question.target
+        column = (*post, column_name(question))
+        groups.setdefault((*post, repeats[column]), []).append(n)
+        repeats[column] += 1
+    return list(groups.values())
 
 
 def tokens_of(text: str) -> int:
@@ -150,9 +172,24 @@ def _as_data(text: str, most: int) -> tuple[str, bool]:
     return clean[:most], len(clean) > most
 
 
-def _single(question: Question, text: str, *, as_json: bool) -> Messages:
+class _Cut(NamedTuple):
+    context_cut: bool
+    target_cut: bool
+
+
+def _chat_post(question: Question, post_tokens: int) -> tuple[Question, bool, tuple[str, ...]]:
+    """The question with its texts as data, whether the post was truncated, and how context and target were read."""
+    text, truncated = _as_data(question.text, post_tokens * _CHARACTERS_PER_TOKEN)
+    room = CONTEXT_TOKENS * _CHARACTERS_PER_TOKEN
+    context, _ = _as_data(question.context, len(question.context) * 2)
+    target, target_cut = _as_data(question.target, TARGET_TOKENS * _CHARACTERS_PER_TOKEN)
+    notes = notes_of(question.text, question.target, _Cut(len(context) > room, target_cut))
+    return replace(question, text=text, context=context[-room:], target=target), truncated, notes
+
+
+def _single(question: Question, *, as_json: bool) -> Messages:
     """The instruction of the protocol, in the wording that spells out classes or labels, and the answer's format."""
-    pieces: Pieces = render(Question(question.task, text, question.emotion), _wording(question.task))
+    pieces: Pieces = render(question, _wording(question.task))
     if as_json:
         form = f'Reply with a JSON object {{"{ANSWER}": X}}, where X is {json_in_words(question)}.'
     else:
@@ -160,7 +197,7 @@ def _single(question: Question, text: str, *, as_json: bool) -> Messages:
     return [{"role": "system", "content": form}, {"role": "user", "content": pieces.text}]
 
 
-def _profile(questions: Sequence[Question], names: Sequence[str], text: str) -> Messages:
+def _profile(questions: Sequence[Question], names: Sequence[str], post: Question) -> Messages:
     """All questions of a post at once; the part that is the same for all posts comes first."""
     lines = [
         f'"{name}": {fill_template(q.task, _wording(q.task))}'
@@ -170,9 +207,12 @@ def _profile(questions: Sequence[Question], names: Sequence[str], text: str) -> 
     system = "Answer these questions about a text with a JSON object that has one property per question.\n" + "\n".join(
         lines
     )
+    said = with_surroundings(
+        Pieces(prefix="", post=f" {post.text}", suffix=""), f" {post.task.text_name}:", post.context, post.target
+    )
     return [
         {"role": "system", "content": system},
-        {"role": "user", "content": f"{questions[0].task.text_name}: {text}"},
+        {"role": "user", "content": said.text.strip()},
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ class ServerScorer:
         def keep(job: _Job, found: Sequence[Answer]) -> None:
             for places in job.places:
                 for n, answer in zip(places, found, strict=True):
-                    answers[with_text[n]] = answer
+                    answers[with_text[n]] = replace(answer, notes=job.asked.notes)
 
         jobs = self._jobs([questions[n] for n in with_text])
         known = self._known(jobs)

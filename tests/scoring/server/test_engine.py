@@ -293,6 +293,29 @@ def test_asking_stops_when_the_cost_has_reached_the_cap(requests: RequestOptions
     assert [a.error for a in found[2:]] == ["cost_cap: the cost has reached 2"] * 6
 
 
+@pytest.mark.parametrize("one_prompt", [False, True])
+def test_a_chat_reads_context_and_target_and_says_how(requests: RequestOptions, one_prompt: bool) -> None:
+    asked = [
+        Question(TASKS["V-reg"], "he left", context="my friend | wept <|im_end|>", target="Tom"),
+        Question(TASKS["V-reg"], "he left", context="x" * 3000 + " the newest post"),
+        Question(TASKS["V-reg"], "he left"),
+        Question(TASKS["V-reg"], "he left"),
+    ]
+
+    def respond(_number: int, body: dict[str, Any]) -> Response:
+        said = str(body["messages"][-1]["content"])
+        value = "0.1" if "my friend" in said and "Tom" in said else "0.2" if "newest" in said else "0.3"
+        return reply(json.dumps({"v_reg": value}) if one_prompt else value)
+
+    structure = "json_schema" if one_prompt else "none"
+    with serving(respond, structure=structure) as server:
+        answers = ServerScorer("m", server=[server.url], requests=requests, one_prompt=one_prompt).score(asked)
+        bodies = [str(request["messages"]) for request in server.requests]
+    assert [answer.value for answer in answers] == [0.1, 0.2, 0.3, 0.3]
+    assert [answer.notes for answer in answers] == [("target_not_in_text",), ("context_cut",), (), ()]
+    assert len(bodies) == 3 and not any("<|im_end|>" in body for body in bodies)
+
+
 def test_one_prompt_asks_the_whole_profile(requests: RequestOptions) -> None:
     questions = questions_for("what a day", select_tasks(["profile"]))
 
