@@ -41,7 +41,7 @@ OFFICIAL_AAID: Mapping[str, Mapping[str, int]] = {
 
 
 class BuildConfig(Config):
-    """Options of all three commands."""
+    """Options of every build-data command."""
 
     out: Path
     """Data folder to write: Parquet files, manifest.json, card.html and run.json."""
