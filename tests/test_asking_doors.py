@@ -240,9 +240,26 @@ def test_what_is_beside_the_texts_must_be_one_for_each(model_directory: Path, mi
     with pytest.raises(DataError, match="--target-column"):
         annotate_command([str(mine.with_name("posts.jsonl")), f"--model={model_directory}", "--target-column=whom"])
     with pytest.raises(ConfigError, match="takes a post apart"):
-        annotate_command([str(mine.with_name("posts.jsonl")), "--context-column=thread", "--explain"])
+        annotate_command([str(mine.with_name("posts.jsonl")), "--context-column=thread", "--long=windows"])
     with pytest.raises(ConfigError, match="another task"):
         emollm.annotate(["a"], ["V-reg", own, emollm.labels("dread", "x", name="relief-dread")], model=model_directory)
+
+
+def test_words_are_explained_beside_a_context_at_every_door(model_directory: Path, mine: Path) -> None:
+    posts, out = mine.with_name("posts.jsonl"), mine.with_name("words.parquet")
+    annotate_command(
+        [str(posts), f"--out={out}", f"--model={model_directory}", "--tasks=V-reg", "--context-column=thread",
+         "--explain", "--processes=1"]
+    )  # fmt: skip
+    by_command = pq.read_table(out)["v_reg_words"].to_pylist()
+    texts, threads = [post["text"] for post in POSTS], [post["thread"] for post in POSTS]
+    options: dict[str, Any] = {"model": model_directory, "explain": True, "progress": False}
+    in_python = emollm.annotate(texts, "V-reg", context=threads, **options)["v_reg_words"]
+    for mine_, its in zip(by_command, in_python, strict=True):
+        mine_, its = mine_ or [], its or []  # a text that cannot be read has none
+        assert [one["word"] for one in mine_] == [one["word"] for one in its]
+        assert [one["effect"] for one in mine_] == pytest.approx([one["effect"] for one in its], abs=1e-5)
+    assert any(by_command)
 
 
 def test_the_card_of_the_model_is_left_alone(model_directory: Path, in_python: list[dict[str, Any]]) -> None:

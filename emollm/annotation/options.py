@@ -101,9 +101,10 @@ class AnnotateConfig(ExtrasConfig):
             raise ValueError("--overwrite starts over and --retry-errors continues; give one of them")
         if self.max_windows is not None and self.long != "windows":
             raise ValueError(f"--max-windows {self.max_windows} needs --long windows")
-        apart = "--long windows" if self.long == "windows" else "--explain" if self.explain else None
-        if apart and any(self.beside):
-            raise ValueError(f"{apart} takes a post apart, and --context-column and --target-column are of a whole")
+        if self.long == "windows" and any(self.beside):
+            raise ValueError(
+                "--long windows takes a post apart, and --context-column and --target-column are of a whole"
+            )
         if self.max_workers is not None and self.max_workers < self.cluster.num_workers:
             raise ValueError(
                 f"--max-workers {self.max_workers} is less than --cluster.num-workers {self.cluster.num_workers}"
