@@ -57,8 +57,7 @@ class LabelledRows:
         names = set(table.column_names)
         known = [q for q in self.questions if q.name in names]
         values = read_values(table.combine_chunks(), known)
-        if known != self.questions:
-            self.questions = known
+        self.questions = known
         for row in range(self.count):
             self._values[row] = values.values_NM[row], values.expected_NM[row], values.valid_NQ[row], -1
 
@@ -100,6 +99,8 @@ class LabelledRows:
 
 def _read(location: str) -> pa.Table:
     _, files = find_files(location)
+    if len(files) > 1 and files[0].format != "parquet":
+        raise DataError(f"{location} has {len(files):,} files; give one file of labelled rows, or Parquet")
     match files[0].format:
         case "parquet":
             source = Source(location)
@@ -133,7 +134,7 @@ def _golds(cells: Sequence[Any], question: QuestionColumn, location: str) -> tup
             golds[row, 0] = _number(cell, question, location, row)
             continue
         labels = [one.strip() for one in cell.split(",")] if isinstance(cell, str) else list(cell)
-        if question.kind == "set" and labels in (["none"], ["neutral"], ["neutral or no emotion"]):
+        if question.kind == "set" and labels in (["none"], ["neutral"], [question.no_label]):
             labels = [one for one in labels if one in question.labels]
         for label in labels:
             if label not in question.labels:

@@ -38,6 +38,8 @@ class QuestionColumn:
     low: float = 0.0
     high: float = 1.0
     """Its range; 0 to 1 where it has labels."""
+    no_label: str = "none"
+    """What stands for an empty set."""
     probabilities: bool = False
     """Whether each label's probability stands beside it."""
 
@@ -169,7 +171,10 @@ def _question(field: Any, beside: Any, told: dict[str, dict[str, Any]]) -> Quest
     if not labels:
         raise DataError(f"column {field.name!r} is of type {field.type} and nothing says which labels it may hold")
     kind: Literal["label", "set"] = "set" if pa.types.is_list(field.type) else "label"
-    return QuestionColumn(field.name, kind, labels, probabilities=probabilities and set(labels) <= set(names))
+    no_label = about.get("no_label") or (known.no_label if known is not None else None) or "none"
+    return QuestionColumn(
+        field.name, kind, labels, no_label=no_label, probabilities=probabilities and set(labels) <= set(names)
+    )
 
 
 @dataclass(frozen=True, slots=True)
