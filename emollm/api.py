@@ -8,7 +8,6 @@ import importlib.util
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -220,8 +219,10 @@ def _score(
                 [Question(q.task, had.texts[n], q.emotion, contexts[n], targets[n]) for n in part for q in questions]
             )
             if explained:
+                from emollm.scoring.explain import explained as with_words
+
                 besides = [(contexts[n], targets[n]) for n in part]
-                scored = _explained(scorer, [had.texts[n] for n in part], besides, questions, scored)
+                scored = with_words(scorer, [had.texts[n] for n in part], besides, questions, scored)
             for i in range(len(questions)):
                 for n, answer in zip(part, scored[i :: len(questions)], strict=True):
                     answers[i][n] = answer
@@ -260,19 +261,6 @@ def _in_windows(
 
 
 _FRAME_TYPES = {"double": "float64", "float": "float64", "int32": "Int64", "bool": "bool"}
-
-
-def _explained(
-    scorer: Scorer,
-    texts: Sequence[str],
-    besides: Sequence[tuple[str, str]],
-    questions: Sequence[Question],
-    answers: Sequence[Answer],
-) -> list[Answer]:
-    from emollm.scoring.explain import explain
-
-    words = [each for post in explain(scorer, texts, questions, beside=besides) for each in post]
-    return [replace(answer, words=mine) for answer, mine in zip(answers, words, strict=True)]
 
 
 def _columns(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from emollm.core.answers import Answer, WordEffect
 from emollm.core.prompts import Question
@@ -58,6 +59,18 @@ def explain(
                 ]
             )
     return found
+
+
+def explained(
+    scorer: Scorer,
+    texts: Sequence[str],
+    beside: Sequence[tuple[str, str]] | None,
+    questions: Sequence[Question],
+    answers: Sequence[Answer],
+) -> list[Answer]:
+    """The answers, those of a text together, with the words that `explain` finds."""
+    words = [each for post in explain(scorer, texts, questions, beside=beside) for each in post]
+    return [replace(answer, words=mine) for answer, mine in zip(answers, words, strict=True)]
 
 
 def words_of(text: str) -> list[tuple[int, int]]:

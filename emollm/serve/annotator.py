@@ -24,7 +24,7 @@ from emollm.core.tasks import select_tasks
 from emollm.models.device import resolve_device
 from emollm.models.precision import resolve_precision
 from emollm.runtime.session import serve_on_loopback
-from emollm.scoring.explain import explain
+from emollm.scoring.explain import explained
 from emollm.scoring.open import fitted_precision, open_scorer, resolve_engine
 from emollm.serve.batching import Beside, FairGate, Piece
 from emollm.serve.config import ServeConfig
@@ -159,13 +159,11 @@ class Annotator:
         """Adds the words with the largest effects to the answers of pieces that request them."""
         found, answers = [], iter(scored)
         for piece, width in zip(pieces, widths, strict=True):
-            asked = questions_for("", select_tasks(piece.tasks, self._scorer.card.tasks))
-            for text, beside in zip(piece.texts, piece.beside or [Beside()] * len(piece.texts), strict=True):
-                mine = list(islice(answers, width))
-                if piece.explain:
-                    words = explain(self._scorer, [text], asked, beside=[beside])[0]
-                    mine = [replace(answer, words=each) for answer, each in zip(mine, words, strict=True)]
-                found += mine
+            mine = list(islice(answers, width * len(piece.texts)))
+            if piece.explain:
+                asked = questions_for("", select_tasks(piece.tasks, self._scorer.card.tasks))
+                mine = explained(self._scorer, piece.texts, piece.beside or None, asked, mine)
+            found += mine
         return found
 
 
