@@ -12,13 +12,15 @@ import email.utils
 import json
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from emollm.core.errors import ConfigError
 from emollm.scoring.server.options import RequestOptions
 from emollm.scoring.server.usage import Usage
+
+T = TypeVar("T")
 
 _TRIED_AGAIN = frozenset((408, 409, 425, 429, 500))
 _AWAY = frozenset((401, 403, 404, 502, 503, 504))
@@ -96,8 +98,11 @@ class Servers:
         """Largest number of concurrent requests."""
         return self.options.in_flight * len(self._servers)
 
-    async def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """The JSON object that one of the servers returns. Raises RequestError."""
+    async def post(self, path: str, body: dict[str, Any], read: Callable[[dict[str, Any]], T]) -> T:
+        """What `read` makes of the JSON object that one of the servers returns. Raises RequestError.
+
+        An object that `read` refuses is asked for again, like an interrupted response.
+        """
         attempt = 0
         while True:
             server = await self._available()
@@ -106,7 +111,7 @@ class Servers:
                 async with server.free:
                     server.under_way += 1
                     try:
-                        found = await self.once(server.url, path, body)
+                        found = read(await self.once(server.url, path, body))
                     finally:
                         server.under_way -= 1
             except RequestError as failed:

@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -23,6 +24,7 @@ from emollm.scoring.server.asked import ANSWER
 from emollm.scoring.server.client import RequestError, Servers
 from emollm.scoring.server.forms import structured
 from emollm.scoring.server.options import RequestOptions
+from emollm.scoring.server.readout import Reply
 from emollm.scoring.server.usage import Usage
 from emollm.scoring.server.wire import PATHS, read_response
 
@@ -169,7 +171,7 @@ async def _accepted(servers: Servers, found: Detected) -> Detected:
     """The options without those that the server refuses, or with other names."""
     for _ in range(5):
         try:
-            reply = read_response(found.api, await _probe(servers, found, "none"))
+            reply = await _probe(servers, found, "none")
         except RequestError as failed:
             if not failed.is_refusal:
                 raise
@@ -194,7 +196,7 @@ def _changed(found: Detected, reason: str) -> Detected:
 
 async def _obeys(servers: Servers, found: Detected, structure: str) -> bool:
     try:
-        text = read_response(found.api, await _probe(servers, found, structure)).text
+        text = (await _probe(servers, found, structure)).text
     except RequestError as failed:
         if failed.is_refusal or failed.status == 500:
             return False
@@ -207,11 +209,11 @@ async def _obeys(servers: Servers, found: Detected, structure: str) -> bool:
         return False
 
 
-async def _probe(servers: Servers, found: Detected, structure: str) -> dict[str, Any]:
+async def _probe(servers: Servers, found: Detected, structure: str) -> Reply:
     words = "Say hello in JSON." if structure == "json_schema" else "Say hello."
     said = {"messages": [{"role": "user", "content": words}]} if found.api == "chat" else {"prompt": words}
     body = {**said, **found.sampling(24), **structured(structure, [_PROBE], [ANSWER])}
-    return await servers.post(PATHS[found.api], body)
+    return await servers.post(PATHS[found.api], body, partial(read_response, found.api))
 
 
 def check_model(model: str) -> None:

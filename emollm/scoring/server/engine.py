@@ -159,17 +159,7 @@ class ServerScorer:
     async def _reply(self, servers: Servers, asked: Asked, body: dict[str, Any]) -> Reply:
         path = PATHS[self.detected.api]
         whole = {**self.detected.sampling(asked.max_tokens), **body}
-        for attempt in range(self._options.retries + 1):
-            data = await servers.post(path, whole)
-            try:
-                reply = read_response(self.detected.api, data, self._piece)
-                break
-            except RequestError:
-                # JSON, but not a completion: treated like an interrupted response.
-                if attempt == self._options.retries:
-                    raise
-                self.usage.retried += 1
-                await asyncio.sleep(self._options.pause_s(attempt, None, 0.5))
+        reply = await servers.post(path, whole, lambda data: read_response(self.detected.api, data, self._piece))
         self.usage.prompt_tokens += reply.prompt_tokens
         self.usage.reply_tokens += reply.reply_tokens
         self.usage.cost += self._options.cost(reply.prompt_tokens, reply.reply_tokens)
