@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from emollm.core.answers import EMPTY_TEXT, Answer
 from emollm.core.ask import labels, statements
@@ -19,18 +18,17 @@ from emollm.core.prompts import Post, Question, notes_of
 from emollm.core.tasks import TASKS, Kind, Task
 from emollm.models.batching import by_length
 from emollm.models.load import LoadedModel
-from emollm.scoring.asking.outcome import answer_of
+from emollm.scoring.arrays import Floats
+from emollm.scoring.asking.outcome import WITHOUT_CONTENT, answer_of
 from emollm.scoring.heads.backbone import Backbone, PostEncoder, pooled_states
 from emollm.scoring.safely import TokenLimit, run_safely
 
-_WITHOUT_CONTENT = ("N/A", "[MASK]", "...")
 _TEMPERATURE = 0.05
 """Divides cosines: .05 had the least log-loss on GoEmotions' training posts among .03, .05, .08 and .12 (LOG.md)."""
 _NEARER = 0.08
 """A label of a set is given where its sentence is nearer to the post by so much than those of many emotions are on
 average: of 0 to .3 it had the best micro-F1 on the same posts, .197, where a fixed bound had .127."""
 _EMOTIONS = labels(*(name for name in TASKS["GoEmotions-28"].labels if name != "neutral"))
-Floats = NDArray[np.float64]
 
 
 class EmbeddingScorer:
@@ -102,6 +100,6 @@ class EmbeddingScorer:
     def _space(self, task: Task, emotion: str | None) -> tuple[Floats, Floats]:
         if (task, emotion) not in self._spaces:
             statements_KD = self.embed(statements(task, emotion))
-            prior_K = statements_KD @ self.embed(_WITHOUT_CONTENT).mean(axis=0)
+            prior_K = statements_KD @ self.embed(WITHOUT_CONTENT).mean(axis=0)
             self._spaces[task, emotion] = statements_KD, prior_K
         return self._spaces[task, emotion]

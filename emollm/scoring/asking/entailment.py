@@ -10,17 +10,14 @@ import functools
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from emollm.core.answers import Answer
 from emollm.core.ask import STATEMENT, statement_task, statements
 from emollm.core.prompts import Question
 from emollm.core.tasks import Kind, Task
-from emollm.scoring.asking.outcome import answer_of
+from emollm.scoring.arrays import Floats
+from emollm.scoring.asking.outcome import WITHOUT_CONTENT, answer_of
 from emollm.scoring.scorer import Scorer
-
-_WITHOUT_CONTENT = ("N/A", "[MASK]", "...")
-Floats = NDArray[np.float64]
 
 
 class EntailmentScorer:
@@ -72,7 +69,7 @@ class EntailmentScorer:
     def _prior(self, question: Question, tasks: tuple[Task, ...]) -> Floats:
         key = (question.task, question.emotion)
         if key not in self._priors:
-            empty = [Question(task, text, _said(task)) for text in _WITHOUT_CONTENT for task in tasks]
+            empty = [Question(task, text, _said(task)) for text in WITHOUT_CONTENT for task in tasks]
             answers = self._constrained.score(empty)
             each = [_table(tasks, answers[i : i + len(tasks)]) for i in range(0, len(answers), len(tasks))]
             self._priors[key] = np.maximum(np.mean(each, axis=0), 1e-12)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from emollm.core.answers import Answer, from_unit
 from emollm.core.tasks import Kind, Task
+from emollm.scoring.arrays import Floats
 
-Floats = NDArray[np.float64]
+WITHOUT_CONTENT = ("N/A", "[MASK]", "...")
+"""Texts whose answer is what a model says of any text (Zhao et al. 2021, contextual calibration)."""
 
 
 def answer_of(
