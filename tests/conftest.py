@@ -83,7 +83,8 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def model_directory(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained tiny model directory: its answers are noise, its plumbing is real."""
-    from emollm.models.load import load_base, save_model
+    from emollm.models.load import load_base
+    from emollm.models.save import save_model
 
     folder = tmp_path_factory.mktemp("models") / "tiny"
     folder.mkdir()

@@ -28,7 +28,8 @@ from emollm.core.prompts import Post
 from emollm.core.tasks import Kind, QuestionKey, Task
 from emollm.models.batching import by_length
 from emollm.models.device import activation_bytes, default_batch_tokens
-from emollm.models.load import LoadedModel, load_model, tolerance, trained_dtype
+from emollm.models.load import LoadedModel, load_model
+from emollm.models.save import tolerance, trained_dtype
 from emollm.scoring.heads import calibrate
 from emollm.scoring.heads.backbone import Backbone, Batch, PostEncoder
 from emollm.scoring.heads.derive import derived_heads, with_derived

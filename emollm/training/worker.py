@@ -19,21 +19,9 @@ from emollm.core.errors import DataError, EmollmError, ModelError, ResourceError
 from emollm.core.folders import write_json
 from emollm.core.tasks import Task
 from emollm.metrics.questions import GoldQuestion, load_questions
-from emollm.models.load import (
-    LoadedModel,
-    attach_adapter,
-    attach_lora,
-    load_base,
-    max_tokens,
-    probe_logits,
-    prompt_encoder,
-    round_adapter,
-    save_model,
-    tolerance,
-    trained_dtype,
-    verify_saved,
-)
+from emollm.models.load import LoadedModel, attach_adapter, attach_lora, load_base, max_tokens, prompt_encoder
 from emollm.models.precision import DTYPES, training_precision
+from emollm.models.save import probe_logits, round_adapter, save_model, tolerance, trained_dtype, verify_saved
 from emollm.scoring.heads.labels import read_labels
 from emollm.training.batches import EncodedRow
 from emollm.training.checkpoints import Checkpoints

@@ -18,8 +18,9 @@ from emollm.core.heads_card import FeatureSpec
 from emollm.core.prompts import Question, questions_for
 from emollm.core.tasks import Kind, select_tasks
 from emollm.models.device import cache_bytes, free_bytes
-from emollm.models.load import LoadedModel, load_base, save_model
+from emollm.models.load import LoadedModel, load_base
 from emollm.models.precision import resolve_precision
+from emollm.models.save import save_model
 from emollm.scoring.constrained.engine import ConstrainedScorer
 from emollm.scoring.generate import GenerateScorer
 from emollm.scoring.heads.engine import HeadsScorer

@@ -19,10 +19,9 @@ from emollm.models.load import (
     load_base,
     load_model,
     locate_base,
-    save_model,
-    verify_saved,
     weights_fingerprint,
 )
+from emollm.models.save import save_model, verify_saved
 from tests.tiny import ENCODERS, FAMILIES, Encoder, Family, tiny_model
 
 

@@ -11,7 +11,8 @@ import pytest
 from emollm.core.answers import Answer
 from emollm.core.card import AffectCard, BaseModelInfo, read_card
 from emollm.core.prompts import Question
-from emollm.models.load import LoadedModel, load_base, save_model
+from emollm.models.load import LoadedModel, load_base
+from emollm.models.save import save_model
 from emollm.scoring.columns import PLAIN
 from emollm.scoring.rows import AnnotatePosts, ScoreQuestions
 

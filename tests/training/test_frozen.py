@@ -18,7 +18,8 @@ from emollm.core.tasks import QuestionKey, select_tasks
 from emollm.data.aaid import SAMPLES
 from emollm.data.files.columns import Notes, Reading
 from emollm.data.files.whole import read_posts
-from emollm.models.load import LoadedModel, attach_lora, load_base, save_model
+from emollm.models.load import LoadedModel, attach_lora, load_base
+from emollm.models.save import save_model
 from emollm.scoring.open import open_scorer
 from emollm.training.frozen import fit_frozen
 from emollm.training.options import TrainConfig

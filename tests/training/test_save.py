@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from emollm.models.load import LoadedModel, attach_lora, load_base, load_model, probe_logits
+from emollm.models.load import LoadedModel, attach_lora, load_base, load_model
+from emollm.models.save import probe_logits
 from emollm.training.options import TrainConfig
 from emollm.training.worker import _write
 from tests.tiny import tiny_model

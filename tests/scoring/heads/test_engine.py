@@ -12,7 +12,7 @@ from emollm.core.errors import ModelError
 from emollm.core.heads_card import FeatureSpec
 from emollm.core.prompts import Question, questions_for
 from emollm.core.tasks import TASKS, Kind, select_tasks
-from emollm.models.load import save_model
+from emollm.models.save import save_model
 from emollm.scoring.heads.engine import HeadsScorer
 from emollm.scoring.heads.weights import HEADS_FILE, HeadWeights
 from emollm.scoring.open import open_scorer, resolve_engine

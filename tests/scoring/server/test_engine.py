@@ -16,7 +16,8 @@ from emollm.core.answers import EMPTY_TEXT, INVALID_ANSWER
 from emollm.core.errors import ConfigError
 from emollm.core.prompts import Question, questions_for, render
 from emollm.core.tasks import TASKS, select_tasks
-from emollm.models.load import load_base, load_encoder, save_model
+from emollm.models.load import load_base, load_encoder
+from emollm.models.save import save_model
 from emollm.scoring.calibrated import inner
 from emollm.scoring.open import open_scorer
 from emollm.scoring.server.client import retry_after_s
