@@ -48,10 +48,15 @@ def read_annotated(
     names = table.column_names
     if "id" not in names:
         raise DataError(f"{location} has no column id; answers are told apart by it")
-    ids = [str(one) for one in table["id"].to_pylist()]
-    if len(set(ids)) < len(ids):
-        twice = next(one for one, count in Counter(ids).items() if count > 1)
-        raise DataError(f"{location}: id {twice!r} occurs more than once")
+    given = table["id"].to_pylist()
+    without = [f"row {n}" for n, one in enumerate(given, start=1) if one is None or one == ""]
+    if without:
+        raise DataError(
+            f"{location}: {len(without):,} rows have no id, such as {', '.join(without[:5])}; give each one"
+        )
+    ids = [str(one) for one in given]
+    if twice := [one for one, count in Counter(ids).items() if count > 1]:
+        raise DataError(f"{location}: id {twice[0]!r} occurs more than once")
     questions = [q for q in questions_for("", tuple(tasks)) if column_name(q) in names]
     if not questions:
         raise DataError(f"{location} has no column of a known task; it has {', '.join(names[:12])}")

@@ -229,3 +229,13 @@ def test_the_commands(first: Path, second: Path, tmp_path: Path, capsys: pytest.
     review_command.main(["merge", str(picked), "--out", str(tmp_path / "labels")])
     assert "1 v_reg" in capsys.readouterr().out
     assert Kind(read_own(tmp_path / "labels" / "labels.toml").tasks[0].kind) is Kind.REGRESSION
+
+
+@pytest.mark.parametrize(
+    ("ids", "said"), [(["1", None], "1 rows have no id, such as row 2"), (["1", "1"], "id '1' occurs more than once")]
+)
+def test_posts_that_cannot_be_told_apart_are_refused(tmp_path: Path, ids: list[str | None], said: str) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"id": ids, "text": ["a", "b"], "v_reg": [0.1, 0.2]}), path)
+    with pytest.raises(DataError, match=said):
+        read_annotated(str(path), TASKS.values())
