@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import json
 import os
-import pickle
 import signal
 import socket
 import subprocess
@@ -39,6 +38,7 @@ from emollm.data.files.readers import read_rows
 from emollm.scoring.constrained.search import SearchOptions
 from emollm.scoring.open import open_scorer
 from emollm.scoring.scorer import Scorer
+from emollm.scoring.server.cache import AnswerCache
 from emollm.scoring.server.engine import ServerScorer
 from emollm.scoring.server.options import RequestOptions
 from emollm.scoring.server.usage import told
@@ -169,50 +169,55 @@ def _answer_and_keep(
     args: argparse.Namespace, name: str, scorer: Scorer, questions: Sequence[Question], *, at_once: int
 ) -> None:
     """A run that is stopped goes on where it was."""
-    args.keep.mkdir(parents=True, exist_ok=True)
-    cpu, started, new = time.process_time(), time.monotonic(), 0
+    kept, cpu, started, new = AnswerCache(args.keep), time.process_time(), time.monotonic(), 0
     for start in range(0, len(questions), at_once):
-        path = args.keep / f"{name}-{start:05}.pickle"
-        if not path.is_file():
-            part = questions[start : start + at_once]
-            path.write_bytes(pickle.dumps(scorer.score(part)))
+        part = questions[start : start + at_once]
+        keys = _keys(name, part)
+        if len(kept.get(keys)) < len(keys):
+            for key, answer in zip(keys, scorer.score(part), strict=True):
+                kept.put(key, [answer])
             new += len(part)
     if new:
         _say_speed(name, new, time.monotonic() - started)
         print(f"{name}: {time.process_time() - cpu:.0f} CPU seconds in this process", flush=True)
 
 
-def _kept(args: argparse.Namespace, name: str) -> list[Answer]:
-    files = sorted(args.keep.glob(f"{name}-[0-9]*.pickle"))
-    return [answer for file in files for answer in pickle.loads(file.read_bytes())]
+def _keys(name: str, questions: Sequence[Question]) -> list[bytes]:
+    return [f"{name}\0{q.task.name}\0{q.emotion}\0{q.text}".encode() for q in questions]
 
 
 def compare(args: argparse.Namespace) -> None:
-    questions, theirs = asked_questions(args), _kept(args, "vLLM")
+    questions, kept = asked_questions(args), AnswerCache(args.keep)
+    theirs = kept.get(_keys("vLLM", questions))
     for name in ("constrained", "constrained --no-exact"):
-        ours = _kept(args, name)
-        print(f"\n{len(ours)} answers of vLLM against {name}:\n")
-        _say_differences(questions[: len(ours)], ours, theirs[: len(ours)])
+        ours = kept.get(_keys(name, questions))
+        pairs = [
+            (question, ours[mine][0], theirs[other][0])
+            for question, mine, other in zip(questions, _keys(name, questions), _keys("vLLM", questions), strict=True)
+            if mine in ours and other in theirs
+        ]
+        print(f"\n{len(pairs)} answers of vLLM against {name}:\n")
+        _say_differences(pairs)
 
 
 def _say_speed(name: str, count: int, seconds: float) -> None:
     print(f"{name}: {count} prompts in {seconds:.0f} s, {count / seconds:.1f} prompts/s", flush=True)
 
 
-def _say_differences(questions: Sequence[Question], ours: Sequence[Answer], theirs: Sequence[Answer]) -> None:
+def _say_differences(pairs: Sequence[tuple[Question, Answer, Answer]]) -> None:
     print(
         "| task | distribution | answers | value: mean, largest difference | probabilities: mean, largest | changed |"
     )
     print("|---|---|---|---|---|---|")
-    for name in dict.fromkeys(q.task.name for q in questions):
-        mine = [(q, a, b) for q, a, b in zip(questions, ours, theirs, strict=True) if q.task.name == name]
+    for name in dict.fromkeys(q.task.name for q, _, _ in pairs):
+        mine = [pair for pair in pairs if pair[0].task.name == name]
         for mark in ("exact", "truncated", "unknown"):
             rows = [(q, a, b) for q, a, b in mine if b.distribution == mark]
             if rows:
                 print(
                     f"| {name} | {mark} | {len(rows)} | {_values(rows)} | {_probabilities(rows)} | {_changed(rows)} |"
                 )
-    errors = [b.error for b in theirs if b.error]
+    errors = [b.error for _, _, b in pairs if b.error]
     print(f"errors: {len(errors)} {errors[:2]}")
 
 
