@@ -136,7 +136,8 @@ class TreeCache:
 
 def taken_rows(states: torch.Tensor, rows: torch.Tensor, length: int) -> torch.Tensor:
     """Copies of these rows, up to the place `length`."""
-    return states[:, :, :, :length].index_select(1, rows)
+    # Not `index_select`, which on a CPU first makes a part of a tensor contiguous: a copy of all rows.
+    return states[:, :, :, :length][:, rows]
 
 
 def put_tokens(into: KeyValues, cache: DynamicCache, start: int, places_4N: torch.Tensor) -> None:
