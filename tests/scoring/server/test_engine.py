@@ -174,7 +174,8 @@ def test_slow_headers_time_out_and_are_tried_again(requests: RequestOptions) -> 
         hasty = changed(requests, timeout_s=0.5, in_flight=1)
         scorer = ServerScorer("m", server=[server.url], requests=hasty, detected=detected)
         [answer] = scorer.score(QUESTIONS[:1])
-    assert (answer.value, scorer.usage.retried) == (0.5, 1)
+    # A busy machine may be slow a second time.
+    assert answer.value == 0.5 and scorer.usage.retried >= 1
 
 
 def test_an_invalid_answer_is_asked_for_once_more(requests: RequestOptions) -> None:
