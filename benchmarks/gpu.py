@@ -85,7 +85,7 @@ def peaks(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def heads(args: argparse.Namespace) -> dict[str, Any]:
-    """The bundled default in process, up to Arrow columns, in each arithmetic; and what that does to the answers."""
+    """A bundled model in process, up to Arrow columns, in each arithmetic; and what that does to the answers."""
     import numpy as np
     import pyarrow as pa
 
@@ -119,8 +119,36 @@ def heads(args: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
+def trunk(args: argparse.Namespace) -> dict[str, Any]:
+    """Tokens/s of the bundled models' backbones by the tokens of a batch, as they are and with compiled layers."""
+    import torch
+
+    from emollm.core.bases import BUNDLED
+    from emollm.models.load import load_model
+    from emollm.scoring.heads.backbone import Backbone, Batch
+
+    device, length, found = _device(), 32, {}
+    for name in BUNDLED:
+        loaded = load_model(name, dtype=torch.float32 if device == "cpu" else torch.bfloat16, device=device)
+        assert loaded.card.heads is not None
+        specs = loaded.card.heads.feature_specs
+        backbone = Backbone(loaded.model, loaded.card.base.architecture, depth=loaded.card.heads.depth)
+        for way in ("eager",) if device == "cpu" else ("eager", "compiled"):
+            if way == "compiled":
+                for block in backbone.blocks:
+                    block.compile(dynamic=True)
+            for tokens in (64,) if args.tiny else (1024, 4096, 16_384, 65_536, 262_144):
+                ids = torch.randint(5, 1000, (tokens // length, length), device=device)
+                mask, last = torch.ones_like(ids), torch.full((len(ids),), length - 1, device=device)
+                batch = Batch(ids, mask, mask, last)
+                with torch.inference_mode():
+                    seconds = _best(lambda b=batch, t=backbone, s=specs: t.features(b, s))
+                found[f"{name} {way} {tokens}"] = round(tokens / seconds)
+    return found
+
+
 def job(args: argparse.Namespace) -> dict[str, Any]:
-    """The bundled default through jobs/annotate.py, with the share of the time that the GPU was busy."""
+    """A bundled model through jobs/annotate.py, with the share of the time that the GPU was busy."""
     with tempfile.TemporaryDirectory() as folder:
         posts = Path(folder) / "posts.jsonl"
         texts = _texts(args, 16 if args.tiny else 262_144)
@@ -278,8 +306,11 @@ def endpoint(args: argparse.Namespace) -> dict[str, Any]:
 Step = Callable[[argparse.Namespace], dict[str, Any]]
 STEPS: dict[str, tuple[float, Step]] = {
     "peaks": (40, peaks),
+    "trunk": (90, trunk),
     "heads": (90, heads),
     "job": (150, job),
+    "heads-default": (60, lambda args: heads(_with_the_default(args))),
+    "job-default": (90, lambda args: job(_with_the_default(args))),
     "exact": (60, exact),
     "7b": (120, shape_7b),
     "training": (120, training),
@@ -289,6 +320,12 @@ STEPS: dict[str, tuple[float, Step]] = {
     "clients": (120, clients),
 }
 """Limit in seconds, and what is done."""
+
+
+def _with_the_default(args: argparse.Namespace) -> argparse.Namespace:
+    from emollm.core.bases import DEFAULT_MODEL
+
+    return argparse.Namespace(**{**vars(args), "model": DEFAULT_MODEL})
 
 
 def _device() -> str:

@@ -30,7 +30,7 @@ from emollm.scoring.rows import AnnotatePosts
 KILLED_WORKER = "killed_worker"
 
 _FIRST_PORTION = 16
-_LARGEST_PORTION = 8192
+_LARGEST_PORTION = 16_384
 _SHORT_S, _LONG_S = 2.0, 10.0
 _SHOWN = 60
 _STDERR = 2
@@ -124,7 +124,7 @@ class ScoreBlock:
         """Keep portions at a few seconds: short enough for regular progress, long enough for good batches."""
         if self._batch_size is None and count == self._size:
             if seconds < _SHORT_S:
-                self._size = min(self._size * 2, _LARGEST_PORTION)
+                self._size = min(self._size * (8 if seconds < _SHORT_S / 8 else 2), _LARGEST_PORTION)
             elif seconds > _LONG_S:
                 self._size = max(self._size // 2, _FIRST_PORTION)
 

@@ -46,9 +46,10 @@ class Block:
         return sum(stop - first for first, stop in self.spans)
 
 
-def block_size(posts: int, *, asked: int | None, workers: int, on_gpu: bool) -> int:
+def block_size(posts: int, *, asked: int | None, workers: int, on_gpu: bool, engine: str) -> int:
     """Posts per block: `asked`, or the default that docs/annotation.md gives for the commit size."""
-    size = asked or max(2048 if on_gpu else 256, -(-posts // _MOST_BLOCKS))
+    usual = (16_384 if engine == "heads" else 2048) if on_gpu else 256
+    size = asked or max(usual, -(-posts // _MOST_BLOCKS))
     return max(1, min(size, -(-posts // (workers * _BLOCKS_A_WORKER)) if asked is None else size))
 
 

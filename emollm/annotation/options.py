@@ -49,8 +49,8 @@ class AnnotateConfig(ExtrasConfig):
     max_posts: int | None = Field(None, ge=1)
     """Annotate at most this many posts, from the start. None: all."""
     block_posts: int | None = Field(None, ge=1)
-    """Commit size: posts per committed block; a crash loses at most the blocks in flight. None: 256 on CPUs, 2,048 on
-    GPUs, more for millions of posts, fewer if actors would be idle."""
+    """Commit size: posts per committed block; a crash loses at most the blocks in flight. None: 256 on CPUs, on
+    GPUs 16,384 with heads and 2,048 with other engines; more for millions of posts, fewer if actors would be idle."""
     batch_size: int | None = Field(None, ge=1)
     """Posts per call of an actor, which batches them by tokens. None: as many as take a few seconds."""
     hang_minutes: float = Field(10.0, gt=0)

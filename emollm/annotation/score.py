@@ -57,7 +57,9 @@ def score(job: Job, corpus: Corpus, done: NDArray[np.bool_], *, good_before: int
         from emollm.annotation.servers import check_cost
 
         check_cost(job, corpus, left)
-    size = block_size(left, asked=config.block_posts, workers=cluster.num_workers, on_gpu=cluster.gpus > 0)
+    size = block_size(
+        left, asked=config.block_posts, workers=cluster.num_workers, on_gpu=cluster.gpus > 0, engine=job.engine
+    )
     blocks = pending_blocks(corpus, done, size)
     before, kept_at = job.output.scored_before(), time.monotonic()
 

@@ -6,10 +6,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-PASS_TOKENS = {"cpu": 48, "cuda": 4096}
-"""What a pass costs besides its tokens, in tokens, by device: on a CPU core reading the weights (135M parameters), on a
-GPU starting some hundred kernels (an estimate)."""
-
 
 @dataclass(slots=True)
 class PassCount:
@@ -51,8 +47,8 @@ def by_length(lengths: Sequence[int], *, batch_tokens: int) -> Iterator[list[int
 def with_least_padding(lengths: Sequence[int], *, batch_tokens: int, pass_tokens: int) -> list[list[int]]:
     """As `by_length`, but cut where the padding saved is worth another pass, which costs as much as `pass_tokens`.
 
-    For lengths that differ much: reading answers, one row may have one token to read and the next a hundred. Rows of
-    one length are cut where a batch is full, so that what is searched grows with the different lengths alone.
+    Where a batch may hold most of the rows, as on a GPU, it would be padded to the longest of all. Rows of one length
+    are cut where a batch is full, so that what is searched grows with the different lengths alone.
     """
     rows: dict[int, list[int]] = {}
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):

@@ -41,7 +41,7 @@ from emollm.training.start import copy_adapter, start_card, with_start
 if TYPE_CHECKING:
     from emollm.training.joint import StartingHeads
 
-_POSTS_AT_ONCE = {"cpu": 64, "gpu": 2048}
+_POSTS_AT_ONCE = {"cpu": 64, "gpu": 8192}
 """In a block, by the kind of the reading actors: the model's own batches are cut from it by tokens."""
 Progress = Callable[[int, int], None]
 

@@ -26,8 +26,8 @@ from emollm.core.errors import ModelError
 from emollm.core.heads_card import FeatureSpec, Head, HeadsCard, Prompt
 from emollm.core.prompts import Post
 from emollm.core.tasks import Kind, QuestionKey, Task
-from emollm.models.batching import by_length
-from emollm.models.device import activation_bytes, default_batch_tokens
+from emollm.models.batching import with_least_padding
+from emollm.models.device import activation_bytes, default_batch_tokens, pass_tokens
 from emollm.models.load import LoadedModel, load_model
 from emollm.models.save import tolerance, trained_dtype
 from emollm.scoring.heads import calibrate
@@ -210,7 +210,8 @@ def head_scores(
     encoded = encode.posts(posts)
     batch_tokens = default_batch_tokens(device, bytes_per_token=activation_bytes(backbone.lm))
     scores = np.zeros((len(encoded), len(head_weights.bias_O)))
-    for part in by_length([len(post.ids) for post in encoded], batch_tokens=batch_tokens):
+    lengths, worth = [len(post.ids) for post in encoded], pass_tokens(backbone.lm, device)
+    for part in with_least_padding(lengths, batch_tokens=batch_tokens, pass_tokens=worth):
         batch = encode.batch([encoded[i] for i in part], device)
         scores[part] = head_weights.scores(backbone.features(batch, feature_specs).cpu().numpy())
     return scores

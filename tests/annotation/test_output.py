@@ -145,11 +145,12 @@ def test_blocks_cover_the_rows_that_are_not_done() -> None:
         ("a", ((7, 10),)),
         ("b", ((0, 2), (3, 5))),
     ]
-    assert block_size(100, asked=None, workers=5, on_gpu=False) == 5
-    assert block_size(100_000, asked=None, workers=2, on_gpu=False) == 256
-    assert block_size(100_000, asked=None, workers=2, on_gpu=True) == 2048
-    assert block_size(50_000_000, asked=None, workers=8, on_gpu=True) == 2500
-    assert block_size(100, asked=64, workers=5, on_gpu=True) == 64
+    assert block_size(100, asked=None, workers=5, on_gpu=False, engine="heads") == 5
+    assert block_size(100_000, asked=None, workers=2, on_gpu=False, engine="heads") == 256
+    assert block_size(100_000, asked=None, workers=2, on_gpu=True, engine="constrained") == 2048
+    assert block_size(1_000_000, asked=None, workers=2, on_gpu=True, engine="heads") == 16_384
+    assert block_size(50_000_000, asked=None, workers=8, on_gpu=True, engine="constrained") == 2500
+    assert block_size(100, asked=64, workers=5, on_gpu=True, engine="heads") == 64
 
 
 def test_carried_columns_have_one_type_in_all_files() -> None:

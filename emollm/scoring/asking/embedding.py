@@ -16,7 +16,8 @@ from emollm.core.ask import labels, statements
 from emollm.core.heads_card import FeatureSpec, Prompt
 from emollm.core.prompts import Post, Question, notes_of
 from emollm.core.tasks import TASKS, Kind, Task
-from emollm.models.batching import by_length
+from emollm.models.batching import with_least_padding
+from emollm.models.device import pass_tokens
 from emollm.models.load import LoadedModel
 from emollm.scoring.arrays import Floats
 from emollm.scoring.asking.outcome import WITHOUT_CONTENT, answer_of
@@ -40,6 +41,7 @@ class EmbeddingScorer:
         self._backbone = Backbone(loaded.model, architecture)
         self._spec = FeatureSpec(layer=len(self._backbone.blocks), pooling="mean")
         self._device, self._limit = device, TokenLimit(batch_tokens)
+        self._pass_tokens = pass_tokens(loaded.model, device)
         self._spaces: dict[tuple[Task, str | None], tuple[Floats, Floats]] = {}
 
     def score(self, questions: Sequence[Question]) -> list[Answer]:
@@ -77,7 +79,8 @@ class EmbeddingScorer:
     def _read(self, posts: Sequence[Post]) -> tuple[list[Floats], list[tuple[bool, tuple[str, ...]]]]:
         prompts = self._encode.posts(posts)
         vectors: list[Any] = [None] * len(prompts)
-        for batch in by_length([len(prompt) for prompt in prompts], batch_tokens=self._limit.tokens):
+        lengths = [len(prompt) for prompt in prompts]
+        for batch in with_least_padding(lengths, batch_tokens=self._limit.tokens, pass_tokens=self._pass_tokens):
             states = pooled_states(
                 self._backbone, self._encode.batch([prompts[i] for i in batch], self._device), [self._spec]
             )

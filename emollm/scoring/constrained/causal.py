@@ -27,7 +27,8 @@ from transformers import DynamicCache
 
 from emollm.core.encoding import EncodedPrompt
 from emollm.core.errors import ModelError
-from emollm.models.batching import PASS_TOKENS, with_least_padding
+from emollm.models.batching import with_least_padding
+from emollm.models.device import pass_tokens
 from emollm.scoring.constrained.reader import Read, Request, split_like, wanted_log_ps
 from emollm.scoring.constrained.treecache import KeyValues, TreeCache, alike, stacked
 from emollm.scoring.safely import TokenLimit
@@ -88,7 +89,7 @@ class CausalReader:
         self._limit = limit
         kind = torch.device(device).type
         self._head_positions = max(1, _HEAD_BYTES[kind] // (4 * model.config.get_text_config().vocab_size))
-        self._pass_tokens = PASS_TOKENS[kind]
+        self._pass_tokens = pass_tokens(model, device)
         self._takes_positions = "position_ids" in inspect.signature(self._decoder.forward).parameters
         if not self._takes_positions and not hasattr(self._decoder, "build_alibi_tensor"):
             name = type(model).__name__

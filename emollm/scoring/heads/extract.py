@@ -79,14 +79,16 @@ class ReadPosts:
         return PostEncoder(LoadedModel(base.model, base.tokenizer, card), self._prompt), backbone, size
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        from emollm.models.batching import by_length
+        from emollm.models.batching import with_least_padding
+        from emollm.models.device import pass_tokens
         from emollm.scoring.heads.backbone import pooled_states
 
         encode, backbone, batch_tokens = self._parts
         rows = table.select(list(Post._fields)).to_pylist()
         prompts = encode.posts([Post(**row) for row in rows])
         states = {r: np.zeros((len(prompts), backbone.hidden_size), np.float32) for r in self._feature_specs}
-        for batch in by_length([len(prompt) for prompt in prompts], batch_tokens=batch_tokens):
+        lengths, worth = [len(prompt) for prompt in prompts], pass_tokens(backbone.lm, self._device)
+        for batch in with_least_padding(lengths, batch_tokens=batch_tokens, pass_tokens=worth):
             found = pooled_states(
                 backbone, encode.batch([prompts[i] for i in batch], self._device), self._feature_specs
             )
