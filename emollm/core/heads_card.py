@@ -11,6 +11,7 @@ from emollm.core.frozen import Frozen
 from emollm.core.tasks import QuestionKey
 
 Pooling = Literal["last", "mean", "first"]
+Piece = Literal["context", "target"]
 
 
 class Prompt(Frozen):
@@ -20,7 +21,7 @@ class Prompt(Frozen):
     suffix: str = ""
     emoji: Literal["kept", "named"] = "kept"
     """named: each emoji is replaced with its Unicode name, for tokenizers without emoji (BERT's gives [UNK])."""
-    beside: tuple[Literal["context", "target"], ...] = ()
+    beside: tuple[Piece, ...] = ()
     """What is read beside the post, where a question has it: the heads were trained with it."""
 
 

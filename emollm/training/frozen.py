@@ -18,7 +18,7 @@ from emollm.core.bases import Architecture, anywhere, model_folder
 from emollm.core.card import AffectCard, write_card
 from emollm.core.errors import ConfigError, EmollmError
 from emollm.core.folders import check_new, new_folder, write_run
-from emollm.core.heads_card import FeatureSpec, HeadsCard, Prompt
+from emollm.core.heads_card import FeatureSpec, HeadsCard, Piece, Prompt
 from emollm.core.options import with_values
 from emollm.core.prompts import Layout, Post
 from emollm.core.tasks import Task
@@ -212,31 +212,39 @@ def card_and_candidates(config: TrainConfig, labelled: LabelledText) -> tuple[Af
         max_post_tokens=config.max_post_tokens,
         training=training_facts(config),
     )
+    return card, candidates_of(config, architecture, num_layers, labelled.pieces)
+
+
+def candidates_of(
+    config: TrainConfig, architecture: Architecture, num_layers: int, pieces: tuple[Piece, ...] = ()
+) -> Candidates:
+    """What heads may read of texts that have `pieces` beside them. Raises ConfigError for a layer that the base does
+    not have.
+    """
+    prompt, start = prompt_of(config, architecture, pieces), start_card(config)
+    if start and start.heads:
+        return Candidates(prompt, start.heads.feature_specs, True)
+    layers = config.heads.layers or candidate_layers(num_layers)
+    if wrong := [layer for layer in layers if not 1 <= layer <= num_layers]:
+        raise ConfigError(f"--heads.layers {wrong[0]}: {config.base} has layers 1 to {num_layers}")
+    poolings = config.heads.poolings or POOLINGS[architecture]
+    specs = tuple(FeatureSpec(layer=k, pooling=p) for k in layers for p in poolings)
+    return Candidates(prompt, specs, config.heads.use_all_features)
+
+
+def prompt_of(config: TrainConfig, architecture: Architecture, pieces: tuple[Piece, ...]) -> Prompt:
+    """The prompt around a post that has `pieces` beside it."""
+    start = start_card(config)
     if start and start.heads:
         # Its adapter was trained for what its heads read.
-        return card, Candidates(start.heads.prompt, start.heads.feature_specs, True)
-    prompt = prompt_of(config, architecture).model_copy(update={"beside": labelled.pieces})
-    specs = feature_specs_of(config, architecture, num_layers)
-    return card, Candidates(prompt, specs, config.heads.use_all_features)
-
-
-def prompt_of(config: TrainConfig, architecture: Architecture) -> Prompt:
-    """The prompt around a post."""
+        return start.heads.prompt
     options, default = config.heads, PROMPTS[architecture]
     return Prompt(
         prefix=default.prefix if options.prefix is None else options.prefix,
         suffix=default.suffix if options.suffix is None else options.suffix,
         emoji=options.emoji,
+        beside=pieces,
     )
-
-
-def feature_specs_of(config: TrainConfig, architecture: Architecture, num_layers: int) -> tuple[FeatureSpec, ...]:
-    """The candidate features. Raises ConfigError for a layer that the base does not have."""
-    layers = config.heads.layers or candidate_layers(num_layers)
-    if wrong := [layer for layer in layers if not 1 <= layer <= num_layers]:
-        raise ConfigError(f"--heads.layers {wrong[0]}: {config.base} has layers 1 to {num_layers}")
-    poolings = config.heads.poolings or POOLINGS[architecture]
-    return tuple(FeatureSpec(layer=k, pooling=p) for k in layers for p in poolings)
 
 
 def with_heads(

@@ -21,9 +21,10 @@ from emollm.core.options import with_values
 from emollm.models.load import architecture_of, auto_class, linears_from, locate_base
 from emollm.scoring.heads.backbone import Backbone
 from emollm.scoring.heads.fit import MAX_READINGS
-from emollm.training.frozen import feature_specs_of
+from emollm.training.frozen import candidates_of
 from emollm.training.loop import num_steps
 from emollm.training.options import TrainConfig
+from emollm.training.start import with_start
 from emollm.training.workload import Workload, workload
 
 GIB = 2**30
@@ -94,6 +95,7 @@ class Plan:
 
 def plan(config: TrainConfig) -> Plan:
     """The plan of a run. Raises ResourceError, naming what would fit, if a worker's memory does not hold it."""
+    config = with_start(config)
     chosen = _plan(config)
     if chosen.fits:
         return chosen
@@ -161,8 +163,9 @@ def describe_model(config: TrainConfig) -> Model:
     multiplied, inner = _count_weights(linears), max(m.out_features for m in linears)
     trained, adapted, read, features = parameters, linears, 0, 0
     if config.objective != "generate":
-        feature_specs = feature_specs_of(config, architecture, settings.num_hidden_layers)
-        count = len(feature_specs) if config.heads.use_all_features else min(MAX_READINGS, len(feature_specs))
+        candidates = candidates_of(config, architecture, settings.num_hidden_layers)
+        feature_specs = candidates.feature_specs
+        count = len(feature_specs) if candidates.all_used else min(MAX_READINGS, len(feature_specs))
         features = count * settings.hidden_size
         backbone = Backbone(model, architecture, depth=max(reading.layer for reading in feature_specs)).module
         read = _count_weights(_linears(backbone))

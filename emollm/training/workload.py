@@ -18,11 +18,12 @@ from transformers import AutoTokenizer
 from emollm.core.bases import Architecture
 from emollm.core.card import AffectCard, BaseModelInfo
 from emollm.core.heads_card import Prompt
+from emollm.core.prompts import Post
 from emollm.core.tasks import Kind
 from emollm.data.instructions import PIECES, pieces_of
 from emollm.models.load import LoadedModel, locate_base, prompt_encoder
-from emollm.scoring.heads.backbone import PostEncoder
-from emollm.scoring.heads.labels import LabelledText, read_labels
+from emollm.scoring.heads.backbone import PostEncoder, prompt_pieces
+from emollm.scoring.heads.labels import LabelledText, read_labels, subset
 from emollm.training.frozen import calibration_tenth, prompt_of
 from emollm.training.options import TrainConfig
 from emollm.training.row_tokens import encode_rows
@@ -67,15 +68,18 @@ def workload(config: TrainConfig, architecture: Architecture) -> Workload:
         )  # fmt: skip
     labelled = read_labels(table, training_tasks(config))
     held_out_N = calibration_tenth(labelled) & (not config.freeze)
-    learnt = [text for text, held in zip(labelled.texts, held_out_N, strict=True) if not held]
-    rows, lengths_N, answers_N = 0 if config.freeze else len(learnt), np.zeros(1), np.zeros(1)
+    learnt = subset(labelled, np.flatnonzero(~held_out_N))
+    texts = learnt.texts
+    prompt = prompt_of(config, architecture, labelled.pieces)
+    rows, lengths_N, answers_N = 0 if config.freeze else len(texts), np.zeros(1), np.zeros(1)
     if config.objective == "both":
-        table = table.filter(pc.is_in(table["text"], pa.array(learnt)))
+        table = table.filter(pc.is_in(table["text"], pa.array(texts)))
         rows = table.num_rows
         lengths_N, answers_N = measure.rows(table)
     return Workload(
-        rows=rows, lengths_N=lengths_N, answers_N=answers_N, texts=len(learnt), held_out=int(held_out_N.sum()),
-        text_lengths_N=measure.texts(learnt), outputs=_outputs(config, labelled), are_counted=measure.is_exact,
+        rows=rows, lengths_N=lengths_N, answers_N=answers_N, texts=len(texts), held_out=int(held_out_N.sum()),
+        text_lengths_N=measure.posts(learnt.posts, prompt), outputs=_outputs(config, labelled),
+        are_counted=measure.is_exact,
     )  # fmt: skip
 
 
@@ -93,7 +97,6 @@ class _Measure:
             base=BaseModelInfo(name=config.base, architecture=architecture, licence="", fingerprint=""),
             max_post_tokens=config.max_post_tokens,
         )
-        self._prompt: Prompt = prompt_of(config, architecture)
         try:
             tokenizer = AutoTokenizer.from_pretrained(locate_base(config.base), local_files_only=True)
         except (OSError, ValueError):
@@ -112,14 +115,13 @@ class _Measure:
         lengths_N2 = encode_rows(table, prompt_encoder(self._loaded)).lengths.astype(np.float64)
         return lengths_N2.sum(axis=1), lengths_N2[:, 1]
 
-    def texts(self, texts: Sequence[str]) -> Lengths:
-        """[N] tokens with the prompt for the heads."""
-        drawn = [texts[i] for i in _drawn(len(texts))]
+    def posts(self, posts: Sequence[Post], prompt: Prompt) -> Lengths:
+        """[N] tokens with the prompt for the heads, and what it reads beside a post."""
+        drawn = [posts[i] for i in _drawn(len(posts))]
         if not self.is_exact:
-            around = len(self._prompt.prefix) + len(self._prompt.suffix)
-            return np.array([around + len(text) for text in drawn]) / _CHARACTERS_A_TOKEN
-        encode = PostEncoder(self._loaded, self._prompt)
-        return np.array([float(len(encode(text).ids)) for text in drawn])
+            return np.array([len(prompt_pieces(prompt, post).text) for post in drawn]) / _CHARACTERS_A_TOKEN
+        encode = PostEncoder(self._loaded, prompt)
+        return np.array([float(len(encoded.ids)) for encoded in encode.posts(drawn)])
 
 
 def _drawn(count: int) -> Any:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
 from emollm.core.errors import ResourceError
 from emollm.core.heads_card import Prompt
 from emollm.models.load import LoadedModel, attach_lora, load_base
+from emollm.models.save import save_model
 from emollm.scoring.heads.backbone import Backbone, PostEncoder
 from emollm.training.joint import _freeze_unread
 from emollm.training.options import TrainConfig
@@ -68,6 +72,39 @@ def test_a_frozen_base_needs_one_pass_over_the_texts_and_no_steps(tiny_base: Pat
     console.print(plan_report(frozen))
     text = console.export_text()
     assert "862 read once" in text and "steps" not in text and "batch" not in text
+
+
+def test_what_stands_beside_a_text_is_counted_with_it(tiny_base: Path, sample_data: Path, tmp_path: Path) -> None:
+    def tokens(data: Path, base: str, objective: str = "heads") -> float:
+        return plan(heads_config(data, base, objective=objective, heads={"layers": [1]}, method="lora")).tokens_a_row
+
+    table = pq.read_table(sample_data / "train.parquet")
+    said = pa.array(["Nobody thought that it would come to this."] * table.num_rows)
+    for name in ("context", "target"):
+        beside = tmp_path / name
+        shutil.copytree(sample_data, beside)
+        column = table.schema.get_field_index(name)
+        pq.write_table(table.set_column(column, table.schema.field(column), said), beside / "train.parquet")
+        for base in (str(tiny_base), "bart-large"):  # with a tokenizer, and without
+            assert tokens(beside, base) > tokens(sample_data, base) + 8, (name, base)
+        assert tokens(beside, str(tiny_base), "both") > tokens(sample_data, str(tiny_base), "both") + 16
+
+
+def test_a_run_that_goes_on_from_a_model_is_planned_with_its_base_and_adapter(
+    sample_data: Path, tmp_path: Path
+) -> None:
+    base = load_base(str(tiny_model("bert", tmp_path / "base")))
+    tuned = attach_lora(base.model, rank=2, alpha=4, dropout=0.0)
+    (tmp_path / "start").mkdir()
+    save_model(
+        tmp_path / "start",
+        LoadedModel(tuned, base.tokenizer, base.card.model_copy(update={"adapter": "lora"})),
+    )
+    changes = {"objective": "heads", "heads": {"layers": [2]}, "tasks": ("V-reg",), "epochs": 1.0}
+    options = {"data": sample_data, "out": Path("o"), "start_from": str(tmp_path / "start"), **changes}
+    found = plan(TrainConfig.model_validate(options))
+    same = heads_config(sample_data, str(tmp_path / "base"), method="lora", lora_rank=2, **changes)
+    assert (found.model.name, found.model.trainable) == (base.card.base.name, describe_model(same).trainable)
 
 
 @pytest.mark.slow

@@ -65,19 +65,7 @@ class PostEncoder:
 
     def posts(self, posts: Sequence[Post]) -> list[EncodedPrompt]:
         """The prompts of posts with what stands beside them, of which those pieces are read that the prompt names."""
-        return self._encoder.prompts([self._pieces(post) for post in posts])
-
-    def _pieces(self, post: Post) -> Pieces:
-        prefix, suffix, beside = self._prompt.prefix, self._prompt.suffix, self._prompt.beside
-        if self._prompt.emoji == "named":
-            post = Post(*map(named_emoji, post))
-        context = post.context if "context" in beside else ""
-        target = post.target if "target" in beside else ""
-        if not (context or target):
-            return Pieces(prefix, f" {post.text}", suffix)
-        # Without words of its own before the post, the context would run into it.
-        name = prefix if prefix or not context else " Text:"
-        return with_surroundings(Pieces("", f" {post.text}", suffix), name, context, target)
+        return self._encoder.prompts([prompt_pieces(self._prompt, post) for post in posts])
 
     def batch(self, prompts: Sequence[EncodedPrompt], device: str) -> Batch:
         lengths = np.array([len(prompt) for prompt in prompts])
@@ -90,6 +78,19 @@ class PostEncoder:
         post = (places >= starts[:, None]) & (places < ends[:, None])
         arrays = (ids, mask.astype(np.int64), post.astype(np.int64), lengths - 1)
         return Batch(*(torch.from_numpy(array).to(device) for array in arrays))
+
+
+def prompt_pieces(prompt: Prompt, post: Post) -> Pieces:
+    """The prompt of a post: of what stands beside it, the pieces that `prompt` names."""
+    if prompt.emoji == "named":
+        post = Post(*map(named_emoji, post))
+    context = post.context if "context" in prompt.beside else ""
+    target = post.target if "target" in prompt.beside else ""
+    if not (context or target):
+        return Pieces(prompt.prefix, f" {post.text}", prompt.suffix)
+    # Without words of its own before the post, the context would run into it.
+    name = prompt.prefix if prompt.prefix or not context else " Text:"
+    return with_surroundings(Pieces("", f" {post.text}", prompt.suffix), name, context, target)
 
 
 def named_emoji(text: str) -> str:

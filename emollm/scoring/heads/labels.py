@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from emollm.core.answers import to_unit
 from emollm.core.errors import DataError
+from emollm.core.heads_card import Piece
 from emollm.core.prompts import Post
 from emollm.core.tasks import Kind, QuestionKey, Task, Value
 from emollm.data.affect import words_of
@@ -50,7 +50,7 @@ class LabelledText:
         return [Post(text, *each) for text, each in zip(self.texts, beside, strict=True)]
 
     @property
-    def pieces(self) -> tuple[Literal["context", "target"], ...]:
+    def pieces(self) -> tuple[Piece, ...]:
         """What the texts have beside them."""
         has_context, has_target = any(c for c, _ in self.beside), any(t for _, t in self.beside)
         return (*(("context",) if has_context else ()), *(("target",) if has_target else ()))
