@@ -108,7 +108,7 @@ def annotate(
         raise DataError(
             f"the column {prefix + clash[0]!r} exists already, as an answer's would; rename it, or give a prefix"
         )
-    _check_cost(scorer, had, questions)
+    _check_cost(scorer, had, questions, beside)
     if windows:
         frame = _in_windows(scorer, had, questions, details, max_windows)
     else:
@@ -151,13 +151,19 @@ def _names(
     return [*names, *(field.name for field in long_fields(questions))] if windows else names
 
 
-def _check_cost(scorer: Scorer, had: Given, questions: Sequence[Question]) -> None:
+def _check_cost(scorer: Scorer, had: Given, questions: Sequence[Question], beside: tuple[list[str], list[str]]) -> None:
     """Raise ConfigError if a server's answers would cost more than is allowed."""
     from emollm.scoring.calibrated import inner
 
     if check_cost := getattr(inner(scorer), "check_cost", None):
-        good = [text for text, problem in zip(had.texts, had.problems, strict=True) if problem is None]
-        check_cost([Question(q.task, text, q.emotion) for text in good for q in questions])
+        check_cost(
+            [
+                Question(q.task, text, q.emotion, *pieces)
+                for text, problem, *pieces in zip(had.texts, had.problems, *beside, strict=True)
+                if problem is None
+                for q in questions
+            ]
+        )
 
 
 def _frame(

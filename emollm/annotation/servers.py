@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from emollm.annotation.stage import Corpus, read_staged
 from emollm.core.errors import ConfigError
 from emollm.core.options import with_values
-from emollm.core.prompts import Question, questions_for
+from emollm.core.prompts import questions_for
+from emollm.scoring.rows import asked_of
 from emollm.scoring.server.detect import Detected, detect
 from emollm.scoring.server.engine import ServerScorer
 
@@ -30,13 +31,12 @@ def check_cost(job: Job, corpus: Corpus, left: int) -> None:
     """Print the estimated cost of the `left` posts, from a sample. Raises ConfigError if it is above the cap."""
     config, requests = job.config, job.config.requests
     sample = read_staged(job.output.filesystem, job.output.posts, corpus, 0, min(_SAMPLE_POSTS, corpus.posts))
-    texts = [text for text in sample["text"].to_pylist() if text and text.strip()]
-    if not texts:
+    questions = asked_of(sample, config.beside, job.tasks)
+    if not questions:
         return
     scorer = ServerScorer(config.model, **_asked(job), requests=with_values(requests, reuse=False))
-    questions = [Question(q.task, text, q.emotion) for text in texts for q in questions_for("", job.tasks)]
-    found = scorer.estimate(questions)
-    count, prompt, reply = (round(number * left / len(texts)) for number in found)
+    posts = len(questions) / len(questions_for("", job.tasks))
+    count, prompt, reply = (round(number * left / posts) for number in scorer.estimate(questions))
     cost = requests.cost(prompt, reply)
     print(
         f"estimated: {count:,} requests, {prompt:,} prompt tokens, {reply:,} reply tokens"

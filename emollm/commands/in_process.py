@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 
 from emollm.annotation.options import AnnotateConfig
 from emollm.core.errors import DataError, ResourceError
-from emollm.core.prompts import Question, questions_for
 from emollm.core.tasks import Task, references, select_tasks
 from emollm.data.files.carry import Seen, carried_columns
 from emollm.data.files.columns import Columns, Notes
@@ -28,7 +27,7 @@ from emollm.data.files.inputs import InputFile
 from emollm.data.files.readers import read_rows
 from emollm.scoring.calibrated import inner
 from emollm.scoring.extras import NO_EXTRAS, Extras
-from emollm.scoring.rows import AnnotatePosts
+from emollm.scoring.rows import AnnotatePosts, asked_of
 from emollm.scoring.server.usage import told
 
 _CHUNK_POSTS = 64
@@ -115,9 +114,8 @@ def _num_processes(posts: int, *, engine: str, device: str) -> int:
 def _alone(chunks: Sequence[pa.Table], options: dict[str, Any]) -> Iterator[pa.Table]:
     annotate = AnnotatePosts(**options)
     if check_cost := getattr(inner(annotate.scorer), "check_cost", None):
-        asked = questions_for("", select_tasks(options["tasks"], annotate.scorer.card.tasks))
-        texts = [text for chunk in chunks for text in chunk["text"].to_pylist() if text]
-        check_cost([Question(q.task, text, q.emotion) for text in texts for q in asked])
+        tasks = select_tasks(options["tasks"], annotate.scorer.card.tasks)
+        check_cost([question for chunk in chunks for question in asked_of(chunk, options["beside"], tasks)])
     yield from map(annotate, chunks)
     if usage := getattr(inner(annotate.scorer), "usage", None):
         print(f"servers: {told(asdict(usage))}", file=sys.stderr)

@@ -8,9 +8,10 @@ since both go through here.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 from emollm.core.frozen import Frozen
@@ -96,6 +97,18 @@ LAYOUTS = {
 def questions_for(text: str, tasks: tuple[Task, ...]) -> list[Question]:
     """All questions of these tasks about one text: one per emotion where a task has emotions."""
     return [Question(task, text, key.emotion) for task in tasks for key in task.keys]
+
+
+def worded(question: Question, template: int) -> Question:
+    """The question in another of its task's wordings, counted from 0."""
+    return replace(question, task=_worded(question.task, template)) if template else question
+
+
+@functools.cache
+def _worded(task: Task, template: int) -> Task:
+    """The task with that wording first, which is the one in use."""
+    first, *rest = task.templates[template:] + task.templates[:template]
+    return task.model_copy(update={"templates": (first, *rest)})
 
 
 def column_name(question: Question) -> str:

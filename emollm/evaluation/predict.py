@@ -15,7 +15,7 @@ import pyarrow as pa
 from emollm.core.bases import anywhere
 from emollm.core.errors import EmollmError
 from emollm.core.options import ClusterConfig
-from emollm.core.prompts import Question
+from emollm.core.prompts import worded
 from emollm.core.tasks import TASKS, Task
 from emollm.metrics.predictions import Prediction, read_value
 from emollm.metrics.questions import GoldQuestion
@@ -62,7 +62,9 @@ def predict(
     `on_rows` gets the number of newly answered ones, on another thread.
     """
     if options["engine"] == "server":
-        return _predict_here(model, questions, options=options, calibrated=calibrated, on_rows=on_rows)
+        return _predict_here(
+            model, questions, options=options, calibrated=calibrated, templates=templates, on_rows=on_rows
+        )
     from emollm.runtime.errors import worker_error
     from emollm.runtime.placement import check_resources, with_gpus
     from emollm.runtime.pools import map_on_actors, quiet_ray_data, release_actors, reports_to
@@ -113,6 +115,7 @@ def _predict_here(
     *,
     options: Mapping[str, Any],
     calibrated: bool,
+    templates: Sequence[int] | None,
     on_rows: Callable[[int], None],
 ) -> Scored:
     """Through servers: this process keeps many busy, so no actor is started."""
@@ -124,13 +127,14 @@ def _predict_here(
     scorer = open_scorer(model, calibrated=calibrated, **options)
     engine = inner(scorer)
     assert isinstance(engine, ServerScorer)
-    asked = [Question(q.task, q.text, q.emotion) for q in (questions[i] for i in _order(questions, "server"))]
+    order = _order(questions, "server")
+    asked = [worded(questions[i].asked, templates[i] if templates else 0) for i in order]
     estimated, answers = engine.check_cost(asked), []
     for start in range(0, len(asked), _ASKED_AT_ONCE):
         answers += scorer.score(asked[start : start + _ASKED_AT_ONCE])
         on_rows(len(answers) - start)
     found: list[Prediction | None] = [None] * len(questions)
-    for i, answer in zip(_order(questions, "server"), answers, strict=True):
+    for i, answer in zip(order, answers, strict=True):
         found[i] = Prediction.of(questions[i], answer)
     marks = Counter(answer.distribution for answer in answers if answer.distribution)
     facts = {"asked": engine.detected.told(), **asdict(engine.usage), "estimated_cost": estimated}

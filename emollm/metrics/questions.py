@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from emollm.core.errors import DataError
+from emollm.core.prompts import Question
 from emollm.core.tasks import TASKS, QuestionKey, Task, Value
 from emollm.data.instructions import gold_ratings, gold_value, read_rows
 
@@ -32,6 +33,11 @@ class GoldQuestion:
     @property
     def key(self) -> QuestionKey:
         return QuestionKey(self.task.name, self.emotion)
+
+    @property
+    def asked(self) -> Question:
+        """What a model is asked, which does not know the gold."""
+        return Question(self.task, self.text, self.emotion, self.context, self.target)
 
     @property
     def row(self) -> tuple[QuestionKey, str]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from emollm.core.answers import Answer, WordEffect
 from emollm.core.english import looks_english
-from emollm.core.prompts import Question, as_context, questions_for
+from emollm.core.prompts import Question, as_context, questions_for, worded
 from emollm.core.tasks import TASKS, Task, as_labels, as_number, select_tasks
 from emollm.scoring.arrays import ArrayScorer
 from emollm.scoring.columns import PLAIN, OutputColumns, asked_columns, columns_of
@@ -75,10 +75,10 @@ class ScoreQuestions(_ScorerHolder):
     def __call__(self, table: pa.Table) -> pa.Table:
         rows = table.to_pylist()
         tasks = {**TASKS, **{task.name: task for task in self.scorer.card.tasks}}
-        asked = [(_worded(tasks[row["task"]], row.get("template") or 0), row) for row in rows]
-        answers = self.scorer.score(
-            [Question(task, r["text"], r["emotion"], r["context"] or "", r["target"] or "") for task, r in asked]
-        )
+        asked = [
+            Question(tasks[r["task"]], r["text"], r["emotion"], r["context"] or "", r["target"] or "") for r in rows
+        ]
+        answers = self.scorer.score([worded(q, r.get("template") or 0) for q, r in zip(asked, rows, strict=True)])
         self._report(len(rows))
         return pa.table(
             {
@@ -95,13 +95,6 @@ class ScoreQuestions(_ScorerHolder):
                 "answer_text": pa.array([answer.text for answer in answers], pa.string()),
             }
         )
-
-
-@functools.cache
-def _worded(task: Task, template: int) -> Task:
-    """The task with another of its wordings first, which is the one in use."""
-    first, *rest = task.templates[template:] + task.templates[:template]
-    return task if template == 0 else task.model_copy(update={"templates": (first, *rest)})
 
 
 class AnnotatePosts(_ScorerHolder):
@@ -184,12 +177,28 @@ class AnnotatePosts(_ScorerHolder):
         """Context and target of each row; None where the table has neither."""
         if not self._output.notes:
             return None
-        context, target = ([as_context(v) for v in _values(table, name)] for name in self._beside)
-        return list(zip(context, target, strict=True))
+        return besides(table, self._beside)
+
+
+def besides(table: pa.Table, beside: Beside) -> list[tuple[str, str]]:
+    """Context and target of each row."""
+    context, target = ([as_context(v) for v in _values(table, name)] for name in beside)
+    return list(zip(context, target, strict=True))
 
 
 def _values(table: pa.Table, name: str | None) -> list[Any]:
     return table[name].to_pylist() if name else [None] * table.num_rows
+
+
+def asked_of(table: pa.Table, beside: Beside, tasks: Sequence[Task]) -> list[Question]:
+    """All questions that are asked about the rows with a text, to count them before they are asked."""
+    questions = questions_for("", tuple(tasks))
+    return [
+        Question(q.task, text, q.emotion, *pieces)
+        for text, pieces in zip(table["text"].to_pylist(), besides(table, beside), strict=True)
+        if text and text.strip()
+        for q in questions
+    ]
 
 
 def answer_columns(

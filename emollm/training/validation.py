@@ -12,7 +12,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from emollm.core.prompts import Question
 from emollm.core.tasks import Value
 from emollm.metrics.predictions import Prediction
 from emollm.metrics.questions import GoldQuestion
@@ -104,8 +103,7 @@ class Validator:
         """Metrics by task of the current model, scored as at inference. Collective."""
         together = self._config.zero_stage == 3 or self._world_size == 1
         mine = self._questions if together else self._questions[self._rank :: self._world_size]
-        asked = [Question(q.task, q.text, q.emotion) for q in mine]
-        values = [answer.value for answer in objective.scorer().score(asked)]
+        values = [answer.value for answer in objective.scorer().score([q.asked for q in mine])]
         if not together:
             values = self._gathered(values)
         predictions = [Prediction(question=q, value=value) for q, value in zip(self._questions, values, strict=True)]

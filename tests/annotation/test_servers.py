@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from emollm import annotate
 from emollm.annotation.ledger import Ledger, Portion
 from emollm.annotation.options import AnnotateConfig
 from emollm.annotation.pipeline import annotate_corpus
 from emollm.annotation.verify import verify
 from emollm.commands.cli import main
+from emollm.commands.in_process import annotate_table
 from emollm.core.errors import ConfigError, DataError
 from emollm.core.options import with_values
+from emollm.core.tasks import select_tasks
 from emollm.scoring.server.options import RequestOptions
 from tests.annotation.threads import on_threads
 from tests.inference_server import Response, reply, serving
@@ -126,6 +131,41 @@ def test_a_cost_above_the_cap_is_refused_before_the_first_question(tmp_path: Pat
         with pytest.raises(ConfigError, match=r"cost of 60 posts is estimated at .* above --requests.max-cost 0.5"):
             annotate_corpus(job)
         assert server.requests == []
+
+
+@pytest.mark.parametrize("door", ["ray", "in_process", "api"])
+def test_the_estimate_counts_what_stands_beside_a_post(tmp_path: Path, door: str) -> None:
+    before = "It went on and on. " * 60
+    posts = [{"id": f"p{n}", "text": f"post {n}", "before": before} for n in range(10)]
+
+    def ask(url: str, column: str | None) -> None:
+        # Twenty prompts cost 2; those with a context are estimated above the cap.
+        job = config(tmp_path, url, price_in=1000.0, max_cost=4.0, reuse=False)
+        (tmp_path / "posts.jsonl").write_text("\n".join(map(json.dumps, posts)))
+        job = with_values(job, context_column=column, overwrite=True)
+        match door:
+            case "ray":
+                annotate_corpus(job)
+            case "in_process":
+                table = pa.Table.from_pylist(posts).append_column("problem", pa.nulls(len(posts), pa.string()))
+                annotate_table(table, job, select_tasks(job.tasks))
+            case _:
+                annotate(
+                    [row["text"] for row in posts],
+                    tasks=job.tasks,
+                    model="m",
+                    server=url,
+                    requests=job.requests,
+                    context=[row["before"] for row in posts] if column else None,
+                )
+
+    with on_threads() if door == "ray" else contextlib.nullcontext(), serving(answer) as server:
+        ask(server.url, None)
+        asked = len(server.requests)
+        assert asked == 20
+        with pytest.raises(ConfigError, match=r"above (--requests\.)?max-cost 4"):
+            ask(server.url, "before")
+        assert len(server.requests) == asked
 
 
 def test_a_run_stops_when_its_cost_has_reached_the_cap() -> None:

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from emollm.core.options import ClusterConfig
 from emollm.core.tasks import TASKS
 from emollm.evaluation.baselines.endpoint import EndpointConfig, predict_endpoint
 from emollm.evaluation.options import EvaluateConfig
+from emollm.evaluation.predict import predict
 from emollm.evaluation.run import evaluate
 from emollm.metrics.questions import GoldQuestion
 from emollm.scoring.server.options import RequestOptions
@@ -42,6 +44,23 @@ def test_a_served_model_is_measured_like_any_other(sample_data: Path, tmp_path: 
         assert told["cost"] == pytest.approx(len(server.requests) * 100 * 10 / 1e6)
         assert told["distributions"] == {"unknown": len(measured.system.predictions)}
         assert "strict parsing" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_server_reads_all_of_a_question_in_its_wording(tmp_path: Path) -> None:
+    """As the actors of a model that runs here do."""
+    task = TASKS["V-reg"]
+    question = GoldQuestion(
+        id="1", task=task, emotion=None, text="so it goes", gold=0.5, context="and then?", target="Ada"
+    )
+    options = {
+        "engine": "server", "server": ("",), "requests": RequestOptions(cache=tmp_path)
+    }  # fmt: skip
+    with serving(answer) as server:
+        options["server"] = (server.url,)
+        predict("m", [question, question], options=options, cluster=ClusterConfig(), templates=[0, 2])
+    asked = [request["messages"][-1]["content"] for request in server.requests]
+    assert all("and then?" in each and "Ada" in each for each in asked)
+    assert {n for n in (0, 2) for each in asked if task.templates[n] in each} == {0, 2}
 
 
 def test_a_number_out_of_range_can_be_clipped(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from emollm.core.tasks import PROFILE, select_tasks
 from emollm.data.aaid import SAMPLES
 from emollm.data.files.columns import Notes, Reading
 from emollm.data.files.whole import read_posts
+from emollm.metrics.questions import GoldQuestion
 from emollm.scoring.heads.labels import LabelledText, folds
 from emollm.scoring.heads.ridge import scale_of
 from emollm.scoring.open import open_scorer
@@ -27,7 +28,7 @@ from emollm.training.frozen import starting_heads
 from emollm.training.joint import Joint, StartingHeads, head_scores
 from emollm.training.loop import StepReport
 from emollm.training.ray_train import fit
-from emollm.training.validation import EvaluationReport
+from emollm.training.validation import EvaluationReport, Validator
 from tests.scoring.heads.conftest import Load, random_heads
 from tests.scoring.heads.conftest import backbone as backbone
 from tests.tiny import tiny_model
@@ -117,6 +118,24 @@ def test_held_out_posts_are_scored_with_what_stands_beside_them(
     joint.finished()
     np.testing.assert_array_equal(found[0], joint.scores(joint._loss.head_weights(), labelled.posts))
     assert np.abs(found[0] - joint.scores(joint._loss.head_weights(), POSTS)).max() > 1e-3
+
+
+def test_validation_rows_are_asked_with_what_stands_beside_them(backbone: Load) -> None:
+    joint = a_joint(backbone, "llama", gaps=False)
+    start = replace(joint.start, prompt=joint.start.prompt.model_copy(update={"beside": ("context",)}))
+    joint = Joint(joint._loaded, start, with_answers=None, loss_weight=1.0, device="cpu")
+    [task] = select_tasks(("V-reg",))
+
+    def scores(context: str) -> dict[str, dict[str, float | None]]:
+        rows = [
+            GoldQuestion(
+                id=str(n), task=task, emotion=None, text=text, gold=n / 5, context=context and f"{context} {n}"
+            )
+            for n, text in enumerate(TEXTS)
+        ]
+        return Validator([], rows, options(Path("d"), Path("o")), rank=0, world_size=1, device="cpu").scores(joint)
+
+    assert scores("he said so") != scores("")
 
 
 @pytest.mark.slow
