@@ -76,6 +76,8 @@ def read_card(folder: Path) -> AffectCard:
             f"{folder} has no {CARD_FILE}, so it is not a model directory of emollm; "
             f"make one: emollm train --base {folder} --data DATA --out DIR"
         ) from None
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror}") from None
     except (ValidationError, UnicodeDecodeError) as error:
         first = str(error).replace("\n", " ")[:300]
         raise ModelError(f"{path} is not a valid card: {first}") from None

@@ -21,8 +21,8 @@ if not torch.cuda.is_available():
     # DeepSpeed, which transformers imports, warns on the terminal that it found no GPU unless told to look for none.
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
-from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+from safetensors import safe_open
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
@@ -31,11 +31,15 @@ from emollm.core.card import AffectCard, BaseModelInfo, card_of, read_card
 from emollm.core.encoding import PromptEncoder
 from emollm.core.errors import ModelError
 from emollm.models.embedded import embedded_base
+from emollm.models.errors import model_errors
+from emollm.models.tokenizer import load_tokenizer, own_tokenizer
 
 # A bar for every file read and written would bury our own.
 transformers_logging.disable_progress_bar()
 # Two lines for each of its five tries to reach the hub; the error that follows says it once.
 logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
+
+_ADAPTER_FILE = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +130,7 @@ def load_model(model: str, *, dtype: torch.dtype = torch.float32, device: str = 
         return LoadedModel(base.model, base.tokenizer, card, folder)
 
     merged = attach_adapter(base, model).merge_and_unload()
-    is_own = (folder / "tokenizer_config.json").is_file()
-    tokenizer = _load_tokenizer(str(folder), card.base.architecture) if is_own else base.tokenizer
+    tokenizer = _tokenizer_of(model, card) if own_tokenizer(folder, card) else base.tokenizer
     return LoadedModel(merged.to(dtype).eval(), tokenizer, card, folder)
 
 
@@ -149,31 +152,28 @@ def attach_adapter(base: LoadedModel, model: str, *, trainable: bool = False) ->
     card = card_of(model)
     assert card is not None and card.adapter == "lora"
     _check_base(model, card, base)
-    try:
-        with warnings.catch_warnings():
-            # peft asks transformers by an old name.
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-            return PeftModel.from_pretrained(base.model, str(model_folder(model)), is_trainable=trainable)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"the adapter in {model} does not load: {_first_line(error)}") from None
+    folder = model_folder(model)
+    if not (folder / _ADAPTER_FILE).is_file():
+        # peft would look for it on the hub.
+        raise ModelError(f"the adapter in {model} does not load: there is no {_ADAPTER_FILE}; copy the folder whole")
+    with model_errors(f"the adapter in {model} does not load"), warnings.catch_warnings():
+        # peft asks transformers by an old name.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        return PeftModel.from_pretrained(base.model, str(folder), is_trainable=trainable)
 
 
 def _load_weights(where: str, name: str, *, dtype: torch.dtype, device: str, config: Any = None) -> tuple[Any, Any]:
     """`config` None: the one that lies with the weights; with fewer layers, those that it lacks are not read."""
-    try:
+    with model_errors(f"cannot load {name}"), _without_load_report():
         config = config or AutoConfig.from_pretrained(where)
         auto, options = auto_class(config)
         # safetensors only: a pickle from a stranger runs code.
-        with _without_load_report():
-            model, found = auto.from_pretrained(
-                where, config=config, use_safetensors=True, dtype=dtype, output_loading_info=True, **options
-            )
-        tokenizer = _load_tokenizer(where, architecture_of(config))
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"cannot load {name}: {_first_line(error)}") from None
+        model, found = auto.from_pretrained(
+            where, config=config, use_safetensors=True, dtype=dtype, output_loading_info=True, **options
+        )
     if missing := sorted(found["missing_keys"]):
         raise ModelError(f"cannot load {name}: its files lack the weights {', '.join(missing[:3])}")
-    return model.to(device).eval(), tokenizer
+    return model.to(device).eval(), load_tokenizer(where, name, architecture_of(config))
 
 
 @contextmanager
@@ -209,39 +209,18 @@ def _can_have_pooler(config: Any) -> bool:
     return "add_pooling_layer" in inspect.signature(AutoModel._model_mapping[type(config)].__init__).parameters
 
 
-def _load_tokenizer(where: str, architecture: str) -> Any:
-    tokenizer = AutoTokenizer.from_pretrained(where)
-    if tokenizer.eos_token_id is None and architecture != "encoder":
-        raise ModelError(f"the tokenizer in {where} has no end token; a model cannot learn to stop without one")
-    if tokenizer.pad_token_id is None:
-        # Padding is masked everywhere, so any token will do.
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
-
-
-def _first_line(error: Exception) -> str:
-    line = str(error).strip().split("\n")[0][:300]
-    if "couldn't connect" in line:
-        return (
-            "it is not on this machine and the hub cannot be reached; give a local folder, or download it where it can"
-        )
-    return line
-
-
 def describe_base(name: str) -> tuple[BaseModelInfo, Any]:
     """The card entry of a base model and its settings, from the headers of its files: no weight is loaded.
 
     Raises ModelError as `load_base` does.
     """
     where = locate_base(name)
-    try:
+    with model_errors(f"cannot load {name}"):
         config = AutoConfig.from_pretrained(where)
         auto, options = auto_class(config)
         with torch.device("meta"):
             model = auto.from_config(config, **options)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"cannot load {name}: {_first_line(error)}") from None
-    digest = _stored_fingerprint(Path(where), model) if Path(where).is_dir() else None
+        digest = _stored_fingerprint(Path(where), model) if Path(where).is_dir() else None
     if digest is None:
         return load_base(name).card.base, config
     return _base_info(name, architecture_of(config), digest), config
@@ -326,14 +305,15 @@ def prompt_encoder(loaded: LoadedModel) -> PromptEncoder:
 
 def load_encoder(model: str) -> PromptEncoder:
     """The same of a model directory whose weights are elsewhere: reads its card and its tokenizer, or its base's."""
+    card = read_card(model_folder(model))
+    return _encoder(_tokenizer_of(model, card), card)
+
+
+def _tokenizer_of(model: str, card: AffectCard) -> Any:
+    """Of a model directory, or of its base if it has none of its own."""
     folder = model_folder(model)
-    card = read_card(folder)
-    is_own = (folder / "tokenizer_config.json").is_file()
-    where = str(folder) if is_own else locate_base(card.base.name)
-    try:
-        return _encoder(_load_tokenizer(where, card.base.architecture), card)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot load the tokenizer of {model}: {_first_line(error)}") from None
+    where = str(folder) if own_tokenizer(folder, card) else locate_base(card.base.name)
+    return load_tokenizer(where, model, card.base.architecture)
 
 
 def _encoder(tokenizer: Any, card: AffectCard, most: int | None = None) -> PromptEncoder:

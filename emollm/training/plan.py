@@ -16,8 +16,9 @@ from rich.table import Table
 from transformers import AutoConfig
 
 from emollm.core.bases import BASES, Architecture
-from emollm.core.errors import ModelError, ResourceError
+from emollm.core.errors import ResourceError
 from emollm.core.options import with_values
+from emollm.models.errors import model_errors
 from emollm.models.load import architecture_of, auto_class, linears_from, locate_base
 from emollm.scoring.heads.backbone import Backbone
 from emollm.scoring.heads.fit import MAX_READINGS
@@ -211,11 +212,8 @@ def _count_weights(linears: list[torch.nn.Linear]) -> int:
 def settings_of(base: str) -> Any:
     if base in BASES:
         return AutoConfig.for_model(BASES[base].family, **BASES[base].settings)
-    where = locate_base(base)
-    try:
-        return AutoConfig.from_pretrained(where)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read the configuration of {base}: {str(error).splitlines()[0]}") from None
+    with model_errors(f"cannot read the configuration of {base}"):
+        return AutoConfig.from_pretrained(locate_base(base))
 
 
 def _reading_memory(config: TrainConfig, model: Model) -> dict[str, float]:

@@ -10,9 +10,8 @@ from emollm.core.bases import DEFAULT_BASE, anywhere, model_folder
 from emollm.core.card import AffectCard, card_of
 from emollm.core.errors import ConfigError
 from emollm.core.options import with_values
+from emollm.models.errors import model_errors
 from emollm.training.options import TrainConfig
-
-_KEPT_FILES = ("adapter_*", "tokenizer*")
 
 
 def start_card(config: TrainConfig) -> AffectCard | None:
@@ -38,14 +37,16 @@ def with_start(config: TrainConfig) -> TrainConfig:
     assert config.start_from is not None
     if config.base not in (DEFAULT_BASE, card.base.name):
         raise ConfigError(f"--start-from {config.start_from} is made for {card.base.name}; --base is {config.base}")
-    adapter = json.loads((model_folder(config.start_from) / "adapter_config.json").read_text(encoding="utf-8"))
+    with model_errors(f"the adapter in {config.start_from} does not load"):
+        adapter = json.loads((model_folder(config.start_from) / "adapter_config.json").read_text(encoding="utf-8"))
+        rank, alpha = adapter["r"], adapter["lora_alpha"]
     return with_values(
         config,
         start_from=anywhere(config.start_from),
         base=card.base.name,
         method="lora",
-        lora_rank=adapter["r"],
-        lora_alpha=adapter["lora_alpha"],
+        lora_rank=rank,
+        lora_alpha=alpha,
         max_post_tokens=card.max_post_tokens,
     )
 
@@ -53,6 +54,8 @@ def with_start(config: TrainConfig) -> TrainConfig:
 def copy_adapter(config: TrainConfig, folder: Path) -> None:
     """Put the adapter, and the tokenizer if it has its own, of the model gone on from into a new model directory."""
     assert config.start_from is not None
-    for pattern in _KEPT_FILES:
+    from emollm.models.tokenizer import TOKENIZER_FILES
+
+    for pattern in ("adapter_*", *TOKENIZER_FILES):
         for path in sorted(model_folder(config.start_from).glob(pattern)):
             shutil.copyfile(path, folder / path.name)

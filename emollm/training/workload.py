@@ -7,21 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from transformers import AutoTokenizer
 
 from emollm.core.bases import Architecture
 from emollm.core.card import AffectCard, BaseModelInfo
+from emollm.core.errors import ModelError
 from emollm.core.heads_card import Prompt
 from emollm.core.prompts import Post
 from emollm.core.tasks import Kind
 from emollm.data.instructions import PIECES, pieces_of
 from emollm.models.load import LoadedModel, locate_base, prompt_encoder
+from emollm.models.tokenizer import load_tokenizer
 from emollm.scoring.heads.backbone import PostEncoder, prompt_pieces
 from emollm.scoring.heads.labels import LabelledText, read_labels, subset
 from emollm.training.frozen import calibration_tenth, prompt_of
@@ -97,10 +99,7 @@ class _Measure:
             base=BaseModelInfo(name=config.base, architecture=architecture, licence="", fingerprint=""),
             max_post_tokens=config.max_post_tokens,
         )
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(locate_base(config.base), local_files_only=True)
-        except (OSError, ValueError):
-            tokenizer = None
+        tokenizer = _tokenizer_here(config.base, architecture)
         self._loaded = LoadedModel(None, tokenizer, card)
         self.is_exact = tokenizer is not None
 
@@ -122,6 +121,17 @@ class _Measure:
             return np.array([len(prompt_pieces(prompt, post).text) for post in drawn]) / _CHARACTERS_A_TOKEN
         encode = PostEncoder(self._loaded, prompt)
         return np.array([float(len(encoded.ids)) for encoded in encode.posts(drawn)])
+
+
+def _tokenizer_here(base: str, architecture: Architecture) -> Any:
+    """None if it would have to be downloaded."""
+    where = locate_base(base)
+    try:
+        return load_tokenizer(where, base, architecture, local_files_only=True)
+    except ModelError:
+        if Path(where).is_dir():
+            raise
+        return None
 
 
 def _drawn(count: int) -> Any:

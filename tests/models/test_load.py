@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -12,13 +13,16 @@ import torch
 from emollm.core.bases import BASES, SERIES
 from emollm.core.card import CARD_FILE, card_tasks, read_card
 from emollm.core.errors import ModelError
+from emollm.core.prompts import Pieces
 from emollm.models.load import (
     LoadedModel,
     attach_lora,
     describe_base,
     load_base,
+    load_encoder,
     load_model,
     locate_base,
+    prompt_encoder,
     weights_fingerprint,
 )
 from emollm.models.save import save_model, verify_saved
@@ -118,6 +122,96 @@ def test_weights_that_are_missing_or_broken_are_a_clear_error(tmp_path: Path) ->
     torch.save({}, folder / "pytorch_model.bin")  # a pickle is never read
     with pytest.raises(ModelError, match="cannot load"):
         load_base(str(folder))
+
+
+CONFIG = {"hidden_size": "x"}, {"num_attention_heads": 0}, {"num_attention_heads": 5}, {"model_type": "vit"}
+
+
+@pytest.mark.parametrize(
+    ("name", "broken"),
+    [
+        *(("config.json", json.dumps(change)) for change in CONFIG),
+        ("config.json", "[]"),
+        ("model.safetensors", ""),
+        ("model.safetensors", "\0" * 64),
+        ("tokenizer.json", "{"),
+        ("tokenizer.json", "[]"),
+        ("tokenizer.json", "{}"),
+        ("tokenizer_config.json", "[]"),
+        ("tokenizer.json", None),
+    ],
+)
+def test_a_broken_file_of_a_base_is_one_line_that_names_the_base(
+    tmp_path: Path, tiny_base: Path, name: str, broken: str | None
+) -> None:
+    folder = tmp_path / "broken"
+    shutil.copytree(tiny_base, folder)
+    changed = folder / name
+    if broken is None:
+        changed.unlink()
+    elif broken.startswith('{"'):
+        changed.write_text(json.dumps({**json.loads(changed.read_text()), **json.loads(broken)}))
+    else:
+        changed.write_text(broken)
+    for load in (load_base, *(() if name.startswith("tokenizer") else (describe_base,))):
+        with pytest.raises(ModelError, match=rf"^cannot load .*{folder}: .*\w") as raised:
+            load(str(folder))
+        assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("family", ["t5", "bert"])
+def test_a_base_without_a_tokenizer_is_refused_where_all_words_would_be_unknown(
+    tmp_path: Path, family: Family | Encoder
+) -> None:
+    folder = tiny_model(family, tmp_path / "base")
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(ModelError, match=r"cannot load the tokenizer of .*base has none; copy"):
+        load_base(str(folder))
+
+
+@pytest.fixture
+def with_adapter(tmp_path: Path, tiny_base: Path) -> Path:
+    base = load_base(str(tiny_base))
+    model = attach_lora(base.model, rank=2, alpha=4, dropout=0.0)
+    save_model(tmp_path / "m", LoadedModel(model, base.tokenizer, base.card.model_copy(update={"adapter": "lora"})))
+    return tmp_path / "m"
+
+
+@pytest.mark.parametrize(
+    ("name", "broken"),
+    [
+        ("tokenizer.json", "[]"),
+        ("tokenizer.json", None),
+        ("tokenizer_config.json", "{"),
+        ("adapter_config.json", "{}"),
+        ("adapter_config.json", "[]"),
+        ("adapter_model.safetensors", "\0" * 64),
+        ("adapter_model.safetensors", None),
+        (CARD_FILE, "directory"),
+    ],
+)
+def test_a_broken_file_of_a_model_directory_is_one_line_that_names_it(
+    with_adapter: Path, name: str, broken: str | None
+) -> None:
+    changed = with_adapter / name
+    changed.unlink()
+    if broken == "directory":
+        changed.mkdir()
+    elif broken is not None:
+        changed.write_text(broken)
+    for load in (load_model, *((load_encoder,) if name.startswith("tokenizer") else ())):
+        with pytest.raises(ModelError, match=str(with_adapter)) as raised:
+            load(str(with_adapter))
+        assert "\n" not in str(raised.value)
+
+
+def test_a_model_directory_without_a_tokenizer_has_that_of_its_base(with_adapter: Path, tiny_base: Path) -> None:
+    for path in with_adapter.glob("tokenizer*"):
+        path.unlink()
+    ids = load_encoder(str(with_adapter)).prompt(Pieces("", " how quiet it is", "")).ids
+    assert ids == prompt_encoder(load_model(str(with_adapter))).prompt(Pieces("", " how quiet it is", "")).ids
+    assert ids == prompt_encoder(load_base(str(tiny_base))).prompt(Pieces("", " how quiet it is", "")).ids
 
 
 def test_a_hub_that_cannot_be_reached_is_one_line_with_the_way_out() -> None:

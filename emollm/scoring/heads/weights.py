@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from emollm.core.errors import ModelError
 from emollm.core.heads_card import Derivation, Head, HeadsCard
 from emollm.core.tasks import Kind, QuestionKey, Task
+from emollm.models.errors import model_errors
 from emollm.scoring.arrays import AnswerArrays, Floats
 from emollm.scoring.heads import derive, readout
 
@@ -42,11 +42,9 @@ class HeadWeights:
 def load_bank(folder: Path, card: HeadsCard) -> HeadWeights:
     """The weights next to a card; raises ModelError if they are missing or their shapes do not fit the card."""
     path = folder / HEADS_FILE
-    try:
+    with model_errors(f"the heads in {path} do not load"):
         tensors = load_file(path)
         head_weights = HeadWeights(tensors["weight"].astype(np.float32), tensors["bias"].astype(np.float32))
-    except (OSError, SafetensorError, KeyError) as error:
-        raise ModelError(f"the heads in {path} do not load: {str(error).splitlines()[0]}") from None
     outputs = 1 + max((o for head in card.heads for o in head.outputs), default=-1)
     if (
         head_weights.weight_OF.ndim != 2
