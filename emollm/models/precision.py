@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 
 from emollm.models.device import resolve_device
 
@@ -32,7 +34,9 @@ def resolve_precision(
         return "float32" if device == "cpu" else _half(device)
     if precision == "fastest":
         faster = _bf16_is_faster_on_cpu() if device == "cpu" else True
-        return _half(device) if _from_rank_0(faster, device) else "float32"
+        # What was measured on rank 0.
+        faster = _agreed(faster, device, lambda flag: dist.broadcast(flag, src=0))
+        return _half(device) if faster else "float32"
     assert precision in DTYPES  # the options allow no other
     return precision
 
@@ -60,11 +64,16 @@ def set_matmul_precision(precision: Resolved) -> None:
 
 def every_rank(decision: bool, device: str) -> bool:
     """Whether it is so for all."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    return _agreed(decision, device, lambda flag: dist.all_reduce(flag, op=dist.ReduceOp.MIN))
+
+
+def _agreed(decision: bool, device: str, agree: Callable[[torch.Tensor], Any]) -> bool:
+    """The decision of all ranks, which `agree` writes over each rank's own; without a process group, the own one."""
+    if not (dist.is_available() and dist.is_initialized()):
         return decision
     # A group of CPUs, gloo's, has no GPU to reduce on.
-    flag = torch.tensor([int(decision)], device="cpu" if torch.distributed.get_backend() == "gloo" else device)
-    torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MIN)
+    flag = torch.tensor([int(decision)], device="cpu" if dist.get_backend() == "gloo" else device)
+    agree(flag)
     return bool(flag.item())
 
 
@@ -88,12 +97,3 @@ def _bf16_is_faster_on_cpu() -> bool:
         seconds[dtype] = min(times)
     # Autocast adds conversions: a small lead does not pay for them.
     return seconds[torch.bfloat16] * 1.2 < seconds[torch.float32]
-
-
-def _from_rank_0(decision: bool, device: str) -> bool:
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return decision
-    # A group of CPUs, gloo's, has no GPU to reduce on.
-    flag = torch.tensor([int(decision)], device="cpu" if torch.distributed.get_backend() == "gloo" else device)
-    torch.distributed.broadcast(flag, src=0)
-    return bool(flag.item())
