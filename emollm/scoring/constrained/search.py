@@ -13,6 +13,8 @@ from typing import Any, Generic, TypeVar
 
 from emollm.scoring.constrained.trie import Node, Trie
 
+TOLERANCE = 5e-4
+"""Largest share of all answers' probability that may stay unread where a distribution counts as exact."""
 A = TypeVar("A")
 Slot = Any
 """The model's state after a prefix; only the reader that created it knows its content."""
@@ -42,7 +44,7 @@ class SearchOptions:
 
     exact: bool = True
     """Whether an answer is read to its end token. False: only as far as it differs from the others."""
-    tolerance: float = 5e-4
+    tolerance: float = TOLERANCE
     """Ordinals and single labels: largest share of all answers' probability that may stay unread."""
     digits: int = 2
     """Decimal places of a number that are read, 1 to 3; the remaining probability is spread evenly."""

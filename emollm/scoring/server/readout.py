@@ -18,12 +18,10 @@ from emollm.core.answers import INVALID_ANSWER, Answer, Distribution, answer_str
 from emollm.core.prompts import Question
 from emollm.core.tasks import Kind, Task, Value
 from emollm.scoring.constrained.outcome import closed_outcome, decimal_outcome
+from emollm.scoring.constrained.search import TOLERANCE
 from emollm.scoring.server.asked import Asked
 from emollm.scoring.server.decisions import Branch, Decisions, Token, decisions
 from emollm.scoring.server.json_reply import Places, parse_object
-
-TOLERANCE = 5e-4
-"""As in the constrained engine: largest share of the probability that an exact distribution may leave out."""
 
 _MARKUP = re.compile(r"(?<!\w)[*_`\"']+|[*_`\"']+(?!\w)")
 """Emphasis around words; inside a word, as in very_happy, the character belongs to the label."""
