@@ -22,6 +22,7 @@ from emollm.core.calibration import Calibration
 from emollm.core.card import AffectCard
 from emollm.core.conformal import Floats, in_set, interval
 from emollm.core.errors import ConfigError
+from emollm.core.indicators import indicators
 from emollm.core.prompts import Question, column_name
 from emollm.core.tasks import Kind, QuestionKey, Task
 from emollm.scoring.options import ExtrasConfig
@@ -212,7 +213,7 @@ def _second(task: Task, value: pa.Array, more: pa.Array) -> pa.Array:
     p_NK, missing_N = _probabilities(more)
     rows = np.arange(len(p_NK))
     if task.kind is Kind.LABEL_SET:
-        held_NK = _held(task, value)
+        held_NK = indicators(value, task.labels)
         odds_NK = np.clip(p_NK, 1e-9, 1 - 1e-9) / np.clip(1 - p_NK, 1e-9, 1)
         flipped_N = np.where(held_NK, 1 / odds_NK, odds_NK).argmax(axis=1)
         held_NK[rows, flipped_N] ^= True
@@ -250,14 +251,6 @@ def list_column(space: pa.Array, held_NK: NDArray[np.bool_], missing_N: NDArray[
 
 def _space(task: Task) -> pa.Array:
     return pa.array(task.answer_values, pa.int32() if task.kind is Kind.ORDINAL else pa.string())
-
-
-def _held(task: Task, value: pa.Array) -> NDArray[np.bool_]:
-    """[N, K] of the answered label sets."""
-    held_NK = np.zeros((len(value), len(task.labels)), bool)
-    places = pc.index_in(pc.list_flatten(value), _space(task)).to_numpy(zero_copy_only=False)
-    held_NK[pc.list_parent_indices(value).to_numpy(zero_copy_only=False), places.astype(int)] = True
-    return held_NK
 
 
 def _numbers(column: pa.Array) -> Floats:

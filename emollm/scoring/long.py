@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from emollm.core.indicators import indicators
 from emollm.core.prompts import Question, column_name
 from emollm.core.tasks import Kind, Task
 from emollm.scoring.windows import Window, WindowedText
@@ -292,20 +293,10 @@ def _of_short(question: Question, answer: Sequence[Any]) -> list[Any]:
             each = [_lists(pc.struct_field(answer[1], name), missing) for name in names]
             more.append(pa.StructArray.from_arrays(each, fields=list(path), mask=missing))
     if task.kind is not Kind.REGRESSION:
-        held = [pc.cast(_given(value, task, name), pa.float32()) for name in names]
+        held = [pa.array(held_N, pa.float32()) for held_N in indicators(value, task.answer_values).T.astype(float)]
         fields = [pa.field(name, pa.float32()) for name in names]
         more.append(pa.StructArray.from_arrays(held, fields=fields, mask=missing))
     return more
-
-
-def _given(value: Any, task: Task, name: str) -> Any:
-    """Whether each answer is, or contains, this class or label."""
-    if task.kind is not Kind.LABEL_SET:
-        return pc.fill_null(pc.equal(pc.cast(value, pa.string()), name), False)
-    held = np.zeros(len(value), bool)
-    rows = np.asarray(pc.list_parent_indices(value))
-    held[rows[np.asarray(pc.equal(pc.list_flatten(value), name))]] = True
-    return pa.array(held)
 
 
 def _lists(values: Any, missing: Any) -> Any:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from emollm.core.errors import DataError
 from emollm.core.folders import HIDDEN_RUN_FILE
+from emollm.core.indicators import indicators
 from emollm.core.tasks import TASKS
 from emollm.data.files.inputs import find_files, locate
 
@@ -199,27 +200,12 @@ def read_values(batch: Any, questions: Sequence[QuestionColumn]) -> Values:
             ok_N = np.isfinite(numbers)
             mine = theirs = np.where(ok_N, numbers, 0.0)[:, None]
         else:
-            mine = _indicators(column, question)
+            mine = indicators(column, question.labels, what=f"column {question.name!r}").astype(float)
             theirs = _probabilities(batch, question, ok_N) if question.probabilities else mine
         valid.append(ok_N)
         values.append(mine)
         expected.append(theirs)
     return Values(np.stack(valid, axis=1), np.concatenate(values, axis=1), np.concatenate(expected, axis=1))
-
-
-def _indicators(column: Any, question: QuestionColumn) -> Floats:
-    held = np.zeros((len(column), len(question.labels)))
-    if question.kind == "set":
-        rows, labels = np.asarray(pc.list_parent_indices(column)), pc.list_flatten(column)
-    else:
-        present = pc.is_valid(column)
-        rows, labels = np.flatnonzero(np.asarray(present)), pc.filter(column, present)
-    places = pc.index_in(labels, pa.array(question.labels, labels.type))
-    if places.null_count:
-        stranger = pc.filter(labels, pc.is_null(places))[0].as_py()
-        raise DataError(f"column {question.name!r} holds {stranger!r}, none of: {', '.join(question.labels)}")
-    held[rows, np.asarray(places)] = 1.0
-    return held
 
 
 def _probabilities(batch: Any, question: QuestionColumn, ok_N: NDArray[np.bool_]) -> Floats:
