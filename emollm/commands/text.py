@@ -118,6 +118,7 @@ def _print(text: str, questions: Sequence[Question], answers: Sequence[Answer], 
     from rich.table import Table
     from rich.text import Text
 
+    from emollm.core.answers import to_unit
     from emollm.core.prompts import column_name
 
     table = Table.grid(padding=(0, 2))
@@ -131,7 +132,7 @@ def _print(text: str, questions: Sequence[Question], answers: Sequence[Answer], 
             )
         elif task.low is not None and task.high is not None:
             assert isinstance(answer.value, float | int)
-            share = (answer.value - task.low) / (task.high - task.low)
+            share = to_unit(task, answer.value)
             spread = "" if answer.std is None else f"± {answer.std:.2f}"
             table.add_row(name, _bar(share, _colour(name, share)), f"{answer.value:.2f}", Text(spread, style="dim"))
         else:

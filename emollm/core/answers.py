@@ -84,6 +84,11 @@ def to_unit(task: Task, value: float) -> float:
     return (value - task.low) / (task.high - task.low)
 
 
+def unit_of(task: Task, value: Value | None) -> float | None:
+    """`to_unit` of any answer; None if it is not a number or there is none."""
+    return to_unit(task, value) if task.kind is Kind.REGRESSION and isinstance(value, float | int) else None
+
+
 def from_unit(task: Task, unit: float) -> float:
     """The inverse of `to_unit`."""
     assert task.low is not None and task.high is not None

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from emollm.core.answers import Answer, to_unit
+from emollm.core.answers import Answer, to_unit, unit_of
 from emollm.core.calibration import Calibration, Curve, QuestionCalibration, temper
 from emollm.core.errors import DataError
 from emollm.core.tasks import Kind, QuestionKey, Task
@@ -184,10 +184,9 @@ def _tells(predictions: Iterable[Prediction]) -> bool:
 
 
 def _answer(task: Task, prediction: Prediction) -> Answer:
-    is_number = task.kind is Kind.REGRESSION
     return Answer(
         value=prediction.value,
-        unit=to_unit(task, prediction.value) if is_number else None,  # type: ignore[arg-type]
+        unit=unit_of(task, prediction.value),
         std=prediction.std,
         confidence=prediction.confidence,
         probabilities=dict(prediction.probabilities),

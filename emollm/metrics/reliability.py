@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import ndtri
 
-from emollm.core.answers import to_unit
 from emollm.core.tasks import Kind
+from emollm.data.raters import distance
 from emollm.metrics.metrics import Floats
 from emollm.metrics.predictions import Prediction
 
@@ -113,7 +113,7 @@ def right_part(prediction: Prediction) -> float:
 def right(prediction: Prediction) -> bool:
     task, value, gold = prediction.question.task, prediction.value, prediction.question.gold
     if task.kind is Kind.REGRESSION:
-        return abs(to_unit(task, value) - to_unit(task, gold)) <= NEAR  # type: ignore[arg-type]
+        return distance(task, value, gold) <= NEAR  # type: ignore[arg-type]
     if task.kind is Kind.LABEL_SET:
         return set(value) == set(gold)  # type: ignore[arg-type]
     return value == gold

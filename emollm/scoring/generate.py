@@ -12,7 +12,7 @@ from itertools import groupby
 import torch
 from transformers import LogitsProcessorList
 
-from emollm.core.answers import INVALID_ANSWER, Answer, answer_string, parse_answer, to_unit
+from emollm.core.answers import INVALID_ANSWER, Answer, answer_string, parse_answer, unit_of
 from emollm.core.card import AffectCard
 from emollm.core.encoding import EncodedPrompt
 from emollm.core.prompts import Question, notes_of, render
@@ -153,5 +153,4 @@ def _read(task: Task, text: str, probability: float, truncated: bool) -> Answer:
     value = parse_answer(task, text)
     if value is None:
         return Answer(value=None, truncated=truncated, error=INVALID_ANSWER, text=text[:200])
-    unit = to_unit(task, value) if task.kind is Kind.REGRESSION and isinstance(value, float) else None
-    return Answer(value=value, unit=unit, mode=value, confidence=probability, truncated=truncated)
+    return Answer(value=value, unit=unit_of(task, value), mode=value, confidence=probability, truncated=truncated)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from emollm.core.answers import answer_string, to_unit
+from emollm.core.answers import answer_string
 from emollm.core.tasks import Kind
+from emollm.data.raters import distance
 from emollm.evaluation.measured import Evaluation, Measured
 from emollm.evaluation.options import EvaluateConfig
 from emollm.evaluation.published import PUBLISHED_ROWS, SOURCE
@@ -114,7 +115,7 @@ def _wrongness(prediction: Prediction) -> float:
     task, gold, value = prediction.question.task, prediction.question.gold, prediction.value
     match task.kind:
         case Kind.REGRESSION:
-            return abs(to_unit(task, value) - to_unit(task, gold))  # type: ignore[arg-type]
+            return distance(task, value, gold)  # type: ignore[arg-type]
         case Kind.ORDINAL:
             return abs(value - gold) + 0.5 * (prediction.confidence or 0) if value != gold else 0.0  # type: ignore[operator]
         case Kind.SINGLE_LABEL:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from emollm.core.answers import INVALID_ANSWER, Answer, Distribution, answer_string, parse_answer, to_unit
+from emollm.core.answers import INVALID_ANSWER, Answer, Distribution, answer_string, parse_answer, to_unit, unit_of
 from emollm.core.prompts import Question
 from emollm.core.tasks import Kind, Task, Value
 from emollm.scoring.constrained.outcome import closed_outcome, decimal_outcome
@@ -130,8 +130,7 @@ def _mass_of(read: Decisions, word: str) -> float:
 def _only(task: Task, value: Value | None) -> Answer:
     if value is None:
         return Answer(value=None, error=INVALID_ANSWER)
-    unit = to_unit(task, value) if task.kind is Kind.REGRESSION and isinstance(value, float) else None
-    return Answer(value=value, unit=unit, mode=value, distribution="unknown")
+    return Answer(value=value, unit=unit_of(task, value), mode=value, distribution="unknown")
 
 
 def _with_distribution(question: Question, value: Value, read: Decisions) -> Answer:
