@@ -14,7 +14,7 @@ def main(argv: Sequence[str]) -> None:
 
     from emollm.core.progress import progress_bar, table_console
     from emollm.evaluation.calibrate import calibrate_model
-    from emollm.evaluation.fit_calibration import LEAST_ROWS
+    from emollm.evaluation.calibration_maps import LEAST_ROWS
     from emollm.evaluation.report.terminal import gains_table, sets_table
 
     with progress_bar("calibrating", None, "questions") as advance:

@@ -12,7 +12,7 @@ from emollm.core.calibration import Abstention, Calibration
 from emollm.core.card import CARD_FILE, card_of, card_tasks, write_card
 from emollm.core.errors import ModelError
 from emollm.core.tasks import select_tasks
-from emollm.evaluation.fit_calibration import cross_fitted, fit_calibration
+from emollm.evaluation.calibration_maps import cross_fitted, fit_maps
 from emollm.evaluation.options import CalibrateConfig
 from emollm.evaluation.predict import predict
 from emollm.metrics.conformal import SetCoverage, expected_coverage, fit_sets
@@ -75,9 +75,7 @@ def calibrate_model(
     # Thresholds and sets are taken on texts that the maps have not seen.
     unseen = cross_fitted(scored.predictions) if config.maps else scored.predictions
     calibration = (
-        fit_calibration(scored.predictions, fitted_on=about)
-        if config.maps
-        else Calibration(questions=(), fitted_on=about)
+        fit_maps(scored.predictions, fitted_on=about) if config.maps else Calibration(questions=(), fitted_on=about)
     )
     gains = list(_gains(calibration, scored.predictions, unseen, config.right_share))
     calibration = calibration.model_copy(update={"abstain": abstentions(unseen), "sets": fit_sets(unseen)})

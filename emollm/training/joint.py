@@ -30,7 +30,7 @@ from emollm.models.batching import with_least_padding
 from emollm.models.device import activation_bytes, default_batch_tokens, pass_tokens
 from emollm.models.load import LoadedModel, load_model
 from emollm.models.save import tolerance, trained_dtype
-from emollm.scoring.heads import calibrate
+from emollm.scoring.heads import head_calibration
 from emollm.scoring.heads.backbone import Backbone, Batch, PostEncoder
 from emollm.scoring.heads.derive import derived_heads, with_derived
 from emollm.scoring.heads.labels import Floats, LabelledText, subset
@@ -161,11 +161,11 @@ class Joint:
             gold = start.labelled.golds[head.key][held]
             known = ~np.isnan(gold).any(axis=1)
             scores, golds = scores_NO[known][:, list(head.outputs)], gold[known]
-            if known.sum() >= calibrate.LEAST_TEXTS:
+            if known.sum() >= head_calibration.LEAST_TEXTS:
                 variance_N = start.labelled.variance.get(head.key)
                 spread = None if variance_N is None else variance_N[held][known]
-                head = calibrate.calibrated(tasks[head.task], head, scores, golds, spread)
-                metrics = calibrate.held_out_metrics(tasks[head.task], head, scores, golds)
+                head = head_calibration.calibrated(tasks[head.task], head, scores, golds, spread)
+                metrics = head_calibration.held_out_metrics(tasks[head.task], head, scores, golds)
                 head = head.model_copy(update={"metrics": metrics})
             heads.append(head)
         return head_weights, tuple(heads)

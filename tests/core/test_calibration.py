@@ -16,7 +16,7 @@ from emollm.core.errors import DataError
 from emollm.core.prompts import Question
 from emollm.core.tasks import TASKS, Value
 from emollm.evaluation.calibrate import abstentions
-from emollm.evaluation.fit_calibration import calibrate, cross_fitted, fit_calibration, isotonic, temperature
+from emollm.evaluation.calibration_maps import cross_fitted, fit_maps, isotonic, mapped, temperature
 from emollm.metrics.conformal import fit_sets
 from emollm.metrics.metrics import pearson
 from emollm.metrics.predictions import Prediction
@@ -61,7 +61,7 @@ def test_temperature_softens_what_is_too_sure_and_changes_no_answer() -> None:
     assert before.ece > 0.25
     assert after.ece < 0.05
     assert [p.value for p in cross_fitted(predictions)] == [p.value for p in predictions]
-    (maps,) = fit_calibration(predictions).questions
+    (maps,) = fit_maps(predictions).questions
     assert maps.temperature > 1.5
 
 
@@ -84,8 +84,8 @@ def test_numbers_are_rescaled_and_their_intervals_have_the_stated_coverage() -> 
     errors = [np.mean([abs(p.value - p.question.gold) for p in side]) for side in (predictions, moved)]  # type: ignore[operator]
     assert errors[1] < 0.7 * errors[0]
     # One map for all rows: the order, and so every correlation, stays.
-    maps = fit_calibration(predictions)
-    again = [calibrate(p, maps).value for p in predictions]
+    maps = fit_maps(predictions)
+    again = [mapped(p, maps).value for p in predictions]
     assert pearson(golds, again) == pytest.approx(pearson(golds, [p.value for p in predictions]), abs=1e-3)  # type: ignore[arg-type]
 
 
@@ -99,7 +99,7 @@ def test_each_label_has_a_curve_of_its_own() -> None:
         predictions.append(
             Prediction(question=question("E-c", gold, i), value=(), confidence=0.5, probabilities=shares)
         )
-    (maps,) = fit_calibration(predictions).questions
+    (maps,) = fit_maps(predictions).questions
     assert maps.labels["joy"](0.8) == pytest.approx(0.8, abs=0.12)
     assert maps.labels["anger"](0.8) == pytest.approx(0.4, abs=0.12)
     after, before = measure(cross_fitted(predictions)), measure(predictions)
@@ -125,9 +125,9 @@ def test_too_few_rows_are_left_alone() -> None:
     assert cross_fitted(sixty) == sixty
     # Maps whose worth cannot be told are not fitted either.
     with pytest.raises(DataError, match=r"100 validation rows .* 50 in each half"):
-        fit_calibration(sixty)
+        fit_maps(sixty)
     enough = overconfident_classes(130)
-    assert len(fit_calibration(enough).questions) == 1
+    assert len(fit_maps(enough).questions) == 1
     assert cross_fitted(enough) != enough
 
 
@@ -180,12 +180,12 @@ def test_where_to_abstain_is_taken_on_texts_that_the_maps_have_not_seen(tmp_path
         assert np.mean([right(p) for p in kept]) >= one.right_share
     # Nine of ten right is more than any confidence in these classes promises: nothing is kept for them.
     assert max(one.right_share for one in found["SST5"]) < 0.9
-    maps = fit_calibration(overconfident_classes()).model_copy(update={"abstain": found, "sets": fit_sets(unseen)})
+    maps = fit_maps(overconfident_classes()).model_copy(update={"abstain": found, "sets": fit_sets(unseen)})
     write_card(tmp_path, card({"heads": maps}))
     assert read_card(tmp_path).calibration["heads"] == maps and len(maps.sets) == 2
 
 
 def test_the_card_keeps_calibration_by_engine(tmp_path: Path) -> None:
-    maps = fit_calibration(overconfident_classes(), fitted_on={"data": "mine"})
+    maps = fit_maps(overconfident_classes(), fitted_on={"data": "mine"})
     write_card(tmp_path, card({"heads": maps}))
     assert read_card(tmp_path).calibration == {"heads": maps}

@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from emollm.core.errors import DataError
 from emollm.core.heads_card import FeatureSpec, Head
 from emollm.core.tasks import Kind, QuestionKey, Task
-from emollm.scoring.heads import calibrate
+from emollm.scoring.heads import head_calibration
 from emollm.scoring.heads.labels import Floats, LabelledText
 from emollm.scoring.heads.ridge import (
     STRENGTHS,
@@ -150,7 +150,7 @@ def _groups(labelled: LabelledText, by_name: dict[str, Task]) -> list[_Group]:
     by_texts: dict[bytes, list[QuestionKey]] = {}
     for key in labelled.golds:
         index_N = labelled.known(key)
-        if len(index_N) < calibrate.LEAST_TEXTS:
+        if len(index_N) < head_calibration.LEAST_TEXTS:
             raise DataError(
                 f"{key} has {len(index_N)} labelled texts, too few to hold some out; give more data, or leave "
                 "the task out with --tasks"
@@ -240,20 +240,20 @@ def _calibrated(
     # Calibrate on human labels; if a teacher labelled all texts, on the teacher's.
     gold_N = labelled.is_gold_N[index_N]
     variance_N = labelled.variance[key][index_N] if key in labelled.variance else None
-    if gold_N.sum() >= calibrate.LEAST_TEXTS:
+    if gold_N.sum() >= head_calibration.LEAST_TEXTS:
         scores_NK, golds_NK = scores_NK[gold_N], golds_NK[gold_N]
         variance_N = None if variance_N is None else variance_N[gold_N]
     head = Head.model_validate(
         {
             "task": key.task,
             "emotion": key.emotion,
-            "origin": "trained" if gold_N.sum() >= calibrate.LEAST_TEXTS else "distilled",
+            "origin": "trained" if gold_N.sum() >= head_calibration.LEAST_TEXTS else "distilled",
             "outputs": tuple(range(first_output, first_output + scores_NK.shape[1])),
             "rows": len(index_N),
         }
     )
-    fitted = calibrate.calibrated(task, head, scores_NK, golds_NK, variance_N)
-    return fitted.model_copy(update={"metrics": calibrate.held_out_metrics(task, fitted, scores_NK, golds_NK)})
+    fitted = head_calibration.calibrated(task, head, scores_NK, golds_NK, variance_N)
+    return fitted.model_copy(update={"metrics": head_calibration.held_out_metrics(task, fitted, scores_NK, golds_NK)})
 
 
 def _unscaled(fit: Linear, scale: Scale) -> list[Floats]:
@@ -277,12 +277,12 @@ def _tied(
         if by_name[head.task].kind is Kind.ORDINAL:
             golds_NK = labelled.golds[key][labelled.known(key)]
             rank_N = golds_NK @ np.arange(golds_NK.shape[1], dtype=float)
-            most = calibrate.correlation(scores[key][:, 0], rank_N)
+            most = head_calibration.correlation(scores[key][:, 0], rank_N)
             for number in numbers:
                 other = number.key
                 if other.emotion != key.emotion or not np.array_equal(labelled.known(other), labelled.known(key)):
                     continue
-                found = calibrate.correlation(scores[other][:, 0], rank_N)
+                found = head_calibration.correlation(scores[other][:, 0], rank_N)
                 if found > most:
                     most = found
                     index_N = labelled.known(key)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from emollm.core.heads_card import Head, HeadsCard
 from emollm.core.tasks import TASKS, Kind, QuestionKey, Task
 from emollm.scoring.arrays import AnswerArrays
-from emollm.scoring.heads import calibrate, readout
+from emollm.scoring.heads import head_calibration, readout
 from emollm.scoring.heads.derive import DERIVATIONS, derived_task
 from emollm.scoring.heads.fit import FittedHeads, fit_heads, in_order, packed
 from emollm.scoring.heads.labels import Floats, LabelledText
@@ -134,8 +134,8 @@ class _Judge:
     def _calibrated(self, task: Task, head: Head) -> Head:
         scores_NO, golds_NK = self._on_known(head.key)
         mine = scores_NO[:, list(head.outputs)]
-        head = calibrate.calibrated(task, head, mine, golds_NK)
-        return head.model_copy(update={"metrics": calibrate.held_out_metrics(task, head, mine, golds_NK)})
+        head = head_calibration.calibrated(task, head, mine, golds_NK)
+        return head.model_copy(update={"metrics": head_calibration.held_out_metrics(task, head, mine, golds_NK)})
 
     def _quality(self, task: Task, heads: Sequence[Head], among: Sequence[Head]) -> float:
         """The mean over emotions."""
@@ -150,12 +150,12 @@ class _Judge:
 def _agreement(task: Task, found: AnswerArrays, golds_NK: Floats) -> float:
     """Correlation or accuracy; of label sets the Jaccard index plus macro-F1, by which their decision is chosen."""
     if task.kind is Kind.LABEL_SET:
-        return calibrate.soft_jaccard(found.value, golds_NK) + calibrate.macro_f1(found.value, golds_NK)
+        return head_calibration.soft_jaccard(found.value, golds_NK) + head_calibration.macro_f1(found.value, golds_NK)
     if task.kind is Kind.REGRESSION:
-        return calibrate.correlation(found.unit_N, golds_NK[:, 0])
+        return head_calibration.correlation(found.unit_N, golds_NK[:, 0])
     if task.metric == "pearson":
         value_K = readout.class_values(task)
-        return calibrate.correlation(value_K[found.value], golds_NK @ value_K)
+        return head_calibration.correlation(value_K[found.value], golds_NK @ value_K)
     return float((found.value == golds_NK.argmax(axis=1)).mean())
 
 

@@ -12,7 +12,7 @@ from emollm.core.heads_card import FeatureSpec, Head
 from emollm.core.tasks import PROFILE, TASKS, OrdinalClass, QuestionKey, select_tasks
 from emollm.data.corpora.example import Example
 from emollm.data.instructions import build_rows
-from emollm.scoring.heads import calibrate, readout
+from emollm.scoring.heads import head_calibration, readout
 from emollm.scoring.heads.fit import fit_heads
 from emollm.scoring.heads.labels import FOLDS, LabelledText, folds, read_labels
 from emollm.scoring.heads.ridge import (
@@ -158,12 +158,12 @@ def test_calibration_makes_probabilities_true() -> None:
     truth = 1 / (1 + np.exp(-(3 * score - 1)))
     golds = (rng.random(20_000) < truth).astype(float)
     head = Head(task="E-c", origin="trained", outputs=(0,))
-    fitted = calibrate.calibrated(TASKS["E-c"], head, score[:, None], golds[:, None])
+    fitted = head_calibration.calibrated(TASKS["E-c"], head, score[:, None], golds[:, None])
     assert (fitted.slope[0], fitted.offset[0]) == (pytest.approx(3, abs=0.15), pytest.approx(-1, abs=0.1))
     # Cuts of a proportional-odds model, from classes drawn of one.
     ranks = np.digitize(2 * score + rng.logistic(size=20_000), [-1.0, 0.5, 2.0])
     ordinal = Head(task="EI-oc", emotion="joy", origin="trained", outputs=(0,))
-    cut = calibrate.calibrated(TASKS["EI-oc"], ordinal, score[:, None], np.eye(4)[ranks])
+    cut = head_calibration.calibrated(TASKS["EI-oc"], ordinal, score[:, None], np.eye(4)[ranks])
     assert cut.slope[0] == pytest.approx(2, abs=0.1)
     assert cut.offset == pytest.approx((-1.0, 0.5, 2.0), abs=0.1)
 
@@ -172,7 +172,7 @@ def test_a_class_that_never_occurs_keeps_its_place() -> None:
     score = np.random.default_rng(3).normal(size=500)
     ranks = np.where(score > 0, 3, 0)  # neither 1 nor 2
     head = Head(task="EI-oc", emotion="joy", origin="trained", outputs=(0,))
-    fitted = calibrate.calibrated(TASKS["EI-oc"], head, score[:, None], np.eye(4)[ranks])
+    fitted = head_calibration.calibrated(TASKS["EI-oc"], head, score[:, None], np.eye(4)[ranks])
     assert list(fitted.offset) == sorted(fitted.offset)
     assert fitted.metrics == {}
 
@@ -185,13 +185,13 @@ def test_the_metrics_of_a_head_are_those_of_its_answers() -> None:
     score = rng.normal(size=(2000, 1))
     ranks = np.digitize(score[:, 0] + 0.8 * rng.logistic(size=2000), [-0.5, 0.8])
     head = Head(task="SST5", origin="trained", outputs=(0,))
-    fitted = calibrate.calibrated(task, head, score, np.eye(3)[ranks])
+    fitted = head_calibration.calibrated(task, head, score, np.eye(3)[ranks])
     golds, worth = np.array([1, 2, 5])[ranks], {}
     for decision in ("likeliest", "expected"):
         answers = readout.class_answers(task, readout.class_probabilities(fitted, score), decision)
         given = np.array([answer.value for answer in answers.answers()])
         worth[decision] = float(np.corrcoef(given, golds)[0, 1])
-        said = calibrate.held_out_metrics(
+        said = head_calibration.held_out_metrics(
             task, fitted.model_copy(update={"decision": decision}), score, np.eye(3)[ranks]
         )
         assert said == {"pearson": pytest.approx(worth[decision]), "accuracy": pytest.approx(np.mean(given == golds))}
@@ -205,22 +205,22 @@ def test_rare_labels_are_given_sooner_where_that_costs_little_jaccard() -> None:
     slope, shift = np.array([3, 3, 2, 1, 1, 1]), np.array([0.5, 0.0, -0.5, -2.5, -2.5, -3])
     golds = (rng.random(score.shape) < 1 / (1 + np.exp(-(slope * score + shift)))).astype(float)
     head = Head(task="E-c", origin="trained", outputs=tuple(range(6)))
-    fitted = calibrate.calibrated(TASKS["E-c"], head, score[:2000], golds[:2000])
+    fitted = head_calibration.calibrated(TASKS["E-c"], head, score[:2000], golds[:2000])
     assert fitted.lift or len(set(fitted.thresholds)) > 1
     each = readout.label_probabilities(fitted, score[2000:], exclusive=False)
     mine, strict = readout.given_labels(fitted, each), readout.best_jaccard(each)
     rest = golds[2000:]
-    assert calibrate.macro_f1(mine, rest) > calibrate.macro_f1(strict, rest) + 0.02
-    assert calibrate.soft_jaccard(mine, rest) > calibrate.soft_jaccard(strict, rest) - 0.02
-    assert calibrate.macro_f1(mine, rest) == pytest.approx(f1_score(rest, mine, average="macro"))
+    assert head_calibration.macro_f1(mine, rest) > head_calibration.macro_f1(strict, rest) + 0.02
+    assert head_calibration.soft_jaccard(mine, rest) > head_calibration.soft_jaccard(strict, rest) - 0.02
+    assert head_calibration.macro_f1(mine, rest) == pytest.approx(f1_score(rest, mine, average="macro"))
 
 
 def test_the_threshold_is_the_one_with_the_best_jaccard() -> None:
     golds = np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0], [1.0, 0.0]])
     each = np.array([[0.45, 0.3], [0.5, 0.36], [0.1, 0.2], [0.4, 0.1]])
     # Above .3 and up to .36 the second label is right everywhere, and the first is too.
-    assert all(0.30 < t <= 0.36 for t in calibrate.jaccard_thresholds(each, golds))
-    assert calibrate.soft_jaccard(each >= 0.35, golds) == 1.0
+    assert all(0.30 < t <= 0.36 for t in head_calibration.jaccard_thresholds(each, golds))
+    assert head_calibration.soft_jaccard(each >= 0.35, golds) == 1.0
 
 
 def test_labels_that_are_all_the_same_are_refused_by_name() -> None:

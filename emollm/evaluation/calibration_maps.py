@@ -24,7 +24,7 @@ _KNOTS = 25
 _Z90 = 1.6448536269514722
 
 
-def fit_calibration(predictions: Sequence[Prediction], *, fitted_on: Mapping[str, Any] | None = None) -> Calibration:
+def fit_maps(predictions: Sequence[Prediction], *, fitted_on: Mapping[str, Any] | None = None) -> Calibration:
     """The maps of each question that has `LEAST_ROWS` answers with probabilities in each half of the texts.
 
     Raises DataError if none has.
@@ -41,11 +41,11 @@ def fit_calibration(predictions: Sequence[Prediction], *, fitted_on: Mapping[str
 def cross_fitted(predictions: Sequence[Prediction]) -> list[Prediction]:
     """Each prediction through maps fitted on the other half of the texts: what to expect on new rows.
 
-    Order is kept. A question with too few rows stays as it is, as in `fit_calibration`.
+    Order is kept. A question with too few rows stays as it is, as in `fit_maps`.
     """
     questions = _large_enough(predictions)
     maps = [Calibration(questions=_fitted(half, questions)) for half in _halves(predictions)]
-    return [calibrate(p, maps[1 - _half(p)]) for p in predictions]
+    return [mapped(p, maps[1 - _half(p)]) for p in predictions]
 
 
 def _half(prediction: Prediction) -> int:
@@ -58,7 +58,7 @@ def _halves(predictions: Sequence[Prediction]) -> tuple[list[Prediction], list[P
     return first, second
 
 
-def calibrate(prediction: Prediction, calibration: Calibration) -> Prediction:
+def mapped(prediction: Prediction, calibration: Calibration) -> Prediction:
     """A prediction as the calibrated engine would have given it."""
     task = prediction.question.task
     found = calibration.of(prediction.question.key)
