@@ -31,10 +31,7 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it() -> None:
 
 
 def test_the_embedded_encoder_loads_whole_and_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
-    try:
-        loaded = load_base("minilm-l6")
-    except ModelError as error:
-        pytest.skip(f"not run: {error}")
+    loaded = load_base("minilm-l6")
     base = BASES["minilm-l6"]
     assert capfd.readouterr() == ("", "")
     assert loaded.card.base.architecture == base.architecture

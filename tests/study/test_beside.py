@@ -16,7 +16,6 @@ GLAD, SAD = "What a wonderful, lovely day, I love it", "This is terrible, I hate
 
 
 def test_vader_and_textblob_stand_beside_the_model_and_conclusions_are_compared(tmp_path: Path) -> None:
-    pytest.importorskip("vaderSentiment")
     rng = np.random.default_rng(0)
     lang = rng.choice(["en", "pt"], 400)
     glad = rng.random(400) < np.where(lang == "en", 0.7, 0.3)
