@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
-import importlib.util
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from emollm.core.ask import asked_tasks
-from emollm.core.bases import DEFAULT_MODEL
+from emollm.core.bases import DEFAULT_MODEL, model_key
 from emollm.core.english import looks_english
 from emollm.core.errors import ConfigError, DataError
 from emollm.core.prompts import Question, column_name, questions_for
@@ -89,7 +89,6 @@ def annotate(
     whole text, in at most `max_windows` windows, and adds the columns of `emollm.scoring.long`; "sentences" gives
     one row per sentence, with its number and its position in the text. Raises ConfigError, ModelError or DataError.
     """
-    _require_pandas()
     _check_long(long, max_windows)
     had = given(texts, text_column, reading(encoding, delimiter, column_names))
     if long == "sentences":
@@ -130,7 +129,8 @@ def _scorer(model: str | Path | Scorer | None, options: Mapping[str, Any]) -> Sc
     if model is not None and not isinstance(model, str | Path):
         return model
     hashable = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
-    return _open(_model(model), tuple(sorted(hashable.items())))
+    name = _model(model)
+    return _open(_Named(model_key(name), name), tuple(sorted(hashable.items())))
 
 
 def _refuse_windows(with_notes: bool, extras: Extras | None) -> None:
@@ -301,14 +301,17 @@ def _model(model: str | Path | None) -> str:
     return str(model or os.environ.get("EMOLLM_MODEL") or DEFAULT_MODEL)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Named:
+    """A model, equal to itself under another name."""
+
+    key: str
+    name: str = dataclasses.field(compare=False)
+
+
 @functools.lru_cache(maxsize=1)
-def _open(model: str, options: tuple[tuple[str, Any], ...]) -> Scorer:
+def _open(model: _Named, options: tuple[tuple[str, Any], ...]) -> Scorer:
     """The last scorer stays open, so that a second call does not load the model again."""
     from emollm.scoring.open import open_scorer
 
-    return open_scorer(model, **dict(options))
-
-
-def _require_pandas() -> None:
-    if importlib.util.find_spec("pandas") is None:
-        raise ConfigError("annotate returns a pandas DataFrame; run: pip install -c constraints.txt pandas")
+    return open_scorer(model.name, **dict(options))

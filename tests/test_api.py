@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,26 @@ def test_a_string_gets_the_whole_profile(scorer: Scorer) -> None:
     assert all(0 <= row[name] <= 1 for name in PROFILE_COLUMNS if "reg" in name)
     assert row["v_oc"] in range(-3, 4) and row["ei_oc_joy"] in range(4) and isinstance(row["e_c"], tuple)
     assert row["error"] is None and not row["truncated"]
+
+
+def test_a_model_stays_open_under_all_its_names_and_not_for_another_of_the_same_name(
+    tmp_path: Path, model_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from emollm.scoring import open as opening
+
+    opened, open_scorer = [], opening.open_scorer
+
+    def counted(model: str, **options: Any) -> Scorer:
+        opened.append(Path(model).resolve())
+        return open_scorer(model, **options)
+
+    monkeypatch.setattr(opening, "open_scorer", counted)
+    for place in ("one", "two"):
+        shutil.copytree(model_directory, tmp_path / place / "tiny")
+        monkeypatch.chdir(tmp_path / place)
+        for name in ("tiny", "./tiny/", str(tmp_path / place / "tiny")):
+            emollm.annotate("Glad.", ["V-reg"], model=name)
+    assert opened == [tmp_path / "one" / "tiny", tmp_path / "two" / "tiny"]
 
 
 def test_a_frame_keeps_its_index_and_columns_and_missing_texts_get_nulls(scorer: Scorer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -226,8 +227,18 @@ def anywhere(model: str) -> str:
     `model` is a model directory, a base's registry name, folder or hub id, with `BASE_PREFIX` or without. Workers,
     actors and replicas run in folders of their own.
     """
+    return _placed(model, Path.absolute)
+
+
+def model_key(model: str) -> str:
+    """The same text for all names of a model: relative and absolute paths, links, and short names of bundled models."""
+    return _placed(model, Path.resolve)
+
+
+def _placed(model: str, place: Callable[[Path], Path]) -> str:
     if name := bundled(model):
         return name
     prefix = BASE_PREFIX if model.startswith(BASE_PREFIX) else ""
-    folder = Path(model.removeprefix(prefix))
-    return f"{prefix}{folder.absolute()}" if folder.is_dir() else model
+    name = model.removeprefix(prefix)
+    # A registry name means the base also where a folder has that name.
+    return f"{prefix}{place(Path(name))}" if name not in BASES and Path(name).is_dir() else model

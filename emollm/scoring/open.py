@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from emollm.core.bases import BASE_PREFIX
+from emollm.core.bases import BASE_PREFIX, model_key
 from emollm.core.card import ASKED, AffectCard, card_of
 from emollm.core.errors import ConfigError, ModelError
 from emollm.core.tasks import Task, Way
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from emollm.scoring.asking.scorer import Opened, Route
     from emollm.scoring.server.detect import Detected
     from emollm.scoring.server.options import RequestOptions
+
+    _Loaded = dict[tuple[str, Any], LoadedModel]
+    """Models by their key and type of weights."""
 
 
 def open_scorer(
@@ -60,7 +63,7 @@ def open_scorer(
         if detected is None:
             print(f"server: {asked.detected.told()}", file=sys.stderr, flush=True)
         found = _calibrated(asked, asked.card.calibration.get(engine) if calibrated else None)
-        return _asking(found, engine, way, functools.partial(_on_server, found))
+        return _asking(found, engine, way, functools.partial(_on_server, found, {}))
     if server or one_prompt:
         raise ConfigError(f"server and one_prompt are for the engine server, not for {engine}")
     if engine != "constrained" and search is not None:
@@ -71,8 +74,8 @@ def open_scorer(
     from emollm.models.load import load_model
     from emollm.models.precision import DTYPES, resolve_precision, set_matmul_precision
 
-    if device == "auto":
-        device = resolve_device()
+    is_auto, device = device == "auto", resolve_device(device)
+    if is_auto:
         say_device(device)
     if num_threads is not None and device == "cpu":
         torch.set_num_threads(num_threads)
@@ -89,7 +92,7 @@ def open_scorer(
         scorer: Scorer = HeadsScorer(loaded, device=device, batch_tokens=batch_tokens, calibration=maps)
     else:
         scorer = _calibrated(_behind(engine, loaded, device=device, batch_tokens=batch_tokens, search=search), maps)
-    opened = functools.partial(_open_way, loaded, device=device, batch_tokens=batch_tokens, precision=precision)
+    opened = functools.partial(_open_way, loaded, {}, device=device, batch_tokens=batch_tokens, precision=precision)
     return _asking(scorer, engine, way, opened)
 
 
@@ -109,7 +112,7 @@ def _asking(scorer: Scorer, engine: str, way: Way, open_way: Callable[[Route], O
     return kind(scorer, name=engine, way=way, open_way=open_way)
 
 
-def _on_server(scorer: Scorer, chosen: Route) -> Opened:
+def _on_server(scorer: Scorer, others: _Loaded, chosen: Route) -> Opened:
     """The server's model in its own prompt; what needs another model is opened here."""
     from emollm.scoring.asking.scorer import Opened
 
@@ -117,13 +120,21 @@ def _on_server(scorer: Scorer, chosen: Route) -> Opened:
         return Opened(scorer, f"constrained by {scorer.card.name}", None)
     if chosen.way == "entailment":
         raise ConfigError("the way entailment needs every sentence's likelihood, which a server does not tell")
-    return _open_way(None, chosen, device="cpu", batch_tokens=1024, precision="float32")
+    return _open_way(None, others, chosen, device="cpu", batch_tokens=1024, precision="float32")
 
 
 def _open_way(
-    open_model: LoadedModel | None, chosen: Route, *, device: str, batch_tokens: int, precision: str
+    open_model: LoadedModel | None,
+    others: _Loaded,
+    chosen: Route,
+    *,
+    device: str,
+    batch_tokens: int,
+    precision: str,
 ) -> Opened:
-    """What answers tasks given at call time; a model other than the open one is loaded."""
+    """What answers tasks given at call time. A model other than the open one is loaded, once for all its ways, and kept
+    in `others`.
+    """
     from emollm.models.load import load_model, prompt_encoder
     from emollm.models.precision import DTYPES, resolve_precision
     from emollm.scoring.asking.embedding import EmbeddingScorer
@@ -135,9 +146,11 @@ def _open_way(
     if loaded is None or chosen.model is not None:
         assert chosen.model is not None
         engine = "heads" if chosen.way == "embedding" else "constrained"
-        loaded = load_model(
-            chosen.model, dtype=DTYPES[resolve_precision(precision, device, engine=engine)], device=device
-        )
+        dtype = DTYPES[resolve_precision(precision, device, engine=engine)]
+        key = model_key(chosen.model), dtype
+        if key not in others:
+            others[key] = load_model(chosen.model, dtype=dtype, device=device)
+        loaded = others[key]
     name = f"{chosen.way} by {loaded.card.name.removeprefix(BASE_PREFIX)}"
     if chosen.way == "embedding":
         compared = EmbeddingScorer(loaded, device=device, batch_tokens=batch_tokens)

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from emollm.core.bases import model_key
 from emollm.core.digest import file_sha256
 from emollm.core.errors import DataError
 from emollm.core.folders import write_json
@@ -127,7 +128,8 @@ def fingerprint(config: TrainConfig) -> dict[str, Any]:
     options = json.loads(config.model_dump_json(exclude=set(FREE_TO_CHANGE)))
     assert config.data is not None
     data = {split: _hash(config.data / f"{split}.parquet") for split in ("train", "validation")}
-    return {**options, "data": data}
+    models = {name: model_key(options[name]) for name in ("base", "start_from", "teacher") if options[name]}
+    return {**options, **models, "data": data}
 
 
 def _hash(path: Path) -> str | None:

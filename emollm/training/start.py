@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from emollm.core.bases import DEFAULT_BASE, anywhere, model_folder
+from emollm.core.bases import DEFAULT_BASE, anywhere, model_folder, model_key
 from emollm.core.card import AffectCard, card_of
 from emollm.core.errors import ConfigError
 from emollm.core.options import with_values
@@ -35,7 +35,7 @@ def with_start(config: TrainConfig) -> TrainConfig:
     if card is None:
         return config
     assert config.start_from is not None
-    if config.base not in (DEFAULT_BASE, card.base.name):
+    if config.base != DEFAULT_BASE and model_key(config.base) != model_key(card.base.name):
         raise ConfigError(f"--start-from {config.start_from} is made for {card.base.name}; --base is {config.base}")
     with model_errors(f"the adapter in {config.start_from} does not load"):
         adapter = json.loads((model_folder(config.start_from) / "adapter_config.json").read_text(encoding="utf-8"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from emollm.core.bases import anywhere
+from emollm.core.bases import anywhere, model_key
 from emollm.core.errors import ResourceError
 from emollm.core.options import ClusterConfig
 
@@ -150,3 +150,15 @@ def test_a_folder_is_named_the_same_from_everywhere(tmp_path: Path, monkeypatch:
     assert anywhere("base:mine") == f"base:{tmp_path / 'mine'}"
     assert anywhere("smollm2-135m-instruct") == "smollm2-135m-instruct"
     assert anywhere("base:owner/model") == "base:owner/model"
+    (tmp_path / "opt-13b").mkdir()
+    assert anywhere("opt-13b") == "opt-13b"  # the base, as everywhere else
+
+
+def test_all_names_of_a_model_have_one_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "link").symlink_to("mine")
+    names = ("mine", "./mine/", "../" + tmp_path.name + "/mine", "link", str(tmp_path / "mine"))
+    assert {model_key(name) for name in names} == {str((tmp_path / "mine").resolve())}
+    assert model_key("base:link") == f"base:{model_key('mine')}"
+    assert model_key("fast") == model_key("minilm-affect") != model_key("llm")

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from emollm.scoring.asking.entailment import EntailmentScorer
 from emollm.scoring.asking.scorer import AskingScorer, Route, route
 from emollm.scoring.constrained.engine import ConstrainedScorer
 from emollm.scoring.constrained.search import SearchOptions
-from emollm.scoring.open import open_scorer
+from emollm.scoring.open import _open_way, open_scorer
 from emollm.scoring.scorer import prepare
 from tests.tiny import tiny_model
 
@@ -37,6 +38,26 @@ def scorer(model_directory: Path) -> AskingScorer:
     found = open_scorer(str(model_directory), device="cpu")
     assert isinstance(found, AskingScorer)
     return found
+
+
+def test_a_base_that_answers_in_two_ways_is_loaded_once(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from emollm.models import load
+
+    loaded, load_model = [], load.load_model
+
+    def counted(model: str, **options: Any) -> load.LoadedModel:
+        loaded.append(model)
+        return load_model(model, **options)
+
+    monkeypatch.setattr(load, "load_model", counted)
+    (tmp_path / "link").symlink_to(tiny_base)
+    others: dict[Any, Any] = {}
+    for way, name in (("constrained", str(tiny_base)), ("entailment", f"{tmp_path}/link")):
+        opened = _open_way(None, others, Route(way, f"base:{name}"), device="cpu", batch_tokens=64, precision="float32")
+        assert opened.scorer.score([Question(with_way(OWN[0], way), TEXT)])[0].error is None
+    assert loaded == [f"base:{tiny_base}"]
 
 
 def with_way(task: Task, way: Way) -> Task:

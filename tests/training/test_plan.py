@@ -104,6 +104,8 @@ def test_a_run_that_goes_on_from_a_model_is_planned_with_its_base_and_adapter(
     options = {"data": sample_data, "out": Path("o"), "start_from": str(tmp_path / "start"), **changes}
     found = plan(TrainConfig.model_validate(options))
     same = heads_config(sample_data, str(tmp_path / "base"), method="lora", lora_rank=2, **changes)
+    (tmp_path / "link").symlink_to("base")
+    assert plan(TrainConfig.model_validate({**options, "base": str(tmp_path / "link")})).model == found.model
     assert (found.model.name, found.model.trainable) == (base.card.base.name, describe_model(same).trainable)
 
 
