@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,9 +15,10 @@ import pytest
 
 import emollm
 from emollm.commands.cli import COMMANDS, main
-from emollm.core.errors import ConfigError, DataError
+from emollm.core.errors import ConfigError, DataError, EmollmError, ResourceError
 from emollm.core.tasks import select_tasks
 from emollm.scoring.columns import PLAIN
+from tests.commands import refused
 from tests.conftest import ROOT
 
 POSTS = 'day,id,text\n2026-03-01,a,"What a day, so happy :)"\n2026-03-02,b,the train is late AGAIN\n2026-03-02,c,\n'
@@ -68,6 +70,22 @@ def test_a_wrong_command_is_one_line_with_a_hint() -> None:
         main(["text", "hello", "--task", "V-reg"])
 
 
+def test_a_package_that_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    told = refused(lambda _argv: print(import_module("fastapi")))
+    assert told == "error: fastapi is not installed; run: pip install 'emollm[serve]'"
+
+
+def test_an_output_that_nobody_reads_to_its_end_is_no_error(model_directory: Path) -> None:
+    command = f"{sys.executable} -u -m emollm text --json --model {model_directory} --tasks V-reg"
+    lines = "".join(f"so happy {n}\n" for n in range(200))
+    ran = subprocess.run(
+        ["bash", "-c", f"{command} | head -1; exit ${{PIPESTATUS[0]}}"], input=lines, cwd=ROOT, capture_output=True,
+        text=True, timeout=120,
+    )  # fmt: skip
+    assert (ran.returncode, ran.stderr) == (141, "") and json.loads(ran.stdout)["text"] == "so happy 0"
+
+
 def test_text_is_a_picture_or_json(model_directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     common = ["--model", str(model_directory), "--tasks", "V-reg,E-c"]
     main(["text", "[bold]so, so happy[/bold] :)", *common])
@@ -114,6 +132,36 @@ def test_annotate_writes_other_formats(posts: Path, model_directory: Path, name:
     assert set(emotions) <= {*select_tasks(["E-c"])[0].labels, ""}
     with pytest.raises(ConfigError, match="--overwrite"):
         main(["annotate", str(posts), str(out), "--model", str(model_directory)])
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["POSTS", "POSTS", "--overwrite"], "pösts.csv is the input; name another file"),
+        (["POSTS", "OUT.xlsx"], r"OUT\.xlsx: files end in \.parquet, \.csv or \.jsonl; a folder has no ending"),
+        (["POSTS", "--out", ""], "^--out is empty$"),
+        (["POSTS", "--tasks", "V-rge"], r"did you mean V-reg\? choose from"),
+        (["POSTS", "--model", "minilm-afect"], r"did you mean minilm-affect\? train one, or"),
+        (["http://127.0.0.1/p.csv", "OUT"], "no address that can be read; give a path, or one of s3://"),
+        (["POSTS", "--device", "cuda"], "sees no GPU here; use --device cpu"),
+    ],
+)
+def test_a_mistake_of_annotate_is_named(
+    posts: Path, argv: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    before = posts.read_bytes()
+    given = [word.replace("POSTS", str(posts)).replace("OUT", str(posts.with_name("OUT"))) for word in argv]
+    with pytest.raises(EmollmError, match=message):
+        main(["annotate", *given])
+    assert list(posts.parent.iterdir()) == [posts] and posts.read_bytes() == before
+
+
+def test_a_place_that_cannot_be_written_is_one_line(posts: Path, model_directory: Path) -> None:
+    out = posts.with_name("a file") / "out.csv"
+    out.parent.touch()
+    with pytest.raises(ResourceError, match=r"cannot write .*a file/out\.csv: "):
+        main(["annotate", str(posts), str(out), "--model", str(model_directory), "--tasks", "V-oc"])
 
 
 def test_annotate_refuses_what_does_not_go_together(posts: Path, tmp_path: Path) -> None:

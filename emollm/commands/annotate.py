@@ -45,6 +45,10 @@ class FileConfig(AnnotateConfig):
             "://" in self.input or any(c in self.input for c in "*?[") or Path(self.input).is_dir()
         ):
             raise ValueError(f"--out is required: {self.input} is not one local file, so name a folder to write")
+        if self.out is not None and (self.out == self.input or Path(self.out).resolve() == Path(self.input).resolve()):
+            raise ValueError(f"--out {self.out} is the input; name another file")
+        if self.out is not None and not Path(self.out).is_dir() and Path(self.out).suffix in _OTHER_FILES:
+            raise ValueError(f"--out {self.out}: files end in .parquet, .csv or .jsonl; a folder has no ending")
         if self.format and self.out is not None and not _is_file(self.out):
             raise ValueError(f"--format is for a file, and --out {self.out} is a folder; end it in .{self.format}")
         if self.ray is False and self.out is not None and not _is_file(self.out):
@@ -64,6 +68,10 @@ class FileConfig(AnnotateConfig):
         """The same options for the job on Ray, with the folder `out`."""
         own = {name: value for name, value in self if name in AnnotateConfig.model_fields}
         return AnnotateConfig.model_validate({**own, "out": out})
+
+
+_OTHER_FILES = (".tsv", ".txt", ".json", ".ndjson", ".gz", ".zst", ".xlsx", ".xls", ".ods", ".pq", ".feather", ".arrow")
+"""Endings of files that are not written; a folder of such a name would be a surprise."""
 
 
 def _is_file(out: str) -> bool:
@@ -91,7 +99,7 @@ def _annotate_file(config: FileConfig, out: Path) -> None:
     from emollm.scoring.open import known_tasks, resolve_engine
 
     if out.exists() and not config.overwrite:
-        raise ConfigError(f"{out} exists; pass --overwrite to replace it, or name another --out")
+        raise ConfigError(f"the output {out} exists; pass --overwrite to replace it, or name another --out")
     file_format = config.format or out.suffix.removeprefix(".")
     if config.carry == ():
         config = with_values(config, carry=("*",))

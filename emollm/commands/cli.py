@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
-import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from emollm.core.errors import ConfigError
+from emollm.core.errors import ConfigError, did_you_mean
 from emollm.core.options import run_job
 
 
@@ -68,8 +66,7 @@ def main(argv: Sequence[str]) -> None:
             module = importlib.import_module(f"emollm.{COMMANDS[word].module}")
             module.main(argv[1:])
         case [word]:
-            close = difflib.get_close_matches(word, COMMANDS, n=1)
-            hint = f"did you mean {close[0]}? " if close else ""
+            hint = did_you_mean([word], COMMANDS)
             raise ConfigError(f"unknown command {word!r}; {hint}choose from: {', '.join(COMMANDS)}")
 
 
@@ -84,14 +81,4 @@ def _help() -> str:
 
 def run() -> None:
     """The console script."""
-    try:
-        run_job(main)
-    except ModuleNotFoundError as error:
-        if extra := _EXTRA_OF.get((error.name or "").split(".")[0]):
-            print(f"error: {error.name} is not installed; run: pip install 'emollm[{extra}]'", file=sys.stderr)
-            sys.exit(2)
-        raise
-
-
-_EXTRA_OF = {"ray": "ray", "deepspeed": "train", "matplotlib": "plots", "fastapi": "serve", "httpx": "server"}
-"""Packages that an installation may lack, and the extra that brings each."""
+    run_job(main)

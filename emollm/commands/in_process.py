@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import json
 import multiprocessing
 import os
@@ -173,7 +174,8 @@ def write_table(tables: Iterator[pa.Table], out: Path, file_format: str) -> None
     except OSError as error:
         raise ResourceError(f"cannot write {out}: {error.strerror or error}") from None
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def _flat(table: pa.Table) -> pa.Table:

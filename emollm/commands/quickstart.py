@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from emollm.core.bases import BASE_PREFIX, DEFAULT_BASE, DEFAULT_MODEL
-from emollm.core.options import ClusterConfig, Config, ModelRef, read_config
+from emollm.core.options import ClusterConfig, Config, ModelRef, need, read_config
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -69,6 +69,7 @@ class _Steps:
 
 def main(argv: Sequence[str]) -> None:
     config = read_config(QuickstartConfig, argv, prog="quickstart")
+    need("deepspeed")
 
     from emollm.core.progress import console
     from emollm.data.aaid import SAMPLES, AaidConfig, build_aaid

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from emollm.core.bases import model_folder
 from emollm.core.card import AffectCard, read_card
 from emollm.core.errors import ConfigError, ModelError
 from emollm.core.options import Config, ModelRef, read_config
@@ -76,7 +77,7 @@ def vllm_command(config: ServeLlmConfig, more: Sequence[str] = ()) -> tuple[list
     """The command and its environment variables. Raises ModelError or ConfigError for models that vLLM cannot serve."""
     from emollm.models.embedded import cache_folder
 
-    folder = Path(config.model)
+    folder = model_folder(config.model)
     card = read_card(folder)
     _check(config, card)
     made = cache_folder() / "vllm" / "bin" / "python"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from emollm.core.options import read_config
+from emollm.core.options import need, read_config
 from emollm.training.options import TrainConfig
 
 
@@ -25,6 +25,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _fine_tune(config: TrainConfig) -> None:
+    need("deepspeed")
     from rich.console import Console
 
     from emollm.commands.teacher import ask_teacher

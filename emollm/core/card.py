@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from emollm.core.bases import BASE_PREFIX, BASES, BUNDLED, SHORT_NAMES, Architecture, model_folder
 from emollm.core.calibration import Calibration
-from emollm.core.errors import ModelError
+from emollm.core.errors import ModelError, did_you_mean
 from emollm.core.frozen import Frozen
 from emollm.core.heads_card import HeadsCard
 from emollm.core.prompts import LAYOUTS, Layout
@@ -99,7 +99,8 @@ def card_of(model: str) -> AffectCard | None:
     folder = model_folder(model)
     if not folder.is_dir():
         choices = ", ".join((*SHORT_NAMES, *BUNDLED, *BASES))
-        raise ModelError(f"no model directory at {model}; train one, or name a model or base: {choices}")
+        hint = did_you_mean([model], (*SHORT_NAMES, *BUNDLED, *BASES))
+        raise ModelError(f"no model directory at {model}; {hint}train one, or name a model or base: {choices}")
     return read_card(folder)
 
 

@@ -4,6 +4,11 @@ Each subclasses the matching built-in and takes its message as only argument, so
 between Ray processes.
 """
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
 
 class EmollmError(Exception):
     """Base of all errors that a user can fix; the jobs print its message and exit with status 2."""
@@ -31,3 +36,10 @@ class DeviceError(EmollmError, RuntimeError):
 
 class TrainingError(EmollmError, RuntimeError):
     """A training run that stopped: its last good state is kept, its output folder is not written."""
+
+
+def did_you_mean(words: Iterable[str], known: Iterable[str]) -> str:
+    """`did you mean X? `, with the known name that is nearest to one of the words; empty if none is near."""
+    choices = list(known)
+    close = [found for word in words for found in difflib.get_close_matches(word, choices, n=1)]
+    return f"did you mean {close[0]}? " if close else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import difflib
+import importlib.util
 import json
 import os
 import signal
@@ -20,13 +20,24 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
 
 from emollm.core.bases import BASE_PREFIX
-from emollm.core.errors import ConfigError, EmollmError
+from emollm.core.errors import ConfigError, EmollmError, did_you_mean
 
 
 class Config(BaseModel):
     """Base of all option classes: frozen, unknown names refused, a docstring under each field."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_place_is_empty(cls, given: Any) -> Any:
+        """A variable of the shell that is not set leaves `--out ''`, which Path takes for this folder."""
+        if isinstance(given, Mapping):
+            for name, field in cls.model_fields.items():
+                value = given.get(name)
+                if (value == "" or (isinstance(value, list | tuple) and "" in value)) and _is_place(field):
+                    raise ValueError(f"--{name.replace('_', '-')} is empty")
+        return given
 
 
 C = TypeVar("C", bound=Config)
@@ -131,10 +142,9 @@ class _Parser(argparse.ArgumentParser):
         options = sorted(o for action in self._actions for o in action.option_strings if o.startswith("--"))
         known = [o for o in options if o not in ("--help", "--config") and not o.startswith("--no-")]
         unknown = [w for w in message.split() if w.startswith("--")] if "unrecognized" in message else []
-        close = [c for w in unknown for c in difflib.get_close_matches(w.split("=")[0], known, n=1)]
-        hint = f"did you mean {close[0]}? " if close else ""
+        hint = did_you_mean((w.split("=")[0] for w in unknown), known)
         if "unrecognized" in message and not unknown:
-            hint = "several values of one option are joined by commas: V-reg,E-c; "
+            hint = "put words with blanks between them in quotes, and join values of one option by commas: V-reg,E-c; "
         raise ConfigError(f"{message}; {hint}options: {', '.join(known)}")
 
 
@@ -179,7 +189,9 @@ def read_config(cls: type[C], argv: Sequence[str], *, prog: str, bare: Sequence[
         # Back to the plain class: Settings is local and would not pickle.
         return _on_storage(cls.model_validate(settings.model_dump()))
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(cls, e) for e in error.errors())) from None
+        # A default that is made of other values has nothing to say where one of those is wrong.
+        problems = [e for e in error.errors() if e["type"] != "default_factory_not_called"]
+        raise ConfigError("\n".join(_explain(cls, e) for e in problems)) from None
 
 
 def _on_storage(config: C) -> C:
@@ -231,6 +243,11 @@ def _on(storage: Path, value: Any, field: Any) -> Any:
         folder = storage / value.removeprefix(prefix)
         return f"{prefix}{folder}" if folder.is_dir() else value
     return value
+
+
+def _is_place(field: Any) -> bool:
+    """Whether a field's values name a path, a model or a task."""
+    return any(isinstance(mark, _Text) for mark in _marks(field)) or "Path" in str(field.annotation)
 
 
 def _marks(field: Any) -> Iterator[Any]:
@@ -290,7 +307,7 @@ def _read_file(path: Path) -> dict[str, Any]:
     except ConfigError:
         raise
     except Exception as error:  # each parser has an exception of its own
-        raise ConfigError(f"--config {path} cannot be parsed: {error}") from None
+        raise ConfigError(f"--config {path} cannot be parsed: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
         raise ConfigError(f"--config {path}: expected options by name, found {type(data).__name__}")
     return data
@@ -300,7 +317,7 @@ def _explain(cls: type[Config], problem: Mapping[str, Any]) -> str:
     """A pydantic problem as one line in the terms of the command line."""
     where = [str(part) for part in problem["loc"]]
     option = "--" + ".".join(where).replace("_", "-") if where else "options"
-    message = str(problem["msg"]).removeprefix("Value error, ")
+    message = str(problem["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
     if problem["type"] == "missing":
         return f"{option} is required"
     if problem["type"] == "extra_forbidden":
@@ -308,11 +325,12 @@ def _explain(cls: type[Config], problem: Mapping[str, Any]) -> str:
         for part in where[:-1]:
             owner = owner.model_fields[part].annotation
         allowed = list(owner.model_fields)
-        close = difflib.get_close_matches(where[-1], allowed, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
+        hint = did_you_mean([where[-1]], allowed)
         return f"unknown option {'.'.join(where)}; {hint}allowed: {', '.join(allowed)}"
     if not where:
         return message
+    if problem["type"] == "too_short":
+        return f"{option}: give {problem['ctx']['min_length']} or more, not {problem['ctx']['actual_length']}"
     return f"{option} {problem['input']!r}: {message}"
 
 
@@ -327,9 +345,31 @@ def run_job(main: Callable[[Sequence[str]], None]) -> None:
     except EmollmError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except ModuleNotFoundError as error:
+        extra = EXTRA_OF.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        print(f"error: {error.name} is not installed; run: pip install 'emollm[{extra}]'", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        # What read our output has ended, as in `emollm text --json | head`. Python would complain again at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except KeyboardInterrupt:
         print("interrupted; partial output was removed", file=sys.stderr)
         sys.exit(130)
+
+
+def need(package: str) -> None:
+    """Raise ModuleNotFoundError if it is not installed: `run_job` then names the extra that brings all of a command."""
+    if importlib.util.find_spec(package) is None:
+        raise ModuleNotFoundError(f"no module named {package!r}", name=package)
+
+
+EXTRA_OF = {
+    "ray": "ray", "deepspeed": "train", "matplotlib": "plots", "fastapi": "serve", "httpx": "server",
+}  # fmt: skip
+"""Packages that an installation may lack, and the extra that brings each."""
 
 
 def with_values(config: C, **values: Any) -> C:

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, Self, get_args
 
 from pydantic import ValidationError, model_validator
 
-from emollm.core.errors import ConfigError, DataError
+from emollm.core.errors import ConfigError, DataError, did_you_mean
 from emollm.core.frozen import Frozen
 
 Value = float | int | str | tuple[str, ...]
@@ -258,9 +258,9 @@ def clashing_columns(tasks: Iterable[Task]) -> str | None:
 
 def problems(error: ValidationError, whole: str = "task") -> str:
     """What pydantic found wrong, in one line; `whole` names what is wrong as a whole."""
-    return "; ".join(
-        f"{'.'.join(map(str, e['loc'])) or whole}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()
-    )
+    found = [(".".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, ")) for e in error.errors()]
+    # What a task says of itself as a whole begins with its name.
+    return "; ".join(said if not at and said.startswith("task ") else f"{at or whole}: {said}" for at, said in found)
 
 
 def load_tasks(path: Path) -> dict[str, Task]:
@@ -320,7 +320,7 @@ def select_tasks(names: Sequence[str | Task], known: Mapping[str, Task] | Iterab
     unknown = [name for name, task in wanted.items() if task is None]
     if unknown or not wanted:
         problem = f"unknown task {', '.join(map(repr, unknown))}" if unknown else "no task named"
-        raise ConfigError(f"{problem}; choose from: {', '.join(by_name)}, or profile")
+        raise ConfigError(f"{problem}; {did_you_mean(unknown, by_name)}choose from: {', '.join(by_name)}, or profile")
     chosen = tuple(task for task in wanted.values() if task is not None)
     if clash := clashing_columns(chosen):
         raise ConfigError(f"tasks cannot be asked together: {clash}")

@@ -189,6 +189,8 @@ def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
 def read_rows(folder: Path, split: str) -> pa.Table:
     """The rows of "train" or "validation", or of a benchmark's task; raises DataError naming the command to run."""
     path = folder / f"{split}.parquet"
+    if folder.is_file():
+        raise DataError(f"{folder} is a file and not a data folder; build one from it: emollm build-data own --help")
     if not path.is_file():
         raise DataError(f"no {path}; build it: emollm build-data aaid --semeval DIR --out {folder}")
     try:

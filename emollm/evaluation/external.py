@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emollm.core.answers import INVALID_ANSWER, from_unit, parse_answer
-from emollm.core.errors import ConfigError, DataError
+from emollm.core.errors import ConfigError, DataError, did_you_mean
 from emollm.core.tasks import TASKS, Kind, Task, Value, select_tasks
 from emollm.data.corpora.example import BadRow, refuse
 from emollm.data.corpora.published import Parts, take_apart
@@ -130,7 +130,8 @@ def read_external(
     """
     known = {**TASKS, **{question.task.name: question.task for question in golds or ()}}
     if task is not None and task not in known:
-        raise ConfigError(f"unknown task {task!r}; choose from: {', '.join(known)}")
+        hint = did_you_mean([task], known)
+        raise ConfigError(f"unknown task {task!r}; {hint}choose from: {', '.join(known)}")
     wanted = known.keys() if tasks is None else {one.name for one in select_tasks(tasks, known)}
     bad: list[BadRow] = []
     found: list[Row] = []
@@ -297,6 +298,14 @@ def _number(text: str) -> float | None:
     except ValueError:
         return None
     return found if math.isfinite(found) else None
+
+
+def parquet_columns(path: Path) -> list[str]:
+    """Raises DataError for another file."""
+    try:
+        return list(pq.read_schema(path).names)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"predictions {path} cannot be read: {str(error).splitlines()[0]}") from None
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:

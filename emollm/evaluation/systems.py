@@ -9,14 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import pyarrow.parquet as pq
-
 from emollm.core.bases import BASES
 from emollm.core.card import AffectCard
 from emollm.core.conformal import Conformal
 from emollm.core.errors import ConfigError, DataError
 from emollm.core.tasks import PROFILE, QuestionKey, Task
-from emollm.evaluation.external import read_external
+from emollm.evaluation.external import parquet_columns, read_external
 from emollm.evaluation.options import Baseline, EvaluateConfig
 from emollm.evaluation.predict import askable_tasks, model_size, predict
 from emollm.metrics.predictions import METRICS_FILE, PREDICTIONS_FILE, Prediction, read_predictions
@@ -88,7 +86,7 @@ def given_systems(config: EvaluateConfig, golds: Sequence[GoldQuestion] | None) 
     """The systems of --predictions: those of an earlier run, or the one that anybody's file holds."""
     assert config.predictions
     path = config.predictions
-    if path.suffix == ".parquet" and path.is_file() and "system" in pq.read_schema(path).names:
+    if path.suffix == ".parquet" and path.is_file() and "system" in parquet_columns(path):
         return read_run(path.parent).systems
     answers = read_external(
         path, task=config.task, tasks=config.tasks, scale=config.scale, parser=config.parser, golds=golds

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from emollm.core.errors import ResourceError
+
 CPU_BATCH_TOKENS = 1024
 """2,048 took a tenth longer: it leaves the caches."""
 GPU_BATCH_TOKENS = 131_072
@@ -23,7 +25,9 @@ posts/s above: starting the kernels takes as long as 10,800 tokens. Larger layer
 
 
 def resolve_device(device: str = "auto") -> str:
-    """`auto`: the GPU that PyTorch sees, else the CPU; any other name as it is."""
+    """`auto`: the GPU that PyTorch sees, else the CPU. Raises ResourceError for a GPU where it sees none."""
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ResourceError(f"--device {device}: PyTorch {torch.__version__} sees no GPU here; use --device cpu")
     if device != "auto":
         return device
     return "cuda" if torch.cuda.is_available() else "cpu"

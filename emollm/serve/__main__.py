@@ -11,7 +11,7 @@ from typing import Any
 
 from emollm.core.card import card_tasks
 from emollm.core.errors import ResourceError
-from emollm.core.options import ClusterConfig, read_config, run_job, with_values
+from emollm.core.options import ClusterConfig, need, read_config, run_job, with_values
 from emollm.serve.auth import check_access
 from emollm.serve.config import ServeConfig
 
@@ -48,6 +48,7 @@ def main(argv: Sequence[str]) -> None:
     check_access(config)
     card_tasks(config.model)
     check_port(config.host, config.port)
+    need("fastapi")
 
     import ray
     from ray import serve

@@ -68,7 +68,8 @@ def read_keys(config: ServeConfig, environment: Mapping[str, str] = os.environ) 
     try:
         text = config.keys.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--keys {config.keys} cannot be read: {error}") from None
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise ConfigError(f"--keys {config.keys} cannot be read: {reason}") from None
     keys = parse_keys(text, where=str(config.keys))
     if not keys:
         raise ConfigError(

@@ -81,10 +81,16 @@ class Source:
             raise DataError(f"{wrong.path} is not Parquet; write it so: emollm annotate POSTS --format parquet")
         self._refuse_unfinished(location)
         self._paths = [file.path for file in files]
-        with self._filesystem.open_input_file(self._paths[0]) as opened:
-            self.schema: pa.Schema = pq.read_schema(opened)
+        self.schema: pa.Schema = self._schema(self._paths[0])
         about = (self.schema.metadata or {}).get(_SCHEMA_KEY)
         self.about: dict[str, Any] = json.loads(about) if about else {}
+
+    def _schema(self, path: str) -> pa.Schema:
+        try:
+            with self._filesystem.open_input_file(path) as opened:
+                return pq.read_schema(opened)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
 
     def _refuse_unfinished(self, location: str) -> None:
         filesystem, path = locate(location)

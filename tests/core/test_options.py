@@ -56,9 +56,10 @@ def test_the_command_line_overrides_the_file_option_by_option(tmp_path: Path, na
         (["--data", "x", "--limit", "0"], "--limit '0'.*greater than or equal to 1"),
         (["--data", "x", "--engine", "slow"], "--engine 'slow'.*'fast' or 'exact'"),
         (["--data", "x", "--limitt", "3"], r"--limitt.*did you mean --limit\?.*--overwrite"),
-        (["--data", "x", "--tasks", "a", "b"], "unrecognized arguments: b; .*joined by commas"),
+        (["--data", "x", "--tasks", "a", "b"], "unrecognized arguments: b; .*in quotes, and join .* by commas"),
         (["--data", "x", "--cluster.num-workers", "none"], "--cluster.num-workers 'none'.*integer"),
         (["--config", "missing.yaml"], "missing.yaml: No such file"),
+        (["--data", ""], "^--data is empty$"),
     ],
 )
 def test_a_wrong_option_says_what_is_allowed(argv: list[str], message: str) -> None:
@@ -72,8 +73,9 @@ def test_an_unknown_option_in_a_file_says_what_is_allowed(tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match=r"cluster\.workers; .*num_workers"):
         read("--config", str(path))
     path.write_text("data: [unclosed\n")
-    with pytest.raises(ConfigError, match="cannot be parsed"):
+    with pytest.raises(ConfigError, match=r"cannot be parsed: .*line 2") as told:
         read("--config", str(path))
+    assert "\n" not in str(told.value)
     path.write_text("- a\n- b\n")
     with pytest.raises(ConfigError, match="expected options by name"):
         read("--config", str(path))

@@ -97,7 +97,7 @@ def test_emotion_is_one_of_the_tasks() -> None:
 
 def test_selection_keeps_order_and_lists_choices() -> None:
     assert [t.name for t in select_tasks(["V-reg", "profile"])] == ["V-reg", "EI-reg", "EI-oc", "V-oc", "E-c"]
-    with pytest.raises(ConfigError, match="unknown task 'V-rg'; choose from: EI-reg"):
+    with pytest.raises(ConfigError, match=r"unknown task 'V-rg'; did you mean V-reg\? choose from: EI-reg"):
         select_tasks(["V-rg"])
 
 

@@ -194,6 +194,20 @@ def test_unreadable_input_is_one_line_in_both(tmp_path: Path, name: str, content
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("rows", "is_told"),
+    [("1,42\n2,3.5 %\n3,\n", True), ("1,2026-03-01 12:30\n", True), ("1,42\n2,so 42\n", False), ("1,:)\n2,\n", False)],
+)
+def test_a_column_of_numbers_in_place_of_texts_is_noticed(tmp_path: Path, rows: str, is_told: bool) -> None:
+    (tmp_path / "a.csv").write_text(f"id,text\n{rows}")
+    _, notes = by_job(tmp_path / "a.csv", tmp_path)
+    assert [note for note in notes if "numbers and no words" in note] == (
+        ["a.csv: the column 'text' has numbers and no words; is this the text? --text-column names another"]
+        if is_told
+        else []
+    )
+
+
 def test_encoding_delimiter_and_names_can_be_given(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"007|one, or \xfc\n8|two\n")

@@ -109,6 +109,8 @@ def test_folder_that_is_none_is_named(tmp_path: Path) -> None:
     write_rows(pa.table({"id": ["x"]}), tmp_path / "train.parquet")
     with pytest.raises(DataError, match=r"lacks the columns answer, bridge, context, emotion.*build-data"):
         read_rows(tmp_path, "train")
+    with pytest.raises(DataError, match=r"train\.parquet is a file and not a data folder; .* emollm build-data own"):
+        read_rows(tmp_path / "train.parquet", "train")
     (tmp_path / "train.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataError, match="not a readable Parquet file"):
         read_rows(tmp_path, "train")

@@ -14,6 +14,8 @@ from emollm.core.errors import ConfigError, DataError
 from emollm.core.prompts import Question, render
 from emollm.core.tasks import TASKS
 from emollm.evaluation.external import RawValue, read_external, read_raw, read_released
+from emollm.evaluation.options import EvaluateConfig
+from emollm.evaluation.systems import given_systems
 from emollm.metrics.predictions import OUT_OF_RANGE, Prediction
 from emollm.metrics.questions import GoldQuestion
 from emollm.metrics.scores import score_task
@@ -123,8 +125,11 @@ def test_instructions_of_another_task_are_noticed(tmp_path: Path) -> None:
 
 
 def test_unreadable_files_and_names_are_told(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="unknown task 'V-rge'; choose from"):
+    with pytest.raises(ConfigError, match=r"unknown task 'V-rge'; did you mean V-reg\? choose from"):
         read_external(write(tmp_path / "p.jsonl", [{"gold": 1, "prediction": 1}]), task="V-rge")
+    (tmp_path / "p.parquet").write_bytes(b"PAR1 and then nothing")
+    with pytest.raises(DataError, match=r"predictions .*p.parquet cannot be read"):
+        given_systems(EvaluateConfig(predictions=tmp_path / "p.parquet", task="V-reg", out=tmp_path / "o"), None)
     (tmp_path / "p.jsonl").write_text('{"gold": 1}\nnot json\n')
     with pytest.raises(DataError, match=r"p.jsonl:2: 'not json' is not a JSON object"):
         read_external(tmp_path / "p.jsonl", task="V-reg")

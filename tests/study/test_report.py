@@ -209,6 +209,9 @@ def test_an_output_of_an_older_version_is_read_by_its_columns(tmp_path: Path) ->
     glee = table.select(names).rename_columns([n.replace("mood", "e_c") for n in names])
     place = glee.schema.get_field_index("e_c")
     pq.write_table(glee.set_column(place, "e_c", pa.array([["glee"]] * 3)), tmp_path / "b.parquet")
+    (tmp_path / "c.parquet").write_bytes(b"PAR1 and then nothing")
+    with pytest.raises(DataError, match=r"c\.parquet cannot be read: Parquet magic bytes"):
+        made(tmp_path / "c.parquet")
     with pytest.raises(DataError, match="column 'e_c' holds 'glee', none of: anger"):
         made(tmp_path / "b.parquet")
     found = made(path)

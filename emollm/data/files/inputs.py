@@ -48,6 +48,9 @@ def locate(location: str) -> tuple[Any, str]:
     try:
         filesystem, path = pafs.FileSystem.from_uri(urllib.parse.quote(location, safe="/:?&=%@+,;~"))
     except (pa.ArrowException, OSError, ValueError) as error:
+        if "Unrecognized filesystem type" in str(error):
+            kinds = "s3://, gs://, abfs://, hdfs:// or file://"
+            raise DataError(f"{location}: no address that can be read; give a path, or one of {kinds}") from None
         raise DataError(f"{location} cannot be resolved: {str(error).splitlines()[0]}") from None
     return filesystem, path
 

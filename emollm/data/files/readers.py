@@ -29,6 +29,8 @@ from emollm.data.files.split import MADE, by_sentence
 from emollm.data.files.streams import MARK, Text, open_text, unmarked
 
 _PEEK_ROWS = 100
+_NUMBER = r"^[\s.,:+/%()-]*\d[\d\s.,:+/%()-]*$"
+"""Also a date or a time."""
 _EXACT = 2**53
 """From this size on, floats cannot represent all integers."""
 
@@ -82,6 +84,21 @@ def read_rows(filesystem: Any, file: InputFile, columns: Columns, notes: Notes |
 
 
 def _whole_rows(filesystem: Any, file: InputFile, columns: Columns, notes: Notes) -> Iterator[pa.Table]:
+    texts = numbers = 0
+    for table in _any_rows(filesystem, file, columns, notes):
+        texts += _count(table["text"], r"\S")
+        numbers += _count(table["text"], _NUMBER)
+        yield table
+    if texts and numbers == texts:
+        what = "it has" if file.format == "txt" else f"the column {columns.text!r} has"
+        notes.say(file.name, f"{what} numbers and no words; is this the text? --text-column names another")
+
+
+def _count(texts: Any, pattern: str) -> int:
+    return pc.sum(pc.match_substring_regex(texts, pattern)).as_py() or 0
+
+
+def _any_rows(filesystem: Any, file: InputFile, columns: Columns, notes: Notes) -> Iterator[pa.Table]:
     with _readable(file):
         if _holds_nothing(filesystem, file, notes):
             return

@@ -66,4 +66,4 @@ def binned(unit: float, count: int) -> int:
 
 
 def _missing(package: str) -> ConfigError:
-    return ConfigError(f"this baseline needs {package}; run: pip install -c constraints.txt 'emollm[baselines]'")
+    return ConfigError(f"this baseline needs {package}; run: pip install 'emollm[baselines]'")
