@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from emollm.core.errors import ConfigError, DataError
+from emollm.core.folders import new_folder
 
 
 def main(argv: Sequence[str]) -> None:
@@ -15,11 +16,16 @@ def main(argv: Sequence[str]) -> None:
 
     from emollm.data.aaid import SAMPLES
 
+    if not argv[0]:
+        raise ConfigError("the name of the folder is empty; name one: emollm samples DIR")
     out = Path(argv[0])
     if out.exists():
         raise DataError(f"{out} exists; name a new folder")
     try:
-        shutil.copytree(SAMPLES, out)
+        with new_folder(out) as folder:
+            shutil.copytree(SAMPLES, folder, dirs_exist_ok=True)
     except OSError as error:
-        raise DataError(f"cannot write {out}: {error.strerror}") from None
+        # copytree gathers the errors of all files.
+        first = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror
+        raise DataError(f"cannot write {out}: {first}") from None
     print(f"{out}: posts.jsonl, semeval2018/, own/, study/; README.md describes them (CC0)")

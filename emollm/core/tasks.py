@@ -258,9 +258,13 @@ def clashing_columns(tasks: Iterable[Task]) -> str | None:
 
 def problems(error: ValidationError, whole: str = "task") -> str:
     """What pydantic found wrong, in one line; `whole` names what is wrong as a whole."""
-    found = [(".".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, ")) for e in error.errors()]
+    found = [(".".join(map(str, e["loc"])), _SAID.get(e["type"]) or e["msg"].removeprefix("Value error, "))
+             for e in error.errors()]  # fmt: skip
     # What a task says of itself as a whole begins with its name.
     return "; ".join(said if not at and said.startswith("task ") else f"{at or whole}: {said}" for at, said in found)
+
+
+_SAID = {"missing": "is required", "extra_forbidden": "is not the name of a field"}
 
 
 def load_tasks(path: Path) -> dict[str, Task]:

@@ -105,7 +105,7 @@ def test_selection_keeps_order_and_lists_choices() -> None:
     ("toml", "message"),
     [
         ("", r"has no \[\[task\]\]"),
-        ("[[task]]\nname = 'X'", "task 1 .X.*kind: Field required"),
+        ("[[task]]\nname = 'X'", "task 1 .X.*kind: is required"),
         ("[[task", "not a readable TOML"),
     ],
 )

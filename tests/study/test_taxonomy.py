@@ -93,7 +93,7 @@ def test_a_report_and_a_frame_take_maps(tmp_path: Path, taxonomy: Path) -> None:
     ("toml", "message"),
     [
         ("", r"holds no \[\[map\]\]"),
-        ('[[map]]\nname = "a"\nsource = "b"\n', "map 1: labels: Field required"),
+        ('[[map]]\nname = "a"\nsource = "b"\n', "map 1: labels: is required"),
         ('[[map]]\nname="a"\nsource="Mood"\n[map.labels]\nx=["glee"]', "Mood has no label 'glee'; choose from: anger"),
         (
             '[[map]]\nname="a"\nsource="E-c"\n[map.labels]\nx=["joy"]',
