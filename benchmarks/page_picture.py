@@ -35,8 +35,8 @@ def main() -> None:
         page.wait_for_selector("#table tbody tr")
         page.wait_for_selector("#go:enabled")
         page.mouse.move(0, 0)
-        page.evaluate("document.activeElement.blur()")
-        # The page down to the model's card.
+        # The results have taken the focus; the picture is the page down to the model's card.
+        page.evaluate("() => { document.activeElement.blur(); window.scrollTo({top: 0, behavior: 'instant'}); }")
         bottom = page.locator("#results").bounding_box()
         assert bottom is not None
         clip = {"x": 0, "y": 0, "width": _WIDTH, "height": bottom["y"] + bottom["height"] + 24}

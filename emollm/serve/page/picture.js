@@ -45,10 +45,12 @@ export function explain(error) {
 
 const key = (task, emotion) => `${task}\t${emotion ?? ""}`;
 
-// An ordinal task that asks the same as a regression ("Valence class" and "Valence") is drawn with it.
+// An ordinal task that asks the same as a regression ("Valence class" and "Valence") is drawn with it. The bars of
+// emotions come first: a gauge fits beside them.
 function panels(tasks, answers) {
   const drawn = new Set();
-  return tasks.flatMap((task) => {
+  const bars = tasks.filter((task) => task.emotions.length);
+  return [...bars, ...tasks.filter((task) => !task.emotions.length)].flatMap((task) => {
     if (drawn.has(task)) return [];
     const partner = task.kind !== "regression" ? null : tasks.find((other) =>
       other.kind === "ordinal" && other.title.startsWith(task.title) &&

@@ -16,7 +16,7 @@ export function wordsPanel(text, result) {
     el("p", { class: "hint" }, "What the answer changes by when a word is left out. It explains the model, not the writer."));
 }
 
-// One view a question, of a label set one a label.
+// One view per question, of a label set one per label.
 function views(answer) {
   const beside = answer.beside;
   if (!beside?.words) return [];
