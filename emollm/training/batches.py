@@ -67,8 +67,36 @@ def steps(
 
 
 def cut_by_length(batch: Sequence[EncodedRow], micro_batch_size: int) -> list[list[EncodedRow]]:
-    """Micro-batches of rows with similar lengths, to reduce padding."""
-    return _cut(sorted(batch, key=len), micro_batch_size)
+    """Micro-batches of rows with similar lengths, to reduce padding, as many as with `micro_batch_size` rows each.
+
+    Workers wait for the slowest, so the largest micro-batch, padding included, is made as small as possible: of short
+    rows it has up to half as many again, and of long rows fewer.
+    """
+    rows = sorted(batch, key=len, reverse=True)
+    count, at_most = -(-len(rows) // micro_batch_size), -(-3 * micro_batch_size // 2)
+    low, high = (len(rows[0]), len(rows[0]) * micro_batch_size) if rows else (0, 0)
+    while low < high:
+        middle = (low + high) // 2
+        if len(_filled(rows, middle, at_most)) <= count:
+            high = middle
+        else:
+            low = middle + 1
+    parts = _filled(rows, low, at_most)
+    while len(parts) < count:
+        largest = max(range(len(parts)), key=lambda i: len(parts[i][0]) * len(parts[i]) * (len(parts[i]) > 1))
+        half = len(parts[largest]) // 2
+        parts[largest : largest + 1] = [parts[largest][:half], parts[largest][half:]]
+    return parts
+
+
+def _filled(rows: Sequence[EncodedRow], tokens: int, at_most: int) -> list[list[EncodedRow]]:
+    """Rows, longest first, in parts of at most so many tokens, padding included, and so many rows."""
+    parts, first = [], 0
+    while first < len(rows):
+        size = max(1, min(tokens // len(rows[first]), at_most))
+        parts.append(list(rows[first : first + size]))
+        first += size
+    return parts
 
 
 def cut_by_prompt(batch: Sequence[EncodedRow], micro_batch_size: int) -> list[list[EncodedRow]]:

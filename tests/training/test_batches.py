@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -56,7 +58,28 @@ def test_a_step_is_cut_without_gap_or_overlap(cut: Callable[..., list[list[Encod
     parts = cut(batch, 2)
     assert sorted(row.id for micro in parts for row in micro) == sorted(row.id for row in rows)
     # Neighbours in length, or in what they begin with, go together: that is what saves padding.
-    assert all(abs(len(a.prompt) - len(b.prompt)) == 1 for a, b in parts)
+    assert all(abs(len(a.prompt) - len(b.prompt)) == 1 for part in parts for a, b in itertools.pairwise(part))
+
+
+def test_micro_batches_cost_alike_whatever_the_lengths_and_are_as_many_as_asked_for() -> None:
+    rng = np.random.default_rng(5)
+    for size, count in ((4, 32), (8, 32), (5, 23), (16, 16), (1, 3)):
+        rows = [EncodedRow(str(i), prompt=[5] * int(n), answer=[2]) for i, n in enumerate(rng.geometric(0.05, count))]
+        parts = cut_by_length(rows, size)
+        assert sorted(row.id for part in parts for row in part) == sorted(row.id for row in rows)
+        assert len(parts) == -(-count // size) and max(map(len, parts)) <= -(-3 * size // 2)
+        by_count = sorted(rows, key=len, reverse=True)
+        even = [by_count[i : i + size] for i in range(0, count, size)]
+        assert max(map(_tokens, parts)) <= max(map(_tokens, even))
+    lengths = [60, 60, 60, 60, 20, 20, 20, 20, 20, 20, 20, 20]
+    rows = [EncodedRow(str(i), prompt=[5] * (n - 1), answer=[2]) for i, n in enumerate(lengths)]
+    assert [_tokens(part) for part in cut_by_length(rows, 4)] == [180, 180, 120]
+    assert cut_by_length([], 4) == []
+
+
+def _tokens(rows: list[EncodedRow]) -> int:
+    """Padding included."""
+    return len(rows) * max(map(len, rows))
 
 
 def test_training_ids_are_the_scorers_ids_then_the_answer(tiny_base: Path, sample_data: Path) -> None:
