@@ -158,12 +158,11 @@ class Joint:
         tasks = {task.name: task for task in start.tasks}
         heads = []
         for head in start.heads:
-            gold = start.labelled.golds[head.key][held]
-            known = ~np.isnan(gold).any(axis=1)
-            scores, golds = scores_NO[known][:, list(head.outputs)], gold[known]
-            if known.sum() >= head_calibration.LEAST_TEXTS:
-                variance_N = start.labelled.variance.get(head.key)
-                spread = None if variance_N is None else variance_N[held][known]
+            known = start.labelled.gold_first(head.key, held, at_least=head_calibration.LEAST_TEXTS)
+            if len(known) >= head_calibration.LEAST_TEXTS:
+                scores = scores_NO[np.searchsorted(held, known)][:, list(head.outputs)]
+                golds, variance_N = start.labelled.golds[head.key][known], start.labelled.variance.get(head.key)
+                spread = None if variance_N is None else variance_N[known]
                 head = head_calibration.calibrated(tasks[head.task], head, scores, golds, spread)
                 metrics = head_calibration.held_out_metrics(tasks[head.task], head, scores, golds)
                 head = head.model_copy(update={"metrics": metrics})

@@ -47,7 +47,7 @@ class TrainConfig(Config):
     """Fine-tune a base model with Ray Train and DeepSpeed, by instruction tuning or with heads on hidden states."""
 
     data: Path | None = None
-    """Data folder that `emollm build-data` wrote. Optional only with --teacher."""
+    """Data folder that `emollm build-data` wrote. Optional only with --teacher and --freeze."""
     out: Path
     """Model directory to write. On a cluster: a folder that all nodes share."""
     recipe: str | None = None
@@ -68,7 +68,7 @@ class TrainConfig(Config):
     heads: HeadOptions = HeadOptions()
     """Features of the heads."""
     teacher: ModelRef | None = None
-    """Distillation: model whose probabilities on --unlabelled are the targets. Needs --objective heads --freeze."""
+    """Distillation: model whose probabilities on --unlabelled are the targets. Needs --objective heads."""
     teacher_engine: Literal["auto", "constrained", "heads"] = "auto"
     """Inference engine of the teacher."""
     unlabelled: Path | None = None
@@ -165,8 +165,10 @@ class TrainConfig(Config):
             raise ValueError("heads cannot be trained with ZeRO-3; with --objective heads or both use --zero-stage 2")
         if (self.teacher is None) != (self.unlabelled is None):
             raise ValueError("--teacher and --unlabelled go together: the model that labels, and the posts it labels")
-        if self.teacher is not None and not self.freeze:
-            raise ValueError("--teacher needs heads on a frozen base; add --objective heads --freeze")
+        if self.teacher is not None and self.objective != "heads":
+            raise ValueError("--teacher labels posts for heads; add --objective heads")
+        if self.teacher is not None and self.data is None and not self.freeze:
+            raise ValueError("--teacher needs --data or --freeze: a base model is trained on labelled texts, too")
         if self.data is None and self.teacher is None:
             raise ValueError("--data is required; build it: emollm build-data aaid --out DIR")
         return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -12,7 +13,7 @@ from emollm.commands.teacher import ask_teacher
 from emollm.core.card import read_card
 from emollm.core.errors import ConfigError
 from emollm.core.folders import read_run
-from emollm.core.options import ClusterConfig
+from emollm.core.options import ClusterConfig, with_values
 from emollm.core.prompts import questions_for
 from emollm.core.tasks import QuestionKey, select_tasks
 from emollm.data.aaid import SAMPLES
@@ -21,8 +22,9 @@ from emollm.data.files.whole import read_posts
 from emollm.models.load import LoadedModel, attach_lora, load_base
 from emollm.models.save import save_model
 from emollm.scoring.open import open_scorer
-from emollm.training.frozen import fit_frozen
+from emollm.training.frozen import calibration_tenth, fit_frozen, labels_of
 from emollm.training.options import TrainConfig
+from emollm.training.ray_train import fit
 from tests.tiny import tiny_model
 
 pytestmark = pytest.mark.ray
@@ -122,6 +124,30 @@ def test_gold_labels_and_a_teachers_together(model: Path, tmp_path: Path, sample
     assert head is not None and head.origin == "trained" and head.rows > 100
 
 
+def test_a_backbone_learns_gold_labels_and_a_teachers_and_is_calibrated_on_gold(
+    model: Path, tmp_path: Path, sample_data: Path
+) -> None:
+    config = TrainConfig.model_validate(
+        {
+            "data": sample_data, "out": tmp_path / "tuned", "base": str(tiny_model("bert", tmp_path / "base")),
+            "objective": "heads", "teacher": str(model), "unlabelled": SAMPLES / "posts.jsonl", "max_unlabelled": 200,
+            "tasks": ("V-reg",), "heads": {"layers": [1], "poolings": ["mean"]}, "lora_rank": 2, "epochs": 0.1,
+            "global_batch_size": 16, "num_evaluations": 1, "validation_rows": 32, "cluster": ONE,
+        }
+    )  # fmt: skip
+    golds, _ = labels_of(with_values(config, teacher=None, unlabelled=None))
+    both, _ = labels_of(config, ask_teacher)
+    assert both.is_gold_N.sum() == len(golds.texts) < len(both.texts)
+    summary = fit(config, ask_teacher=ask_teacher)
+    learnt = (~calibration_tenth(both)).sum()
+    assert 0 < summary["rows"] <= learnt and summary["planned_steps"] == int(0.1 * learnt / 16)
+    head = read_card(tmp_path / "tuned").heads.head(QuestionKey("V-reg"))  # type: ignore[union-attr]
+    assert head is not None and head.origin == "trained" and head.rows > len(golds.texts)
+    held = np.flatnonzero(calibration_tenth(both))
+    assert both.is_gold_N[both.gold_first(QuestionKey("V-reg"), held, at_least=1)].all()
+    assert not both.is_gold_N[held].all()
+
+
 def test_heads_are_fitted_anew_on_a_trained_adapter_which_stays(
     local_ray: None, tmp_path: Path, sample_data: Path
 ) -> None:
@@ -176,7 +202,8 @@ def test_a_layer_that_is_not_there_is_refused_and_nothing_is_left(
     [
         ({"freeze": True}, "add --objective heads"),
         ({"teacher": "t", "objective": "heads", "freeze": True}, "--teacher and --unlabelled go together"),
-        ({"teacher": "t", "unlabelled": "u"}, "add --objective heads --freeze"),
+        ({"teacher": "t", "unlabelled": "u"}, "add --objective heads"),
+        ({"teacher": "t", "unlabelled": "u", "objective": "heads", "data": None}, "--teacher needs --data or --freeze"),
         ({"data": None}, "--data is required"),
         ({"objective": "heads", "zero_stage": 3}, "use --zero-stage 2"),
     ],

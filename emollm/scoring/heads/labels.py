@@ -59,6 +59,12 @@ class LabelledText:
         """Indices of the texts with a gold for this question."""
         return np.flatnonzero(~np.isnan(self.golds[key]).any(axis=1))
 
+    def gold_first(self, key: QuestionKey, index_N: NDArray[np.intp], *, at_least: int) -> NDArray[np.intp]:
+        """Those of the texts `index_N` with a label for this question: only gold ones if there are enough."""
+        known = index_N[~np.isnan(self.golds[key][index_N]).any(axis=1)]
+        gold = known[self.is_gold_N[known]]
+        return gold if len(gold) >= at_least else known
+
 
 def read_labels(rows: pa.Table, tasks: Sequence[Task]) -> LabelledText:
     """The rows of a data folder, independent of their wordings. Of two golds for a question the first is used."""

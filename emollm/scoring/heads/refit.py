@@ -125,7 +125,8 @@ class _Judge:
         return all(len(self._known(head.key)) >= LEAST_TEXTS for head in heads) and bool(heads)
 
     def _known(self, key: QuestionKey) -> NDArray[np.intp]:
-        return np.flatnonzero(~np.isnan(self.labelled.golds[key][self.held]).any(axis=1))
+        """Places among the texts held out."""
+        return np.searchsorted(self.held, self.labelled.gold_first(key, self.held, at_least=LEAST_TEXTS))
 
     def _on_known(self, key: QuestionKey) -> tuple[Floats, Floats]:
         known = self._known(key)
