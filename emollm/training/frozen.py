@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +29,7 @@ from emollm.runtime.session import ray_session
 from emollm.scoring.heads.derive import derived_heads, with_derived
 from emollm.scoring.heads.extract import POOLINGS, PROMPTS, ReadPosts, candidate_layers, column
 from emollm.scoring.heads.fit import FittedHeads, fit_heads
-from emollm.scoring.heads.labels import LabelledText, folds, read_labels, subset
+from emollm.scoring.heads.labels import LabelledText, folds, read_labels
 from emollm.scoring.heads.refit import Quality, Start, refit_heads
 from emollm.scoring.heads.ridge import Features
 from emollm.scoring.heads.weights import load_bank
@@ -37,9 +37,6 @@ from emollm.training.distil import AskTeacher, merged, soft_labels, teacher_task
 from emollm.training.options import TrainConfig
 from emollm.training.rows import training_facts, training_rows, training_tasks
 from emollm.training.start import copy_adapter, start_card, with_start
-
-if TYPE_CHECKING:
-    from emollm.training.joint import StartingHeads
 
 _POSTS_AT_ONCE = {"cpu": 64, "gpu": 8192}
 """In a block, by the kind of the reading actors: the model's own batches are cut from it by tokens."""
@@ -89,7 +86,7 @@ def _fit_or_refit(
     """The heads, the tasks they are of, and how good each was where others stood for choice."""
     start = start_card(config)
     if start is None or start.heads is None:
-        return _fit(config, features, labelled, tasks, candidates), tasks, {}
+        return fit_candidates(config, features, labelled, tasks, candidates), tasks, {}
     assert config.start_from is not None
     theirs = Start(load_bank(model_folder(config.start_from), start.heads), start.heads, start.tasks)
     fitted, compared = refit_heads(features, labelled, calibration_tenth(labelled), tasks, theirs, **_fit_on(config))
@@ -97,34 +94,7 @@ def _fit_or_refit(
     return fitted, (*tasks, *(task for task in start.tasks if task.name not in names)), compared
 
 
-def starting_heads(
-    config: TrainConfig, *, device: str | None = None, ask_teacher: AskTeacher | None = None
-) -> StartingHeads:
-    """Heads of the frozen base, from which joint training starts: fitted without the held-out tenth of the texts.
-
-    This process reads the texts on `device`; None: Ray's actors do, and Ray must run. Validation rows are not used.
-    """
-    from emollm.training.joint import StartingHeads
-
-    labelled, tasks = labels_of(config, ask_teacher)
-    held_out_N = calibration_tenth(labelled)
-    known = subset(labelled, np.flatnonzero(~held_out_N))
-    _, candidates = card_and_candidates(config, labelled)
-    with features_of(config, known.posts, candidates, lambda _new, _total: None, device=device) as features:
-        fitted = _fit(config, features, known, tasks, candidates)
-    return StartingHeads(
-        labelled,
-        held_out_N,
-        tasks,
-        candidates.prompt,
-        fitted.feature_specs,
-        fitted.heads,
-        fitted.head_weights,
-        fitted.scale,
-    )
-
-
-def _fit(
+def fit_candidates(
     config: TrainConfig, features: Features, labelled: LabelledText, tasks: tuple[Task, ...], candidates: Candidates
 ) -> FittedHeads:
     fixed = candidates.feature_specs if candidates.all_used else None

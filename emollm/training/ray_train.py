@@ -52,7 +52,7 @@ def fit(
             dispatch(report, on_step=on_step, on_evaluation=on_evaluation, on_note=on_note)
 
         with reports_to(receive) as queue, tempfile.TemporaryDirectory(prefix="ray-", dir=run.path) as storage:
-            start = _starting_heads(config, ask_teacher)
+            start = _starting_heads(config, run, ask_teacher)
             try:
                 _run_trainer(config, run, storage, queue, start)
             finally:
@@ -133,13 +133,13 @@ def data_manifest(folder: Path) -> dict[str, Any]:
     return {"folder": str(folder), "rows": rows, "sha256": file_hashes(paths, roots={"data": folder})}
 
 
-def _starting_heads(config: TrainConfig, ask_teacher: AskTeacher | None) -> Any:
+def _starting_heads(config: TrainConfig, run: RunFolder, ask_teacher: AskTeacher | None) -> Any:
     """The start of training with heads; None for a run without heads."""
     if config.objective == "generate":
         return None
-    from emollm.training.frozen import starting_heads
+    from emollm.training.starting_heads import starting_heads
 
-    return starting_heads(config, ask_teacher=ask_teacher)
+    return starting_heads(config, ask_teacher=ask_teacher, keep=run.start)
 
 
 def _run_trainer(config: TrainConfig, run: RunFolder, storage: str, queue: Any, start: Any) -> None:

@@ -4,6 +4,7 @@
     run.json            the options: the same command continues the run, another one is refused
     checkpoints/        see checkpoints.py
     tokens/             see row_tokens.py
+    start/              see starting_heads.py
     metrics.jsonl       one line per step
     evaluations.jsonl   one line per evaluation
     lock                held by the driver, so that two drivers cannot share a run
@@ -34,6 +35,8 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.tokens = path / "tokens"
         """See row_tokens.py."""
+        self.start = path / "start"
+        """See starting_heads.py."""
         self.metrics = path / METRICS_FILE
         self.evaluations = path / EVALUATIONS_FILE
         self.model = path / "model"

@@ -24,10 +24,10 @@ from emollm.scoring.heads.labels import LabelledText, folds
 from emollm.scoring.heads.ridge import scale_of
 from emollm.scoring.open import open_scorer
 from emollm.training.batches import EncodedRow
-from emollm.training.frozen import starting_heads
 from emollm.training.joint import Joint, StartingHeads, head_scores
 from emollm.training.loop import StepReport
 from emollm.training.ray_train import fit
+from emollm.training.starting_heads import starting_heads
 from emollm.training.validation import EvaluationReport, Validator
 from tests.scoring.heads.conftest import Load, random_heads
 from tests.scoring.heads.conftest import backbone as backbone

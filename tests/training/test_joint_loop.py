@@ -6,15 +6,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from emollm.training.checkpoints import finished_folders
-from emollm.training.frozen import starting_heads
 from emollm.training.joint import StartingHeads
 from emollm.training.loop import num_steps
 from emollm.training.options import TrainConfig
+from emollm.training.starting_heads import starting_heads
 from emollm.training.worker import rows_of
 from tests.training.ranks import Run, options, run_training
 
@@ -39,6 +40,21 @@ def start(tiny_base: Path, sample_data: Path, tmp_path_factory: pytest.TempPathF
     shutil.copytree(sample_data, data)
     (data / "validation.parquet").write_bytes(b"closed")
     return starting_heads(heads_options(tiny_base, data, out=data.with_name("model")), device="cpu")
+
+
+def test_a_run_that_continues_starts_from_the_heads_that_it_kept(
+    tiny_base: Path, sample_data: Path, tmp_path: Path
+) -> None:
+    base = shutil.copytree(tiny_base, tmp_path / "base")
+    config = heads_options(base, sample_data, out=tmp_path / "model")
+    first = starting_heads(config, device="cpu", keep=tmp_path / "start")
+    shutil.rmtree(base)  # so no text can be read again
+    again = starting_heads(config, device="cpu", keep=tmp_path / "start")
+    assert (again.prompt, again.feature_specs, again.heads) == (first.prompt, first.feature_specs, first.heads)
+    for a, b in ((again.head_weights, first.head_weights), (again.scale, first.scale)):
+        for name in a.__slots__:
+            np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+    assert again.tasks == first.tasks and (again.held_out_N == first.held_out_N).all()
 
 
 @pytest.mark.parametrize("objective", ["heads", "both"])
