@@ -118,8 +118,10 @@ def column_name(question: Question) -> str:
 
 def fill_template(task: Task, template: str) -> str:
     """A template with the task's classes and labels in it."""
-    classes = " ".join(f"{c.value}: {c.phrase.format(emotion='E')}." for c in task.classes)
-    return template.replace("{classes}", classes).replace("{labels}", ", ".join(task.labels))
+    if "{classes}" in template:
+        classes = " ".join(f"{c.value}: {c.phrase.format(emotion='E')}." for c in task.classes)
+        template = template.replace("{classes}", classes)
+    return template.replace("{labels}", ", ".join(task.labels))
 
 
 def render(question: Question, template: str | None = None) -> Pieces:

@@ -62,9 +62,10 @@ def with_least_padding(lengths: Sequence[int], *, batch_tokens: int, pass_tokens
     cheapest, cut = [0.0] * (len(counts) + 1), [0] * len(counts)
     for start in reversed(range(len(counts))):
         length, together, best = longest_first[start], 0, math.inf
+        size = most(length)
         for end in range(start + 1, len(counts) + 1):
             together += counts[end - 1]
-            cost = pass_tokens * -(-together // most(length)) + length * together + cheapest[end]
+            cost = pass_tokens * -(-together // size) + length * together + cheapest[end]
             if cost < best:
                 best, cut[start] = cost, end
         cheapest[start] = best

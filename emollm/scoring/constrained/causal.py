@@ -15,22 +15,22 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from transformers import DynamicCache
 
 from emollm.core.encoding import EncodedPrompt
 from emollm.core.errors import ModelError
 from emollm.models.batching import with_least_padding
 from emollm.models.device import pass_tokens
-from emollm.scoring.constrained.reader import Read, Request, split_like, wanted_log_ps
-from emollm.scoring.constrained.treecache import KeyValues, TreeCache, alike, stacked
+from emollm.scoring.arrays import Floats
+from emollm.scoring.constrained.ragged import Bools, Ints, lists_of, ranges, within
+from emollm.scoring.constrained.reader import Chains, Reads, on_host, wanted_log_ps
+from emollm.scoring.constrained.treecache import Kept, KeyValues, TreeCache, alike, stacked
 from emollm.scoring.safely import TokenLimit
 
 _MAX_PREFIXES = 64
@@ -39,43 +39,29 @@ _ROOM = 24
 _HEAD_BYTES = {"cpu": 25 << 20, "cuda": 1 << 30}
 """Float32 logits computed at once. On a CPU, 100 MB are allocated from the system every time: the softmax took four
 times as long as with 25 MB."""
-_TRUNK = 0
-"""The chain that all other new tokens of its row attend to."""
 
 
-class _Place(NamedTuple):
-    row: int
-    at: int
+class _Append(NamedTuple):
+    """T tokens to append to rows of the cache, in C chains: runs of tokens each of which sees the one before."""
 
-
-@dataclass(slots=True)
-class _Append:
-    """Tokens to append to a row whose next free position is `base`, in chains of consecutive tokens."""
-
-    row: int
-    base: int
-    tokens: list[int] = field(default_factory=list)
-    anchors: list[int] = field(default_factory=list)
-    """For each token, the position in the row to which its chain is attached, apart from the trunk of new tokens."""
-    depths: list[int] = field(default_factory=list)
-    """The distance of a token from its anchor, from 1."""
-    chains: list[int] = field(default_factory=list)
-    """The chain of each token."""
-    wanted_at: list[int] = field(default_factory=list)
-    """Tokens after which probabilities of ids are requested, counted from 0."""
-    wanted: list[list[int]] = field(default_factory=list)
-    """The requested ids for each of these tokens."""
-    num_kept: int = 0
-    """Number of tokens, from the first, that are kept in the cache."""
-
-    def chain(self, tokens: Sequence[int], anchor: int, *, number: int, above: int = 0) -> int:
-        """Append consecutive tokens, with `above` tokens of the trunk before them; returns the number of the first."""
-        first, count = len(self.tokens), len(tokens)
-        self.tokens += tokens
-        self.anchors += [anchor] * count
-        self.depths += range(above + 1, above + count + 1)
-        self.chains += [number] * count
-        return first
+    row_C: Ints
+    anchor_C: Ints
+    """The place in the row after which a chain comes."""
+    is_trunk_C: Bools
+    """Whether the other new chains of its row come after it, too."""
+    above_C: Ints
+    """The number of tokens of the trunk that a chain comes after."""
+    is_kept_C: Bools
+    """Whether it stays in the cache."""
+    chain_T: Ints
+    within_T: Ints
+    """The number of a token in its chain, from 0."""
+    ids_T: Ints
+    num_wanted_T: Ints
+    """The number of ids whose probabilities after a token are requested."""
+    first_wanted_T: Ints
+    """Where these begin in `wanted`."""
+    wanted: Ints
 
 
 class CausalReader:
@@ -86,6 +72,7 @@ class CausalReader:
         self._head = model.get_output_embeddings()
         self._dtype = next(model.parameters()).dtype
         self._device = device
+        self._seen, self._unseen = torch.tensor([0.0, torch.finfo(self._dtype).min], dtype=self._dtype, device=device)
         self._limit = limit
         kind = torch.device(device).type
         self._head_positions = max(1, _HEAD_BYTES[kind] // (4 * model.config.get_text_config().vocab_size))
@@ -99,60 +86,39 @@ class CausalReader:
         self._trees: TreeCache
 
     @torch.inference_mode()
-    def open(self, prompts: Sequence[EncodedPrompt], wanted: Sequence[list[int]]) -> list[Read]:
-        # Questions of one post and task share a row; equal suffixes share a branch.
-        rows: dict[tuple[tuple[int, ...], tuple[int, ...]], dict[tuple[int, ...], list[int]]] = {}
-        for number, prompt in enumerate(prompts):
-            branches = rows.setdefault((tuple(prompt.prefix), tuple(prompt.post)), {})
-            branches.setdefault(tuple(prompt.suffix), []).append(number)
-        appends, asked = [], []
-        for row, ((prefix, post), branches) in enumerate(rows.items()):
-            append, anchor = _Append(row, base=len(prefix)), len(prefix) - 1
-            append.chain(post, anchor, number=_TRUNK)
-            for branch, (suffix, numbers) in enumerate(branches.items(), start=_TRUNK + 1):
-                append.chain(suffix, anchor, number=branch, above=len(post))
-                append.wanted_at.append(len(append.tokens) - 1)
-                append.wanted.append(sorted({i for n in numbers for i in wanted[n]}))
-                asked.append((row, len(append.wanted) - 1, numbers))
-            append.num_kept = len(append.tokens)
-            appends.append(append)
+    def open(self, prompts: Sequence[EncodedPrompt], num_after_C: Ints, after_A: Ints) -> Reads:
+        # Questions of one post and task share a row: its prefix, its trunk, which is the post, and their suffixes.
+        rows: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
+        row_C = np.array([rows.setdefault((tuple(p.prefix), tuple(p.post)), len(rows)) for p in prompts])
         prefixes = [prefix for prefix, _ in rows]
         computed = {prefix: self._prefix(prefix) for prefix in dict.fromkeys(prefixes)}
-        self._trees = TreeCache(prefixes, computed, room=max(append.num_kept for append in appends) + _ROOM)
-        log_ps, starts = self._forward(appends)
-        reads: dict[int, Read] = {}
-        for row, end, numbers in asked:
-            by_id = dict(zip(appends[row].wanted[end], log_ps[starts[row] + end], strict=True))
-            place = _Place(row, appends[row].base + appends[row].wanted_at[end])
-            reads.update({n: Read(place, [by_id[i] for i in wanted[n]]) for n in numbers})
-        return [reads[n] for n in range(len(prompts))]
+        append = _of_prompts([post for _, post in rows], [prompt.suffix for prompt in prompts], row_C)
+        room = int(np.bincount(append.row_C[append.chain_T]).max()) + _ROOM
+        self._trees = TreeCache(prefixes, computed, room=room)
+        last_C = np.bincount(append.chain_T).cumsum()[len(rows) :] - 1
+        append.num_wanted_T[last_C], append.first_wanted_T[last_C] = num_after_C, num_after_C.cumsum() - num_after_C
+        append = append._replace(anchor_C=self._trees.used_B[append.row_C] - 1, wanted=after_A)
+        log_ps, place_T = self._forward(append)
+        return Reads(np.stack([row_C, place_T[last_C]], axis=1), log_ps)
 
     @torch.inference_mode()
-    def read(self, requests: Sequence[Request]) -> list[list[Read]]:
-        appends: dict[int, _Append] = {}
-        firsts: dict[int, int] = {}
-        # Kept tokens come first in their row, so that their positions stay valid when the rest is dropped.
-        for number in sorted(range(len(requests)), key=lambda n: not requests[n].keep):
-            request, row = requests[number], requests[number].parent.row
-            append = appends.get(row)
-            if append is None:
-                append = appends[row] = _Append(row, base=self._trees.used[row])
-            first = append.chain(request.tokens, request.parent.at, number=number + _TRUNK + 1)
-            append.wanted_at += range(first, len(append.tokens))
-            append.wanted += request.wanted
-            if request.keep:
-                append.num_kept = len(append.tokens)
-            firsts[number] = first
-        log_ps, starts = self._forward(list(appends.values()))
-        start_of = dict(zip(appends, starts, strict=True))
-        found = []
-        for number, request in enumerate(requests):
-            # Every token of a request is asked about, so that a token's number is that of its answer.
-            row, first = request.parent.row, firsts[number]
-            at, start = appends[row].base + first, start_of[row] + first
-            mine = log_ps[start : start + len(request.tokens)]
-            found.append([Read(_Place(row, at + t), each) for t, each in enumerate(mine)])
-        return found
+    def read(self, chains: Chains) -> Reads:
+        row_C, anchor_C = chains.slot_CP.T
+        last_C = chains.length_C.cumsum() - 1
+        chain_T, within_T = lists_of(chains.length_C), within(chains.length_C)
+        _, is_inner_N = chains.split()
+        wanted = np.empty(len(is_inner_N), int)
+        wanted[is_inner_N], wanted[~is_inner_N] = chains.tokens_T[within_T > 0], chains.after_A
+        num_wanted_T = np.ones_like(chain_T)
+        num_wanted_T[last_C] = chains.num_after_C
+        nothing_C = np.zeros_like(row_C)
+        log_ps, place_T = self._forward(
+            _Append(
+                row_C, anchor_C, nothing_C > 0, nothing_C, chains.is_read_on_C, chain_T, within_T, chains.tokens_T,
+                num_wanted_T, num_wanted_T.cumsum() - num_wanted_T, wanted,
+            )
+        )  # fmt: skip
+        return Reads(np.stack([row_C, place_T[last_C]], axis=1), log_ps)
 
     def _prefix(self, prefix: tuple[int, ...]) -> KeyValues:
         if prefix not in self._prefixes:
@@ -165,70 +131,72 @@ class CausalReader:
             self._alike = alike([(layer.keys.shape[1], layer.keys.shape[3]) for layer in cache.layers])
         return self._prefixes[prefix]
 
-    def _forward(self, appends: Sequence[_Append]) -> tuple[list[list[float]], list[int]]:
-        """Run all appends, like lengths together; the log-probabilities of each position asked about, and where those
-        of each append begin.
-        """
-        lengths = [len(append.tokens) for append in appends]
-        order: list[int] = []
+    def _forward(self, append: _Append) -> tuple[Floats, Ints]:
+        """The log-probabilities of `append.wanted`, and the places of the tokens in their rows."""
+        row_T, used_B = append.row_C[append.chain_T], self._trees.used_B
+        # Kept tokens come first in their row, so that their places hold when the rest is dropped.
+        order_T = np.lexsort((~append.is_kept_C[append.chain_T], row_T))
+        row_B, first_B, count_B = np.unique(row_T[order_T], return_index=True, return_counts=True)
+        place_T = np.empty_like(row_T)
+        place_T[order_T] = used_B[row_T[order_T]] + within(count_B)
+        read: list[Ints] = []
         flat: list[torch.Tensor] = []
-        for batch in with_least_padding(lengths, batch_tokens=self._limit.tokens, pass_tokens=self._pass_tokens):
-            order += batch
-            flat += self._forward_batch([appends[i] for i in batch])
+        for batch in with_least_padding(
+            count_B.tolist(), batch_tokens=self._limit.tokens, pass_tokens=self._pass_tokens
+        ):
+            read.append(order_T[ranges(first_B[batch], count_B[batch])])
+            flat += self._forward_batch(append, row_B[batch], count_B[batch], read[-1])
+        read_T = np.concatenate(read)
+        log_ps = np.empty(len(append.wanted))
         # One synchronisation with the device, after all batches.
-        found = split_like(torch.cat(flat), [ids for i in order for ids in appends[i].wanted])
-        starts, start = [0] * len(appends), 0
-        for i in order:
-            starts[i] = start
-            start += len(appends[i].wanted)
-        return found, starts
+        found = on_host(torch.cat(flat))
+        log_ps[ranges(append.first_wanted_T[read_T], append.num_wanted_T[read_T])] = found
+        return log_ps, place_T
 
-    def _forward_batch(self, appends: Sequence[_Append]) -> list[torch.Tensor]:
-        """The requested log-probabilities, concatenated, on the device."""
-        rows = [append.row for append in appends]
-        past, longest = max(append.base for append in appends), max(len(append.tokens) for append in appends)
-        lengths_B = np.array([len(append.tokens) for append in appends])
-        is_token_BT = np.arange(longest) < lengths_B[:, None]
-
-        def filled(values: Iterable[list[int]], padding: int) -> NDArray[np.int64]:
-            array_BT = np.full(is_token_BT.shape, padding, dtype=np.int64)
-            array_BT[is_token_BT] = np.fromiter(chain.from_iterable(values), np.int64, lengths_B.sum())
-            return array_BT
-
-        ids_BT = filled((append.tokens for append in appends), 0)
-        anchors_BT = filled((append.anchors for append in appends), 0)
-        chains_BT = filled((append.chains for append in appends), -1)
-        depth_BT = filled((append.depths for append in appends), 0)
-        # Padding attends only to itself, and no token attends to it.
-        depth_BT += np.where(is_token_BT, np.take_along_axis(self._trees.depth_BK[rows], anchors_BT, axis=1), 0)
-        above_BTT = (chains_BT[:, :, None] == chains_BT[:, None, :]) | (chains_BT == _TRUNK)[:, None, :]
-        above_BTT &= np.tri(longest, dtype=bool) & is_token_BT[:, :, None]
-        above_BTT[:, np.arange(longest), np.arange(longest)] = True
-        old_BTK = self._trees.seen_BKK[np.array(rows)[:, None], anchors_BT, :past] & is_token_BT[:, :, None]
-        seen_BTK = np.concatenate([old_BTK, above_BTT], axis=2)
-        past_depth_BK = self._trees.depth_BK[rows, :past]
-        cache = self._trees.past(rows, self._alike, new=longest)
+    def _forward_batch(self, append: _Append, row_B: Ints, count_B: Ints, token_N: Ints) -> list[torch.Tensor]:
+        """Read tokens, so many in each of some rows; the log-probabilities of what is wanted, on the device."""
+        trees, here_N, new_N = self._trees, lists_of(count_B), within(count_B)
+        past, longest = int(trees.used_B[row_B].max()), int(count_B.max())
+        chain_N, within_N = append.chain_T[token_N], append.within_T[token_N]
+        row_N, anchor_N, above_N = row_B[here_N], append.anchor_C[chain_N], append.above_C[chain_N]
+        depth_N = trees.depth(row_N, anchor_N) + above_N + within_N + 1
+        ids_BT, depth_BT = np.zeros((2, len(row_B), longest), np.int64)
+        ids_BT[here_N, new_N], depth_BT[here_N, new_N] = append.ids_T[token_N], depth_N
+        seen_BTK = np.zeros((len(row_B), longest, past + longest), bool)
+        seen_BTK[:, :, past:] = _seen_new(append, here_N, new_N, chain_N, seen_BTK.shape[:2])
+        is_first_N = within_N == 0
+        seen_CK = trees.seen(row_N[is_first_N], anchor_N[is_first_N], past)
+        seen_BTK[here_N, new_N, :past] = seen_CK[is_first_N.cumsum() - 1]
+        cache, past_depth_BK = trees.past(row_B, self._alike, new=longest), trees.depths(row_B, past)
         hidden_BTD = self._decode(ids_BT, depth_BT, seen_BTK, past_depth_BK, cache)
-        self._trees.store(cache, rows, [append.num_kept for append in appends], depth_BT, seen_BTK)
-        return self._wanted(hidden_BTD, appends)
+        # From now on the trunk is in the cache, too.
+        anchor_N = np.where(above_N > 0, trees.used_B[row_N] + above_N - 1, anchor_N)
+        kept = append.is_kept_C[chain_N]
+        trees.store(cache, row_B, Kept(*(of_N[kept] for of_N in (here_N, new_N, within_N, anchor_N, depth_N))))
+        return self._wanted(hidden_BTD, here_N, new_N, append, token_N)
 
-    def _wanted(self, hidden_BTD: torch.Tensor, appends: Sequence[_Append]) -> list[torch.Tensor]:
-        row_N = [b for b, append in enumerate(appends) for _ in append.wanted_at]
-        at_N = [t for append in appends for t in append.wanted_at]
-        wanted_N = [ids for append in appends for ids in append.wanted]
-        hidden_ND = hidden_BTD[torch.tensor(row_N, device=self._device), torch.tensor(at_N, device=self._device)]
-        return [
-            wanted_log_ps(self._head(hidden_ND[i : i + self._head_positions]), wanted_N[i : i + self._head_positions])
-            for i in range(0, len(wanted_N), self._head_positions)
-        ]
+    def _wanted(
+        self, hidden_BTD: torch.Tensor, here_N: Ints, new_N: Ints, append: _Append, token_N: Ints
+    ) -> list[torch.Tensor]:
+        asked = np.flatnonzero(append.num_wanted_T[token_N])
+        count = append.num_wanted_T[token_N[asked]]
+        ids = append.wanted[ranges(append.first_wanted_T[token_N[asked]], count)]
+        ends = [0, *count.cumsum().tolist()]
+        here, new = torch.from_numpy(np.stack([here_N[asked], new_N[asked]])).to(self._device)
+        hidden_ND = hidden_BTD[here, new]
+        found = []
+        for start in range(0, len(asked), self._head_positions):
+            end = min(start + self._head_positions, len(asked))
+            logits_NV = self._head(hidden_ND[start:end])
+            found.append(wanted_log_ps(logits_NV, count[start:end], ids[ends[start] : ends[end]]))
+        return found
 
     def _decode(
         self, ids_BT: np.ndarray, depth_BT: np.ndarray, seen_BTK: np.ndarray, past_depth_BK: np.ndarray, cache: Any
     ) -> torch.Tensor:
         seen_B1TK = torch.from_numpy(seen_BTK).to(self._device)[:, None]
         # An additive mask, not a boolean one: BLOOM adds it to its attention scores.
-        mask_B1TK = torch.zeros(seen_B1TK.shape, dtype=self._dtype, device=self._device)
-        mask_B1TK.masked_fill_(~seen_B1TK, torch.finfo(self._dtype).min)
+        mask_B1TK = torch.where(seen_B1TK, self._seen, self._unseen)
         inputs = {"input_ids": torch.from_numpy(ids_BT).to(self._device), "attention_mask": mask_B1TK}
         if self._takes_positions:
             inputs["position_ids"] = torch.from_numpy(depth_BT).to(self._device)
@@ -237,6 +205,31 @@ class CausalReader:
             out = self._decoder(**inputs, past_key_values=cache, use_cache=True)
         hidden_BTD: torch.Tensor = out.last_hidden_state
         return hidden_BTD
+
+
+def _of_prompts(posts: Sequence[Sequence[int]], suffixes: Sequence[Sequence[int]], row_C: Ints) -> _Append:
+    """The posts, a row each, and suffixes of questions about them; anchors and what is wanted are left open."""
+    length_C = np.array([len(ids) for ids in (*posts, *suffixes)])
+    is_trunk_C = np.arange(len(length_C)) < len(posts)
+    row_C = np.concatenate([np.arange(len(posts)), row_C])
+    ids_T = np.fromiter(chain.from_iterable((*posts, *suffixes)), int, length_C.sum())
+    return _Append(
+        row_C, np.zeros_like(row_C), is_trunk_C, np.where(is_trunk_C, 0, length_C[row_C]), np.ones_like(is_trunk_C),
+        lists_of(length_C), within(length_C), ids_T, np.zeros_like(ids_T), np.zeros_like(ids_T), ids_T[:0],
+    )  # fmt: skip
+
+
+def _seen_new(append: _Append, here_N: Ints, new_N: Ints, chain_N: Ints, shape: tuple[int, int]) -> Bools:
+    """[B, T, T] which new tokens each sees: those of its own chain up to itself, and the trunk.
+
+    Padding sees itself alone, and no token sees it.
+    """
+    chain_BT, is_trunk_BT = np.full(shape, -1), np.zeros(shape, dtype=bool)
+    chain_BT[here_N, new_N], is_trunk_BT[here_N, new_N] = chain_N, append.is_trunk_C[chain_N]
+    seen_BTT: Bools = (chain_BT[:, :, None] == chain_BT[:, None, :]) | is_trunk_BT[:, None, :]
+    seen_BTT &= np.tri(shape[1], dtype=bool) & (chain_BT >= 0)[:, :, None]
+    seen_BTT[:, np.arange(shape[1]), np.arange(shape[1])] = True
+    return seen_BTT
 
 
 @contextlib.contextmanager

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from emollm.core.answers import Answer
@@ -14,18 +14,12 @@ from emollm.core.tasks import Kind, Task
 from emollm.models.device import cache_bytes, free_bytes
 from emollm.models.load import LoadedModel, prompt_encoder
 from emollm.scoring.constrained.causal import CausalReader
-from emollm.scoring.constrained.outcome import closed_answer, decimal_answer, label_set_answer
-from emollm.scoring.constrained.reader import Reader, Request
-from emollm.scoring.constrained.search import (
-    Frontier,
-    SearchOptions,
-    TrieSearch,
-    next_closed,
-    next_decimals,
-    next_label_sets,
-)
+from emollm.scoring.constrained.outcome import answers_of
+from emollm.scoring.constrained.reader import Reader
+from emollm.scoring.constrained.search import Searched, SearchOptions, TrieSearches
 from emollm.scoring.constrained.seq2seq import Seq2SeqReader
-from emollm.scoring.constrained.trie import DecimalTrie, LabelSetTrie, Trie, closed_answers
+from emollm.scoring.constrained.table import NodeTable
+from emollm.scoring.constrained.trie import ClosedTrie, DecimalTrie, LabelSetTrie, Trie
 from emollm.scoring.safely import TokenLimit, score_safely
 
 _HELD = 16
@@ -41,15 +35,6 @@ def _held_tokens(model: Any, device: str, batch_tokens: int) -> int:
     if device == "cpu":
         return held
     return max(batch_tokens, min(held, int(free_bytes(device) * _CACHE_SHARE) // cache_bytes(model)))
-
-
-@dataclass(frozen=True, slots=True)
-class _Space:
-    """The answers of a task and emotion, and how they are searched and summarised."""
-
-    trie: Trie[Any]
-    choose: Callable[[TrieSearch[Any]], list[Frontier[Any]]]
-    sum_up: Callable[[TrieSearch[Any], Task], Answer]
 
 
 class ConstrainedScorer:
@@ -74,7 +59,8 @@ class ConstrainedScorer:
             self._reader = Seq2SeqReader(loaded.model, pad=pad, device=device, limit=self._limit)
         else:
             self._reader = CausalReader(loaded.model, device=device, limit=self._limit)
-        self._spaces: dict[tuple[Task, str | None], _Space] = {}
+        self._table = NodeTable(exact=self._options.exact, all_ends=self._options.min_error == 0)
+        self._roots: dict[tuple[Task, str | None] | None, int] = {}
 
     @property
     def card(self) -> AffectCard:
@@ -107,55 +93,54 @@ class ConstrainedScorer:
         batch: list[int] = []
         tokens = 0
         for i in order:
-            if batch and tokens + len(prompts[i].ids) > self._held.tokens:
+            if batch and tokens + len(prompts[i]) > self._held.tokens:
                 yield batch
                 batch, tokens = [], 0
             batch.append(i)
-            tokens += len(prompts[i].ids)
+            tokens += len(prompts[i])
         if batch:
             yield batch
 
     def _score_batch(self, questions: Sequence[Question], prompts: Sequence[EncodedPrompt]) -> list[Answer]:
-        spaces = [self._space(question) for question in questions]
-        searches = [TrieSearch(space.trie, self._options) for space in spaces]
-        roots = self._reader.open(prompts, [list(search.trie.root.children) for search in searches])
-        for search, root in zip(searches, roots, strict=True):
-            search.start(root.slot, root.log_ps)
-        going = list(zip(searches, spaces, strict=True))
-        while True:
-            chosen = [(search, space, space.choose(search)) for search, space in going]
-            # A search that asks for nothing will not ask again.
-            going = [(search, space) for search, space, items in chosen if items]
-            if not going:
-                break
-            items = [(search, item) for search, _, mine in chosen for item in mine]
-            reads = self._reader.read([_request(search, item) for search, item in items])
-            for (search, item), read in zip(items, reads, strict=True):
-                search.take(item, read)
+        searches = TrieSearches(self._table, self._searched(questions), self._options)
+        begins = searches.roots()
+        searches.take(self._reader.open(prompts, begins.num_after_C, begins.after_A))
+        while len((chains := searches.next()).length_C):
+            searches.take(self._reader.read(chains))
         return [
-            replace(
-                space.sum_up(search, question.task),
-                truncated=prompt.truncated,
-                notes=notes_of(question.text, question.target, prompt),
-            )
-            for space, search, question, prompt in zip(spaces, searches, questions, prompts, strict=True)
+            _noted(answer, question, prompt)
+            for answer, question, prompt in zip(answers_of(searches), questions, prompts, strict=True)
         ]
 
-    def _space(self, question: Question) -> _Space:
-        task, emotion = question.task, question.emotion
-        if (task, emotion) not in self._spaces:
+    def _searched(self, questions: Sequence[Question]) -> list[Searched]:
+        # By identity, since to compare tasks takes long beside all else that a question costs.
+        known: dict[tuple[int, str | None], Searched] = {}
+        found = []
+        for question in questions:
+            key = id(question.task), question.emotion
+            if key not in known:
+                root, values = self._root(question.task, question.emotion), question.task.answer_values
+                known[key] = Searched(root, question.task, values)
+            found.append(known[key])
+        return found
+
+    def _root(self, task: Task, emotion: str | None) -> int:
+        """The node at which the search for a question's answer begins."""
+        # All regressions are asked for the same numbers.
+        key = None if task.kind is Kind.REGRESSION else (task, emotion)
+        if key not in self._roots:
             encode = self._encoder.answer
             match task.kind:
                 case Kind.REGRESSION:
-                    space = _Space(DecimalTrie(encode), next_decimals, decimal_answer)
+                    trie: Trie[Any] = DecimalTrie(encode)
                 case Kind.LABEL_SET:
-                    space = _Space(LabelSetTrie(task, encode), next_label_sets, label_set_answer)
+                    trie = LabelSetTrie(task, encode)
                 case _:
-                    space = _Space(Trie(closed_answers(task, emotion), encode), next_closed, closed_answer)
-            self._spaces[task, emotion] = space
-        return self._spaces[task, emotion]
+                    trie = ClosedTrie(task, emotion, encode)
+            self._roots[key] = self._table.root(trie)
+        return self._roots[key]
 
 
-def _request(search: TrieSearch[Any], item: Frontier[Any]) -> Request:
-    chain = search.trie.chain(item.node)
-    return Request(parent=item.parent, tokens=chain.tokens, wanted=chain.wanted, keep=chain.keep)
+def _noted(answer: Answer, question: Question, prompt: EncodedPrompt) -> Answer:
+    notes = notes_of(question.text, question.target, prompt)
+    return replace(answer, truncated=prompt.truncated, notes=notes) if prompt.truncated or notes else answer

@@ -1,40 +1,99 @@
-"""The result of a finished search: the answer, its distribution and its confidence."""
+"""The results of finished searches: each one's answer, its distribution and its confidence.
+
+Shapes: S searches, N prefixes and answers, K outcomes of a task, D regressions.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from emollm.core.answers import Answer, from_unit
-from emollm.core.tasks import Task, Value
-from emollm.scoring.arrays import Floats
-from emollm.scoring.constrained.search import TrieSearch
+from emollm.core.tasks import Kind, Task, Value
+from emollm.scoring.arrays import TENTHS, Floats
+from emollm.scoring.constrained.ragged import Bools, lists_of
+from emollm.scoring.constrained.search import Prefixes, Searched, TrieSearches, joined
 
 _NEAR = 0.1
 """The confidence of a number is the probability of a number within this distance."""
+_NUMBERS = np.arange(1001) / 1000
 
 
-def closed_answer(search: TrieSearch[Value], task: Task) -> Answer:
-    """Ordinals and single labels: the answer with the largest total probability."""
-    reference = search.reference
-    mass = dict.fromkeys(task.answer_values, 0.0)
-    for found in search.found:
-        mass[found.answer] += math.exp(found.log_p - reference)
-    for item in search.open:
-        # The unread probability, less than the tolerance in total, is distributed evenly.
-        for leaf in item.node.below():
-            assert leaf.answer is not None
-            mass[leaf.answer] += math.exp(item.log_p - reference) / item.node.count
-    return closed_outcome(task, mass, mode=search.greedy.answer if search.greedy else None, reference=reference)
+def answers_of(searches: TrieSearches) -> list[Answer]:
+    """The answer of each search.
+
+    What was left unread is spread over the answers that it may become; of a label set it counts only towards the labels
+    that it names, not towards later ones.
+    """
+    found, searched = searches.found, searches.searched
+    known, count = joined([found, searches.left]), len(searched)
+    reference_S = np.full(count, -np.inf)
+    np.maximum.at(reference_S, known.search_N, known.log_p_N)
+    mass_N = np.exp(known.log_p_N - reference_S[known.search_N])
+    mass_SK = _by_outcome(searches, known, mass_N)
+    modes = _answers_at(searches, found, found.is_greedy_N)
+    best = _answers_at(searches, found, found.log_p_N == searches.best_S[found.search_N])
+    total_S = np.bincount(known.search_N, mass_N, minlength=count)
+    confidence_S = (np.exp(searches.best_S - reference_S) / total_S).tolist()
+    totals, references = total_S.tolist(), reference_S.tolist()
+    decimals = [s for s in range(count) if searched[s].task.kind is Kind.REGRESSION]
+    answers: dict[int, Answer] = dict(
+        zip(decimals, _numbers(decimals, searched, mass_SK, modes, references), strict=True)
+    )
+    for s, (_, task, values) in enumerate(searched):
+        if task.kind is Kind.LABEL_SET:
+            answers[s] = Answer(
+                value=best[s],
+                mode=modes.get(s),
+                confidence=confidence_S[s],
+                probabilities=dict(zip(task.labels, (mass_SK[s] / totals[s]).tolist(), strict=True)),
+                valid_mass=_valid_mass(totals[s], references[s]),
+            )
+        elif task.kind is not Kind.REGRESSION:
+            mass = dict(zip(values, mass_SK[s].tolist(), strict=True))
+            answers[s] = closed_outcome(mass, mode=values[modes[s]] if s in modes else None, reference=references[s])
+    return [answers[s] for s in range(count)]
 
 
-def closed_outcome(task: Task, mass: Mapping[Value, float], *, mode: Value | None, reference: float) -> Answer:
-    """The answer of a class or label from the mass of each, which is relative to the log-probability `reference`."""
+def _numbers(
+    decimals: Sequence[int], searched: Sequence[Searched], mass_SK: Sequence[Floats], modes: Mapping[int, int],
+    references: Sequence[float],
+) -> list[Answer]:  # fmt: skip
+    """The answers of some searches, all for regressions."""
+    return decimal_outcomes(
+        [searched[s].task for s in decimals],
+        np.array([mass_SK[s] for s in decimals]).reshape(-1, 1001),
+        mode_units=[modes[s] / 1000 if s in modes else None for s in decimals],
+        references=[references[s] for s in decimals],
+    )
+
+
+def _by_outcome(searches: TrieSearches, known: Prefixes, mass_N: Floats) -> list[Floats]:
+    """For each search the mass of each outcome of its task: a thousandth of 0..1, a class or a label."""
+    count_N, (outcome, share) = searches.table.shares.take(known.node_N)
+    of = lists_of(count_N)
+    ends_S = np.cumsum([len(values) or 1001 for _, _, values in searches.searched])
+    first_S = np.concatenate([[0], ends_S[:-1]])
+    mass = np.bincount(first_S[known.search_N[of]] + outcome, mass_N[of] * share, minlength=ends_S[-1])
+    return np.split(mass, ends_S[:-1])
+
+
+def _answers_at(searches: TrieSearches, found: Prefixes, is_one_N: Bools) -> dict[int, Any]:
+    """By search the first of the answers that are marked."""
+    here = np.flatnonzero(is_one_N)
+    search, firsts = np.unique(found.search_N[here], return_index=True)
+    nodes = found.node_N[here[firsts]].tolist()
+    return {s: searches.table.answers[node] for s, node in zip(search.tolist(), nodes, strict=True)}
+
+
+def closed_outcome(mass: Mapping[Value, float], *, mode: Value | None, reference: float) -> Answer:
+    """The answer from the mass of each class or label, which is relative to the log-probability `reference`."""
     total = sum(mass.values())
-    probabilities = {value: mass[value] / total for value in task.answer_values}
-    value = max(probabilities, key=lambda v: probabilities[v])
+    probabilities = {value: each / total for value, each in mass.items()}
+    value = max(probabilities, key=probabilities.__getitem__)
     return Answer(
         value=value,
         mode=mode,
@@ -44,61 +103,35 @@ def closed_outcome(task: Task, mass: Mapping[Value, float], *, mode: Value | Non
     )
 
 
-def decimal_answer(search: TrieSearch[float], task: Task) -> Answer:
-    """Regressions: the expected value of the distribution over thousandths."""
-    reference, (unread, read) = search.reference, search.masses()
-    thousandths = np.array([round(found.answer * 1000) for found in search.found], dtype=np.int64)
-    mass_N = np.asarray(np.bincount(thousandths, weights=read, minlength=1001), dtype=np.float64)
-    for item, mass in zip(search.open, unread, strict=True):
-        low, high = round(item.node.low * 1000), round(item.node.high * 1000)
-        mass_N[low : high + 1] += mass / (high + 1 - low)
-    return decimal_outcome(task, mass_N, mode_unit=search.greedy.answer if search.greedy else None, reference=reference)
-
-
-def decimal_outcome(task: Task, mass_N: Floats, *, mode_unit: float | None, reference: float) -> Answer:
-    """The answer of a regression from the mass of each thousandth of 0..1, relative as for `closed_outcome`."""
-    total = float(mass_N.sum())
-    mass_N = mass_N / total
-    numbers_N = np.arange(1001) / 1000
-    unit = float(mass_N @ numbers_N)
-    std = math.sqrt(float(mass_N @ (numbers_N - unit) ** 2))
-    assert task.low is not None and task.high is not None
-    tenths = {f"0.{i}": float(mass_N[i * 100 : i * 100 + 100].sum()) for i in range(10)}
-    return Answer(
-        value=from_unit(task, unit),
-        unit=unit,
-        mode=None if mode_unit is None else from_unit(task, mode_unit),
-        std=std * (task.high - task.low),
-        confidence=float(mass_N[np.abs(numbers_N - unit) <= _NEAR].sum()),
-        probabilities={**tenths, "1": float(mass_N[1000])},
-        valid_mass=_valid_mass(total, reference),
-    )
-
-
-def label_set_answer(search: TrieSearch[tuple[str, ...]], task: Task) -> Answer:
-    """Label sets: the most likely set found, and each label's marginal probability.
-
-    An unread prefix counts only towards the labels that it names, not towards later ones.
-    """
-    reference = search.reference
-    best = max(search.found, key=lambda found: found.log_p)
-    total = 0.0
-    labels = dict.fromkeys(task.labels, 0.0)
-    for named, log_p in (
-        *((found.answer, found.log_p) for found in search.found),
-        *((item.node.common or (), item.log_p) for item in search.open),
-    ):
-        mass = math.exp(log_p - reference)
-        total += mass
-        for label in named:
-            labels[label] += mass
-    return Answer(
-        value=best.answer,
-        mode=search.greedy.answer if search.greedy else None,
-        confidence=math.exp(best.log_p - reference) / total,
-        probabilities={label: mass / total for label, mass in labels.items()},
-        valid_mass=_valid_mass(total, reference),
-    )
+def decimal_outcomes(
+    tasks: Sequence[Task], mass_DN: Floats, *, mode_units: Sequence[float | None], references: Sequence[float]
+) -> list[Answer]:
+    """The answers of regressions from the mass of each of N = 1001 thousandths, relative as for `closed_outcome`."""
+    total_D = mass_DN.sum(1)
+    mass_DN = mass_DN / total_D[:, None]
+    unit_D = mass_DN @ _NUMBERS
+    distance_DN = np.abs(_NUMBERS - unit_D[:, None])
+    std_D = np.sqrt((mass_DN * distance_DN**2).sum(1))
+    near_D = (mass_DN * (distance_DN <= _NEAR)).sum(1)
+    tenths_DK = np.add.reduceat(mass_DN, np.arange(0, 1001, 100), axis=1)
+    answers = []
+    for task, mode, reference, total, unit, std, near, tenths in zip(
+        tasks, mode_units, references, total_D.tolist(), unit_D.tolist(), std_D.tolist(), near_D.tolist(),
+        tenths_DK.tolist(), strict=True,
+    ):  # fmt: skip
+        assert task.low is not None and task.high is not None
+        answers.append(
+            Answer(
+                value=from_unit(task, unit),
+                unit=unit,
+                mode=None if mode is None else from_unit(task, mode),
+                std=std * (task.high - task.low),
+                confidence=near,
+                probabilities=dict(zip(TENTHS, tenths, strict=True)),
+                valid_mass=_valid_mass(total, reference),
+            )
+        )
+    return answers
 
 
 def _valid_mass(total: float, reference: float) -> float:

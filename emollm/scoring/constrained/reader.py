@@ -1,62 +1,76 @@
-"""The interface between a search and a model of any architecture."""
+"""The interface between searches and a model of any architecture.
+
+Shapes: C chains of tokens, T tokens of all chains, A tokens that may follow chains, P numbers that make up a slot.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 
 from emollm.core.encoding import EncodedPrompt
 from emollm.core.errors import ModelError
+from emollm.scoring.arrays import Floats
+from emollm.scoring.constrained.ragged import Bools, Ints, lists_of, within
 
 
-class Request(NamedTuple):
-    """Read `tokens` after the position `parent`."""
+class Chains(NamedTuple):
+    """What to read: chains of tokens, each after a prefix that was read, and what may follow each."""
 
-    parent: Any
-    tokens: list[int]
-    wanted: list[list[int]]
-    """For each of `tokens`, the ids whose probabilities after it are requested."""
-    keep: bool
+    slot_CP: Ints
+    """The model's state after the prefix; only the reader that gave it knows its content."""
+    length_C: Ints
+    tokens_T: Ints
+    num_after_C: Ints
+    after_A: Ints
+    """The tokens that may follow the last one of each chain."""
+    is_read_on_C: Bools
     """Whether anything will be read after the last token."""
 
+    @property
+    def counts(self) -> Ints:
+        """[C] the number of probabilities of each chain: of its tokens but the first, and of what may follow."""
+        return np.maximum(self.length_C - 1, 0) + self.num_after_C
 
-class Read(NamedTuple):
-    slot: Any
-    """The position after the token, a parent of later requests."""
-    log_ps: list[float]
-    """Log-probabilities of the wanted ids, under the full softmax."""
+    def split(self) -> tuple[Ints, Bools]:
+        """For each of these probabilities its chain, and whether it is that of a token of the chain."""
+        chain_N = lists_of(self.counts)
+        return chain_N, within(self.counts) < self.length_C[chain_N] - 1
+
+
+class Reads(NamedTuple):
+    slot_CP: Ints
+    """The state after each chain."""
+    log_ps: Floats
+    """Under the full softmax, in the order of `Chains.split`."""
 
 
 class Reader(Protocol):
     """A model that has read some prompts and continues from there, with many answers at a time."""
 
-    def open(self, prompts: Sequence[EncodedPrompt], wanted: Sequence[list[int]]) -> list[Read]:
-        """Read the prompts, dropping all earlier ones; `wanted` are the ids requested after each."""
+    def open(self, prompts: Sequence[EncodedPrompt], num_after_C: Ints, after_A: Ints) -> Reads:
+        """Read the prompts, dropping all earlier ones; what may follow them is given as in `Chains`."""
 
-    def read(self, requests: Sequence[Request]) -> list[list[Read]]:
-        """One `Read` per token of each request."""
+    def read(self, chains: Chains) -> Reads:
+        """Read chains after slots that `open` or `read` gave."""
 
 
-def wanted_log_ps(logits_NV: torch.Tensor, wanted: Sequence[list[int]]) -> torch.Tensor:
-    """Log-probabilities of the wanted ids at each of N positions, concatenated and still on the device.
+def wanted_log_ps(logits_NV: torch.Tensor, count_N: Ints, ids: Ints) -> torch.Tensor:
+    """Log-probabilities of `ids`, so many for each of N positions, still on the device.
 
     Normalised over the whole vocabulary in float32.
     """
     logits_NV = logits_NV.float()
-    rows = torch.tensor([n for n, ids in enumerate(wanted) for _ in ids], device=logits_NV.device)
-    columns = torch.tensor([i for ids in wanted for i in ids], device=logits_NV.device)
+    rows, columns = torch.from_numpy(np.stack([lists_of(count_N), ids])).to(logits_NV.device)
     return logits_NV[rows, columns] - logits_NV.logsumexp(-1)[rows]
 
 
-def split_like(flat: torch.Tensor, wanted: Sequence[list[int]]) -> list[list[float]]:
-    """The values of each of the wanted lists."""
-    values, split, start = flat.tolist(), [], 0
-    for ids in wanted:
-        split.append(values[start : start + len(ids)])
-        start += len(ids)
-    if not math.isfinite(sum(values)):
+def on_host(log_ps: torch.Tensor) -> Floats:
+    """Raises ModelError if they are not all numbers."""
+    found: Floats = log_ps.double().cpu().numpy()
+    if not np.isfinite(found.sum()):
         raise ModelError("the model gives probabilities that are not numbers; try --precision float32")
-    return split
+    return found

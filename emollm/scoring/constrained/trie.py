@@ -7,11 +7,10 @@ each node; and label sets, which are too many (2^28 for GoEmotions) and grow dur
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from emollm.core.answers import answer_string
-from emollm.core.tasks import Task, Value
+from emollm.core.tasks import Task
 
 Encode = Callable[[str], list[int]]
 """Token ids of an answer, including the end token: `PromptEncoder.answer`."""
@@ -22,38 +21,17 @@ A = TypeVar("A")
 class Node(Generic[A]):
     """A token of an answer, and the tokens that may follow it."""
 
-    __slots__ = (
-        "answer",
-        "answers",
-        "chain",
-        "children",
-        "common",
-        "count",
-        "depth",
-        "high",
-        "low",
-        "pending",
-        "places",
-        "token",
-    )
+    __slots__ = ("answer", "children", "common", "count", "high", "low", "pending", "token")
 
-    def __init__(self, token: int, depth: int) -> None:
+    def __init__(self, token: int) -> None:
         self.token = token
-        self.depth = depth
-        """Number of tokens up to this one, inclusive; 0 for the root."""
         self.children: dict[int, Node[A]] = {}
-        self.chain: Chain[A] | None = None
-        """The tokens that are read together with this one; created when it is first read."""
         self.answer: A | None = None
         """The answer that ends here; only a leaf, whose token is the end token, has one."""
-        self.answers: dict[bool, list[tuple[Node[A], A | None]]] = {}
-        """What each child stands for, as searches keep it, by whether a number is known before its end token."""
         self.count = 0
         """Number of answers at or below this node."""
-        self.low, self.high = 1.0, 0.0
-        """Decimals only: smallest and largest number at or below this node."""
-        self.places = 0
-        """Decimals only: decimal places shared by all numbers at or below this node."""
+        self.low, self.high = 1000, 0
+        """Decimals only: smallest and largest number at or below this node, in thousandths."""
         self.common: frozenset[str] | None = None
         """Label sets only: labels shared by all sets at or below this node."""
         self.pending: list[tuple[str, ...]] = []
@@ -71,41 +49,38 @@ class Node(Generic[A]):
             yield from child.below()
 
 
-@dataclass(frozen=True, slots=True)
-class Chain(Generic[A]):
-    """A token and the tokens that must follow it, read together."""
-
-    nodes: list[Node[A]]
-    tokens: list[int]
-    wanted: list[list[int]]
-    """For each token, the tokens that may follow it."""
-    keep: bool
-    """Whether anything is read after the last token."""
-
-
 class Trie(Generic[A]):
     """A trie of all answers."""
 
     def __init__(self, answers: Iterable[tuple[A, str]], encode: Encode) -> None:
-        self.root: Node[A] = Node(-1, 0)
+        self.root: Node[A] = Node(-1)
         for answer, text in answers:
             self._insert(answer, encode(text))
 
     def grow(self, node: Node[A]) -> None:
         """Create missing children of `node`."""
 
-    def chain(self, node: Node[A]) -> Chain[A]:
-        if node.chain is None:
-            nodes = [node]
-            while True:
-                self.grow(nodes[-1])
-                children = list(nodes[-1].children.values())
-                if len(children) > 1 or children[0].is_leaf:
-                    break
-                nodes.append(children[0])
-            keep = not all(child.is_leaf for child in children)
-            node.chain = Chain(nodes, [n.token for n in nodes], [list(n.children) for n in nodes], keep)
-        return node.chain
+    def shares(self, node: Node[A]) -> dict[int, float]:
+        """For each outcome of the task, by its number, the part of the node's probability that counts towards it."""
+        raise NotImplementedError
+
+    def chain(self, node: Node[A]) -> list[Node[A]]:
+        """The node and those that must follow it; the last one's children are all there, and are none or several, or
+        an end.
+        """
+        nodes = [node]
+        while True:
+            self.grow(nodes[-1])
+            children = list(nodes[-1].children.values())
+            if len(children) != 1 or children[0].is_leaf:
+                return nodes
+            nodes.append(children[0])
+
+    def only_leaf(self, node: Node[A]) -> Node[A] | None:
+        """The leaf below a node, if there is one alone."""
+        last = self.chain(node)[-1] if node.children else node
+        leaves = list(last.children.values()) or [last]
+        return leaves[0] if node.count == 1 and len(leaves) == 1 else None
 
     def _insert(self, answer: A, ids: Sequence[int]) -> list[Node[A]]:
         """The nodes of the path, root first."""
@@ -113,7 +88,7 @@ class Trie(Generic[A]):
         for token in ids:
             node = path[-1]
             if token not in node.children:
-                node.children[token] = Node(token, node.depth + 1)
+                node.children[token] = Node(token)
             path.append(node.children[token])
         if path[-1].answer is None:
             # Two answers with the same tokens cannot be distinguished; the first is kept.
@@ -123,8 +98,19 @@ class Trie(Generic[A]):
         return path
 
 
-class DecimalTrie(Trie[float]):
-    """Every spelling of a number in [0, 1] with at most three decimals.
+class ClosedTrie(Trie[int]):
+    """The answers of an ordinal or single-label task, by their numbers among its values."""
+
+    def __init__(self, task: Task, emotion: str | None, encode: Encode) -> None:
+        strings = (answer_string(task, value, emotion) for value in task.answer_values)
+        super().__init__(enumerate(strings), encode)
+
+    def shares(self, node: Node[int]) -> dict[int, float]:
+        return {number: 1 / node.count for leaf in node.below() if (number := leaf.answer) is not None}
+
+
+class DecimalTrie(Trie[int]):
+    """Every spelling of a number in [0, 1] with at most three decimals; an answer is a number of thousandths.
 
     "0.5", "0.50" and "0.500" are three paths to one number: a trained model writes the first, an untrained one
     any, and all of them count.
@@ -133,17 +119,12 @@ class DecimalTrie(Trie[float]):
     def __init__(self, encode: Encode) -> None:
         super().__init__((), encode)
         for text in decimal_spellings():
-            number = float(text)
+            number = round(float(text) * 1000)
             for node in self._insert(number, encode(text)):
                 node.low, node.high = min(node.low, number), max(node.high, number)
-        self._set_places(self.root)
 
-    def _set_places(self, node: Node[float]) -> None:
-        for child in node.children.values():
-            self._set_places(child)
-        # Numbers from 0.72 to 0.729 share two places.
-        width = node.high - node.low
-        node.places = next((p for p in (3, 2, 1) if width < 10**-p - 1e-9), 0)
+    def shares(self, node: Node[int]) -> dict[int, float]:
+        return dict.fromkeys(range(node.low, node.high + 1), 1 / (node.high + 1 - node.low))
 
 
 def decimal_spellings() -> list[str]:
@@ -172,6 +153,7 @@ class LabelSetTrie(Trie[tuple[str, ...]]):
     def __init__(self, task: Task, encode: Encode) -> None:
         super().__init__((), encode)
         self._task, self._encode = task, encode
+        self._numbers = {label: number for number, label in enumerate(task.labels)}
         self._extended: set[tuple[str, ...]] = set()
         self._add(())
         for label in task.labels:
@@ -185,9 +167,13 @@ class LabelSetTrie(Trie[tuple[str, ...]]):
             if labels in self._extended:
                 continue
             self._extended.add(labels)
-            later = self._task.labels[self._task.labels.index(labels[-1]) + 1 :]
+            later = self._task.labels[self._numbers[labels[-1]] + 1 :]
             for label in later:
                 self._add((*labels, label))
+
+    def shares(self, node: Node[tuple[str, ...]]) -> dict[int, float]:
+        named = (node.common or ()) if node.answer is None else node.answer
+        return {self._numbers[label]: 1.0 for label in named}
 
     def _add(self, labels: tuple[str, ...]) -> None:
         path = self._insert(labels, self._encode(answer_string(self._task, labels)))
@@ -198,8 +184,3 @@ class LabelSetTrie(Trie[tuple[str, ...]]):
             # Whichever of the last nodes the search meets first extends the set.
             for node in path[max(0, len(path) - 1 - self._MARGIN) : -1]:
                 node.pending.append(labels)
-
-
-def closed_answers(task: Task, emotion: str | None) -> list[tuple[Value, str]]:
-    """Value and string of every answer of an ordinal or single-label task."""
-    return [(value, answer_string(task, value, emotion)) for value in task.answer_values]

@@ -17,7 +17,7 @@ import numpy as np
 from emollm.core.answers import INVALID_ANSWER, Answer, Distribution, answer_string, parse_answer, to_unit, unit_of
 from emollm.core.prompts import Question
 from emollm.core.tasks import Kind, Task, Value
-from emollm.scoring.constrained.outcome import closed_outcome, decimal_outcome
+from emollm.scoring.constrained.outcome import closed_outcome, decimal_outcomes
 from emollm.scoring.constrained.search import TOLERANCE
 from emollm.scoring.server.asked import Asked
 from emollm.scoring.server.decisions import Branch, Decisions, Token, decisions
@@ -160,7 +160,7 @@ def _closed(question: Question, value: Value, read: Decisions) -> tuple[Answer, 
         unread += branch.mass if len(fits) > 1 else 0.0
         for each in fits:
             mass[each] += branch.mass / len(fits)
-    return closed_outcome(task, mass, mode=value, reference=0.0), unread
+    return closed_outcome(mass, mode=value, reference=0.0), unread
 
 
 def _leads_to(branch: Branch, text: str) -> bool:
@@ -186,7 +186,8 @@ def _decimal(task: Task, value: Value, read: Decisions) -> tuple[Answer, float]:
             mass_N[below] += branch.mass / len(below)
             # An unread third decimal moves the expectation by less than a hundredth of its mass.
             unread += branch.mass if len(below) > 10 else 0.0
-    return decimal_outcome(task, mass_N, mode_unit=to_unit(task, value), reference=0.0), unread
+    [answer] = decimal_outcomes([task], mass_N[None], mode_units=[to_unit(task, value)], references=[0.0])
+    return answer, unread
 
 
 def _label_set(task: Task, value: Value, read: Decisions) -> tuple[Answer, float]:
