@@ -54,7 +54,7 @@ def test_a_folder_a_pattern_and_a_uri_name_the_same_files(tmp_path: Path) -> Non
     for where, message in (("nowhere", "no input at"), ("*.md", "holds no file of posts"), ("notes.md", r"\.jsonl")):
         with pytest.raises(DataError, match=message):
             find_files(f"{tmp_path}/{where}")
-    with pytest.raises(DataError, match="cannot be resolved"):
+    with pytest.raises(DataError, match="no address that can be read"):
         find_files("ftp://host/x.csv")
 
 

@@ -28,8 +28,9 @@ from emollm.core.errors import ModelError
 from emollm.models.batching import with_least_padding
 from emollm.models.device import pass_tokens
 from emollm.scoring.arrays import Floats
+from emollm.scoring.constrained.log_ps import on_host, wanted_log_ps
 from emollm.scoring.constrained.ragged import Bools, Ints, lists_of, ranges, within
-from emollm.scoring.constrained.reader import Chains, Reads, on_host, wanted_log_ps
+from emollm.scoring.constrained.reader import Chains, Reads
 from emollm.scoring.constrained.treecache import Kept, KeyValues, TreeCache, alike, stacked
 from emollm.scoring.safely import TokenLimit
 

@@ -21,8 +21,9 @@ from transformers.modeling_outputs import BaseModelOutput
 from emollm.core.encoding import EncodedPrompt
 from emollm.models.batching import by_length
 from emollm.scoring.arrays import Floats
+from emollm.scoring.constrained.log_ps import on_host, wanted_log_ps
 from emollm.scoring.constrained.ragged import Ints
-from emollm.scoring.constrained.reader import Chains, Reads, on_host, wanted_log_ps
+from emollm.scoring.constrained.reader import Chains, Reads
 from emollm.scoring.safely import TokenLimit
 
 _HEAD_POSITIONS = 512
