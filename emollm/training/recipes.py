@@ -78,10 +78,17 @@ RECIPES: dict[str, dict[str, Any]] = {
     "smollm2-affect": {
         **_AFFECT,
         "base": DEFAULT_BASE,
+        "learning_rate": 6e-4,
+        "epochs": 1.0,
+        "num_evaluations": 4,
+        "validation_rows": 1000,
         "lora_rank": 8,
         "lora_alpha": 16,
+        "lora_first_layer": 7,
         "micro_batch_size": 16,
         "adapter_precision": "bf16",
+        "max_post_tokens": 256,
+        "heads": {"layers": (14, 24), "poolings": ("mean", "last"), "use_all_features": True},
     },
 }
 

@@ -84,7 +84,7 @@ def test_a_run_that_goes_on_still_ends_with_weights_that_were_best_before(
     tiny_base: Path, sample_data: Path, tmp_path: Path
 ) -> None:
     config = options(
-        tiny_base, sample_data, learning_rate=10.0, max_gradient_norm=100.0, num_evaluations=8, validation_rows=8,
+        tiny_base, sample_data, learning_rate=3.0, max_gradient_norm=100.0, num_evaluations=8, validation_rows=8,
         max_rows=128, keep_checkpoints=1, checkpoint_steps=3, schedule="constant",
     )  # fmt: skip
     whole = run_training(config, tmp_path)
