@@ -85,6 +85,7 @@ def heads(texts: list[str]) -> dict[str, float]:
     from emollm.core.tasks import select_tasks
     from emollm.models.load import load_model
     from emollm.scoring import rows
+    from emollm.scoring.columns import OutputColumns
     from emollm.scoring.heads.engine import HeadsScorer
 
     loaded = load_model(DEFAULT_MODEL)
@@ -104,7 +105,7 @@ def heads(texts: list[str]) -> dict[str, float]:
     patched._answers = watch.timed("readout to arrays", scorer._answers)
     questions = questions_for("", select_tasks(["profile"], scorer.card.tasks))
     with watch.stage("batching by length, Arrow columns"):
-        rows._scored(scorer, texts, questions)
+        rows._scored(scorer, texts, questions, OutputColumns(engine="heads"))
     return dict(watch.seconds)
 
 
@@ -115,19 +116,20 @@ def training(texts: list[str]) -> dict[str, float]:
     from emollm.core.bases import DEFAULT_BASE
     from emollm.core.prompts import questions_for, render
     from emollm.core.tasks import select_tasks
+    from emollm.data.instructions import PIECES
     from emollm.models.load import load_base, prompt_encoder
     from emollm.training.batches import steps
     from emollm.training.objective import Answers
     from emollm.training.row_tokens import encode_rows
 
     loaded, watch = load_base(DEFAULT_BASE), Stopwatch()
-    columns: dict[str, list[str]] = {name: [] for name in ("id", "prefix", "post", "suffix", "answer")}
+    columns: dict[str, list[str]] = {name: [] for name in ("id", *PIECES, "answer")}
     tasks = select_tasks(["profile"])
     for number, text in enumerate(texts):
         question = (mine := questions_for(text, tasks))[number % len(mine)]
         templates = question.task.templates
         pieces = render(question, templates[number % len(templates)])
-        row = (str(number), pieces.prefix, pieces.post, pieces.suffix, f"0.{number % 9 + 1}")
+        row = (str(number), *(getattr(pieces, name) for name in PIECES), f"0.{number % 9 + 1}")
         for name, value in zip(columns, row, strict=True):
             columns[name].append(value)
     with watch.stage("tokenize"):
