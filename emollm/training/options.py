@@ -100,7 +100,7 @@ class TrainConfig(Config):
     global_batch_size: int = Field(32, ge=1)
     """Rows per optimizer step, summed over workers and gradient accumulation."""
     micro_batch_size: int = Field(8, ge=1)
-    """Rows per worker in one forward and backward pass."""
+    """Rows per worker in one forward and backward pass, on average: more of short rows, fewer of long ones."""
     learning_rate: float = Field(default_factory=_rate_of_method, gt=0)
     """Peak learning rate. Default: 1e-3 with --method lora, 1e-4 with --method full."""
     weight_decay: float = Field(1e-5, ge=0)
