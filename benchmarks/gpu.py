@@ -119,8 +119,8 @@ def heads(args: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def trunk(args: argparse.Namespace) -> dict[str, Any]:
-    """Tokens/s of the bundled models' backbones by the tokens of a batch, as they are and with compiled layers."""
+def trunk(args: argparse.Namespace, *, compiled: bool = False) -> dict[str, Any]:
+    """Tokens/s of the bundled models' backbones by the tokens of a batch, as they are or with compiled layers."""
     import torch
 
     from emollm.core.bases import BUNDLED
@@ -133,17 +133,15 @@ def trunk(args: argparse.Namespace) -> dict[str, Any]:
         assert loaded.card.heads is not None
         specs = loaded.card.heads.feature_specs
         backbone = Backbone(loaded.model, loaded.card.base.architecture, depth=loaded.card.heads.depth)
-        for way in ("eager",) if device == "cpu" else ("eager", "compiled"):
-            if way == "compiled":
-                for block in backbone.blocks:
-                    block.compile(dynamic=True)
-            for tokens in (64,) if args.tiny else (1024, 4096, 16_384, 65_536, 262_144):
-                ids = torch.randint(5, 1000, (tokens // length, length), device=device)
-                mask, last = torch.ones_like(ids), torch.full((len(ids),), length - 1, device=device)
-                batch = Batch(ids, mask, mask, last)
-                with torch.inference_mode():
-                    seconds = _best(lambda b=batch, t=backbone, s=specs: t.features(b, s))
-                found[f"{name} {way} {tokens}"] = round(tokens / seconds)
+        for block in backbone.blocks if compiled else ():
+            block.compile(dynamic=True)
+        for tokens in (64,) if args.tiny else (1024, 4096, 16_384, 65_536, 262_144):
+            ids = torch.randint(5, 1000, (tokens // length, length), device=device)
+            mask, last = torch.ones_like(ids), torch.full((len(ids),), length - 1, device=device)
+            batch = Batch(ids, mask, mask, last)
+            with torch.inference_mode():
+                seconds = _best(lambda b=batch, t=backbone, s=specs: t.features(b, s))
+            found[f"{name} {tokens}"] = round(tokens / seconds)
     return found
 
 
@@ -306,7 +304,8 @@ def endpoint(args: argparse.Namespace) -> dict[str, Any]:
 Step = Callable[[argparse.Namespace], dict[str, Any]]
 STEPS: dict[str, tuple[float, Step]] = {
     "peaks": (40, peaks),
-    "trunk": (90, trunk),
+    "trunk": (60, trunk),
+    "trunk-compiled": (90, lambda args: trunk(args, compiled=True)),
     "heads": (90, heads),
     "job": (150, job),
     "heads-default": (60, lambda args: heads(_with_the_default(args))),
