@@ -1,7 +1,7 @@
-"""Get a teacher model's answers for distillation: the train job runs the annotation job.
+"""Get the answers of teacher models for distillation: the train job runs the annotation job.
 
-The answers are kept in `OUT-teacher`: a stopped run continues there, and a second run with other options of the student
-reuses them.
+The answers are kept in `OUT-teacher`, those of several teachers in `OUT-teacher-1` and so on: a stopped run continues
+there, and a second run with other options of the student reuses them.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from emollm.core.tasks import Task
 from emollm.training.options import TrainConfig
 
 
-def ask_teacher(config: TrainConfig, tasks: tuple[Task, ...]) -> pa.Table:
-    """The teacher's answers to these tasks for the unlabelled posts, as the annotation job writes them."""
-    assert config.teacher is not None and config.unlabelled is not None
-    out = config.out.with_name(config.out.name + "-teacher")
+def ask_teacher(config: TrainConfig, teacher: str, tasks: tuple[Task, ...]) -> pa.Table:
+    """A teacher's answers to these tasks for the unlabelled posts, as the annotation job writes them."""
+    assert config.unlabelled is not None
+    place = f"-{config.teacher.index(teacher) + 1}" if len(config.teacher) > 1 else ""
+    out = config.out.with_name(f"{config.out.name}-teacher{place}")
     asked = AnnotateConfig(
-        model=config.teacher,
+        model=teacher,
         input=config.unlabelled,
         out=out,
         tasks=tuple(task.name for task in tasks),

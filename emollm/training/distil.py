@@ -1,44 +1,55 @@
-"""Distillation: a teacher's answers, computed once, become soft labels for heads that are a hundred times cheaper.
+"""Distillation: the answers of one teacher or several, computed once, become soft labels for a cheaper student.
 
-The caller gets the teacher's answers (`AskTeacher`; the train job runs the annotation job
+The caller gets a teacher's answers (`AskTeacher`; the train job runs the annotation job
 on the unlabelled posts); here the table of answers becomes soft labels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 
 from emollm.core.answers import to_unit
-from emollm.core.card import card_tasks
+from emollm.core.card import card_of, card_tasks
 from emollm.core.errors import ConfigError, DataError
 from emollm.core.prompts import Question, column_name, questions_for
 from emollm.core.tasks import Kind, QuestionKey, Task, select_tasks
 from emollm.scoring.heads.labels import Floats, LabelledText, folds
 from emollm.training.options import TrainConfig
 
-AskTeacher = Callable[[TrainConfig, tuple[Task, ...]], pa.Table]
-"""The teacher's answers to these tasks for the unlabelled posts: a table as the annotation job writes it."""
+AskTeacher = Callable[[TrainConfig, str, tuple[Task, ...]], pa.Table]
+"""A teacher's answers to these tasks for the unlabelled posts: a table as the annotation job writes it."""
 
 
-def teacher_tasks(config: TrainConfig, trained: Sequence[Task]) -> tuple[Task, ...]:
-    """The tasks for the teacher.
+def teacher_tasks(config: TrainConfig, trained: Sequence[Task]) -> dict[str, tuple[Task, ...]]:
+    """The tasks for each teacher: those that `config` names, or all but what a teacher derives from its other answers,
+    which its student derives too.
 
-    Raises ConfigError if a task of the data folder, `trained`, is defined differently for the teacher.
+    Raises ConfigError if a task is defined differently by the data folder, whose tasks are `trained`, or by another
+    teacher.
     """
-    assert config.teacher is not None
-    tasks = card_tasks(config.teacher)
-    tasks = tasks if config.tasks is None else select_tasks(config.tasks, tasks)
-    mine = {task.name: task for task in trained}
-    for task in tasks:
-        if task.name in mine and (what := _difference(mine[task.name], task)):
-            raise ConfigError(
-                f"{task.name} differs between {config.data} and {config.teacher}: {what}; rename the "
-                "task, or leave it out with --tasks"
-            )
-    return tasks
+    known = {task.name: (task, str(config.data)) for task in trained}
+    asked = {}
+    for teacher in config.teacher:
+        tasks = _own_tasks(config, teacher) if config.tasks is None else select_tasks(config.tasks, card_tasks(teacher))
+        for task in tasks:
+            first, where = known.setdefault(task.name, (task, teacher))
+            if what := _difference(first, task):
+                raise ConfigError(
+                    f"{task.name} differs between {where} and {teacher}: {what}; rename the "
+                    "task, or leave it out with --tasks"
+                )
+        asked[teacher] = tasks
+    return asked
+
+
+def _own_tasks(config: TrainConfig, teacher: str) -> tuple[Task, ...]:
+    card = card_of(teacher)
+    origins = card.heads.origins() if card and card.heads and config.teacher_engine != "constrained" else {}
+    return tuple(task for task in card_tasks(teacher) if origins.get(task.name) != "derived")
 
 
 def _difference(mine: Task, theirs: Task) -> str:
@@ -83,6 +94,26 @@ def _column(annotated: pa.Table, question: Question) -> Floats:
     rows = annotated[f"{name}_probabilities"].to_pylist()
     gap = dict.fromkeys(task.answer_names, np.nan)
     return np.array([[(row or gap)[n] for n in task.answer_names] for row in rows], dtype=float)
+
+
+def mean_labels(each: Sequence[LabelledText]) -> LabelledText:
+    """The labels of several teachers for the same posts: of each question the mean over those who answered it."""
+    texts = each[0].texts
+    golds: dict[QuestionKey, list[Floats]] = {}
+    for one in each:
+        place = {text: n for n, text in enumerate(one.texts)}
+        order = [place[text] for text in texts]
+        for key, gold in one.golds.items():
+            golds.setdefault(key, []).append(gold[order])
+    return replace(each[0], golds={key: _mean(np.stack(found)) for key, found in golds.items()})
+
+
+def _mean(labels_TNK: Floats) -> Floats:
+    """[N, K], over the first axis; NaN if all are."""
+    known_TNK = ~np.isnan(labels_TNK)
+    total_NK = np.where(known_TNK, labels_TNK, 0.0).sum(axis=0)
+    count_NK = known_TNK.sum(axis=0)
+    return np.where(count_NK > 0, total_NK / np.maximum(count_NK, 1), np.nan)
 
 
 def merged(golds: LabelledText, soft: LabelledText) -> LabelledText:

@@ -33,7 +33,7 @@ from emollm.scoring.heads.labels import LabelledText, folds, read_labels
 from emollm.scoring.heads.refit import Quality, Start, refit_heads
 from emollm.scoring.heads.ridge import Features
 from emollm.scoring.heads.weights import load_bank
-from emollm.training.distil import AskTeacher, merged, soft_labels, teacher_tasks
+from emollm.training.distil import AskTeacher, mean_labels, merged, soft_labels, teacher_tasks
 from emollm.training.options import TrainConfig
 from emollm.training.rows import training_facts, training_rows, training_tasks
 from emollm.training.start import copy_adapter, start_card, with_start
@@ -137,19 +137,20 @@ def _held_out(fitted: FittedHeads) -> dict[str, dict[str, float]]:
 
 
 def labels_of(config: TrainConfig, ask_teacher: AskTeacher | None = None) -> tuple[LabelledText, tuple[Task, ...]]:
-    """The labels for training: gold labels, a teacher's, or both."""
+    """The labels for training: gold labels, those of teachers, or both."""
     golds: LabelledText | None = None
     tasks: tuple[Task, ...] = ()
     if config.data is not None:
         tasks = training_tasks(config)
         golds = read_labels(training_rows(config), tasks)
-    if config.teacher is None:
+    if not config.teacher:
         assert golds is not None
         return golds, tasks
-    their_tasks = teacher_tasks(config, tasks)
+    asked = teacher_tasks(config, tasks)
     if ask_teacher is None:
         raise ConfigError("--teacher needs a function that gets its answers: pass ask_teacher, as `emollm train` does")
-    soft = soft_labels(ask_teacher(config, their_tasks), their_tasks)
+    soft = mean_labels([soft_labels(ask_teacher(config, who, theirs), theirs) for who, theirs in asked.items()])
+    their_tasks = tuple({task.name: task for theirs in asked.values() for task in theirs}.values())
     if golds is None:
         return soft, their_tasks
     known = {task.name for task in tasks}

@@ -67,10 +67,11 @@ class TrainConfig(Config):
     """With --objective heads: keep the base model frozen and fit the heads in closed form. Minutes on a CPU."""
     heads: HeadOptions = HeadOptions()
     """Features of the heads."""
-    teacher: ModelRef | None = None
-    """Distillation: model whose probabilities on --unlabelled are the targets. Needs --objective heads."""
+    teacher: tuple[ModelRef, ...] = ()
+    """Distillation: model whose probabilities on --unlabelled are the targets; of several, comma-separated, their mean.
+    Needs --objective heads."""
     teacher_engine: Literal["auto", "constrained", "heads"] = "auto"
-    """Inference engine of the teacher."""
+    """Inference engine of the teachers."""
     unlabelled: Path | None = None
     """Posts for the teacher to label, in any format that `emollm annotate` reads."""
     max_unlabelled: int | None = Field(None, ge=1)
@@ -163,13 +164,13 @@ class TrainConfig(Config):
             raise ValueError(f"--freeze trains heads only, and --objective is {self.objective}; add --objective heads")
         if self.objective != "generate" and self.zero_stage == 3:
             raise ValueError("heads cannot be trained with ZeRO-3; with --objective heads or both use --zero-stage 2")
-        if (self.teacher is None) != (self.unlabelled is None):
+        if bool(self.teacher) != (self.unlabelled is not None):
             raise ValueError("--teacher and --unlabelled go together: the model that labels, and the posts it labels")
-        if self.teacher is not None and self.objective != "heads":
+        if self.teacher and self.objective != "heads":
             raise ValueError("--teacher labels posts for heads; add --objective heads")
-        if self.teacher is not None and self.data is None and not self.freeze:
+        if self.teacher and self.data is None and not self.freeze:
             raise ValueError("--teacher needs --data or --freeze: a base model is trained on labelled texts, too")
-        if self.data is None and self.teacher is None:
+        if self.data is None and not self.teacher:
             raise ValueError("--data is required; build it: emollm build-data aaid --out DIR")
         return self
 
@@ -194,7 +195,7 @@ class TrainConfig(Config):
                 raise ValueError(
                     f"--{option.replace('_', '-')} needs training steps; --freeze fits the heads in closed form"
                 )
-        if self.plan and self.teacher is not None:
+        if self.plan and self.teacher:
             raise ValueError("--plan does not estimate a teacher's time; use: emollm annotate --dry-run 100 ...")
         if self.merge and self.objective != "generate":
             raise ValueError("--merge is for --objective generate; heads use the base model with its adapter as saved")

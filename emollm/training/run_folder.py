@@ -131,8 +131,8 @@ def fingerprint(config: TrainConfig) -> dict[str, Any]:
     options = json.loads(config.model_dump_json(exclude=set(FREE_TO_CHANGE)))
     assert config.data is not None
     data = {split: _hash(config.data / f"{split}.parquet") for split in ("train", "validation")}
-    models = {name: model_key(options[name]) for name in ("base", "start_from", "teacher") if options[name]}
-    return {**options, **models, "data": data}
+    models = {name: model_key(options[name]) for name in ("base", "start_from") if options[name]}
+    return {**options, **models, "teacher": [model_key(name) for name in config.teacher], "data": data}
 
 
 def _hash(path: Path) -> str | None:

@@ -85,7 +85,7 @@ def test_a_teacher_labels_posts_and_a_student_learns_them(model: Path, tmp_path:
     student = tmp_path / "student"
     options = {
         "out": student, "base": str(tiny_model("llama", tmp_path / "base")), "objective": "heads", "freeze": True,
-        "teacher": str(model), "unlabelled": SAMPLES / "posts.jsonl", "tasks": ("V-reg", "EI-oc", "E-c"),
+        "teacher": (str(model),), "unlabelled": SAMPLES / "posts.jsonl", "tasks": ("V-reg", "EI-oc", "E-c"),
         "cluster": ONE,
     }  # fmt: skip
     fit_frozen(TrainConfig.model_validate(options), ask_teacher=ask_teacher)
@@ -109,17 +109,19 @@ def test_a_teacher_labels_posts_and_a_student_learns_them(model: Path, tmp_path:
     assert pq.read_table(tmp_path / "student-teacher").num_rows == 60
 
 
-def test_gold_labels_and_a_teachers_together(model: Path, tmp_path: Path, sample_data: Path) -> None:
+def test_gold_labels_and_those_of_two_teachers_together(model: Path, tmp_path: Path, sample_data: Path) -> None:
     config = TrainConfig.model_validate(
         {
             "data": sample_data, "out": tmp_path / "both", "base": str(tiny_model("bert", tmp_path / "base")),
-            "objective": "heads", "freeze": True, "teacher": str(model), "unlabelled": SAMPLES / "posts.jsonl",
-            "max_unlabelled": 100, "tasks": ("V-reg",), "heads": {"layers": [1], "poolings": ["mean"]},
-            "cluster": ONE,
+            "objective": "heads", "freeze": True, "teacher": (str(model), "minilm-affect"),
+            "unlabelled": SAMPLES / "posts.jsonl", "max_unlabelled": 100, "tasks": ("V-reg",),
+            "heads": {"layers": [1], "poolings": ["mean"]}, "cluster": ONE,
         }
     )  # fmt: skip
     summary = fit_frozen(config, ask_teacher=ask_teacher)
     assert summary["texts"] > 100
+    for place in (1, 2):
+        assert pq.read_table(tmp_path / f"both-teacher-{place}").num_rows == 100
     head = read_card(tmp_path / "both").heads.head(QuestionKey("V-reg"))  # type: ignore[union-attr]
     assert head is not None and head.origin == "trained" and head.rows > 100
 
@@ -130,12 +132,13 @@ def test_a_backbone_learns_gold_labels_and_a_teachers_and_is_calibrated_on_gold(
     config = TrainConfig.model_validate(
         {
             "data": sample_data, "out": tmp_path / "tuned", "base": str(tiny_model("bert", tmp_path / "base")),
-            "objective": "heads", "teacher": str(model), "unlabelled": SAMPLES / "posts.jsonl", "max_unlabelled": 200,
-            "tasks": ("V-reg",), "heads": {"layers": [1], "poolings": ["mean"]}, "lora_rank": 2, "epochs": 0.1,
-            "global_batch_size": 16, "num_evaluations": 1, "validation_rows": 32, "cluster": ONE,
+            "objective": "heads", "teacher": (str(model),), "unlabelled": SAMPLES / "posts.jsonl",
+            "max_unlabelled": 200, "tasks": ("V-reg",), "heads": {"layers": [1], "poolings": ["mean"]},
+            "lora_rank": 2, "epochs": 0.1, "global_batch_size": 16, "num_evaluations": 1, "validation_rows": 32,
+            "cluster": ONE,
         }
     )  # fmt: skip
-    golds, _ = labels_of(with_values(config, teacher=None, unlabelled=None))
+    golds, _ = labels_of(with_values(config, teacher=(), unlabelled=None))
     both, _ = labels_of(config, ask_teacher)
     assert both.is_gold_N.sum() == len(golds.texts) < len(both.texts)
     summary = fit(config, ask_teacher=ask_teacher)
@@ -201,9 +204,12 @@ def test_a_layer_that_is_not_there_is_refused_and_nothing_is_left(
     ("options", "message"),
     [
         ({"freeze": True}, "add --objective heads"),
-        ({"teacher": "t", "objective": "heads", "freeze": True}, "--teacher and --unlabelled go together"),
-        ({"teacher": "t", "unlabelled": "u"}, "add --objective heads"),
-        ({"teacher": "t", "unlabelled": "u", "objective": "heads", "data": None}, "--teacher needs --data or --freeze"),
+        ({"teacher": ("t",), "objective": "heads", "freeze": True}, "--teacher and --unlabelled go together"),
+        ({"teacher": ("t",), "unlabelled": "u"}, "add --objective heads"),
+        (
+            {"teacher": ("t",), "unlabelled": "u", "objective": "heads", "data": None},
+            "--teacher needs --data or --freeze",
+        ),
         ({"data": None}, "--data is required"),
         ({"objective": "heads", "zero_stage": 3}, "use --zero-stage 2"),
     ],
