@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -138,7 +138,7 @@ class Backbone:
             inputs["use_cache"] = False  # type: ignore[assignment]
         else:
             inputs["attention_mask"] = batch.mask_BT
-        with _caught(self.blocks, layers) as caught:
+        with _caught(self.blocks, layers) as caught, suppress(_Enough):
             self.module(**inputs)
         return {layer: caught[layer] for layer in layers}
 
@@ -179,9 +179,17 @@ def _blocks(module: nn.Module, lm: Any) -> nn.ModuleList:
     raise ModelError(f"{type(lm).__name__} has no list of {lm.config.num_hidden_layers} layers to read heads from")
 
 
+class _Enough(Exception):  # noqa: N818  it is no error
+    """The deepest layer that is read has run."""
+
+
 @contextmanager
 def _caught(blocks: nn.ModuleList, layers: Sequence[int]) -> Iterator[dict[int, torch.Tensor]]:
-    """Collects the outputs of these layers, counted from 1, while the model runs inside the `with` block."""
+    """Collects the outputs of these layers, counted from 1, while the model runs inside the `with` block.
+
+    The model is left by `_Enough` before a layer that none of them needs; not behind the deepest one, inside which
+    gradient checkpointing would be interrupted.
+    """
     caught: dict[int, torch.Tensor] = {}
 
     def catch(layer: int) -> Any:
@@ -190,7 +198,12 @@ def _caught(blocks: nn.ModuleList, layers: Sequence[int]) -> Iterator[dict[int, 
 
         return hook
 
+    def leave(_module: Any, _inputs: Any) -> None:
+        raise _Enough
+
     handles = [blocks[layer - 1].register_forward_hook(catch(layer)) for layer in layers]
+    if max(layers) < len(blocks):
+        handles.append(blocks[max(layers)].register_forward_pre_hook(leave))
     try:
         yield caught
     finally:

@@ -40,6 +40,34 @@ def test_early_exit_gives_the_states_of_a_full_pass_at_that_layer(backbone: Load
     np.testing.assert_allclose(features(loaded, cut, POSTS), whole, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("family", BACKBONES)
+def test_a_layer_above_those_that_are_read_is_not_run_and_the_gradients_stay(
+    backbone: Load, family: str, checkpointing: bool
+) -> None:
+    loaded = backbone(family)
+    if checkpointing:
+        loaded.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    loaded.model.train()
+    encode, whole = PostEncoder(loaded, PROMPT), Backbone(loaded.model, loaded.card.base.architecture)
+    batch, runs = encode.batch(encode.many(POSTS), "cpu"), []
+    whole.blocks[1].register_forward_hook(lambda *_: runs.append(1))
+
+    def gradients(layers: list[int]) -> list[np.ndarray]:
+        torch.manual_seed(0)  # of dropout
+        loaded.model.zero_grad()
+        with torch.enable_grad():
+            whole.states(batch, layers)[1].square().sum().backward()
+        return [p.grad.numpy().copy() for p in whole.blocks[0].parameters() if p.grad is not None]
+
+    expected = gradients([1, 2])
+    assert runs and expected and any(grad.any() for grad in expected)
+    runs.clear()
+    for mine, theirs in zip(gradients([1]), expected, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-6)
+    assert not runs
+
+
 @pytest.mark.parametrize("family", BACKBONES)
 def test_the_states_are_those_that_transformers_reports(backbone: Load, family: str) -> None:
     loaded = backbone(family)
