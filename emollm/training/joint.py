@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
@@ -148,13 +149,21 @@ class Joint:
         return MicroBatch(inputs, golds_BC)
 
     @torch.no_grad()
-    def finished(self) -> tuple[HeadWeights, tuple[Head, ...]]:
-        """The trained weights for unscaled features, and the heads calibrated on the held-out texts."""
+    def finished(self, *, rank: int = 0, world_size: int = 1) -> tuple[HeadWeights, tuple[Head, ...]]:
+        """The trained weights for unscaled features, and the heads calibrated on the held-out texts, of which each rank
+        scores its share. Collective.
+        """
         self._loaded.model.eval()
         start = self.start
         head_weights = self._loss.head_weights()
         held = np.flatnonzero(start.held_out_N)
-        scores_NO = self.scores(head_weights, subset(start.labelled, held).posts)
+        scores_NO = self.scores(head_weights, subset(start.labelled, held[rank::world_size]).posts)
+        if world_size > 1:
+            parts: list[Any] = [None] * world_size
+            dist.all_gather_object(parts, scores_NO)
+            scores_NO = np.zeros((len(held), scores_NO.shape[1]))
+            for place, part in enumerate(parts):
+                scores_NO[place::world_size] = part
         tasks = {task.name: task for task in start.tasks}
         heads = []
         for head in start.heads:

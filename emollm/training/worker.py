@@ -17,12 +17,14 @@ from emollm.core import errors
 from emollm.core.card import AffectCard
 from emollm.core.errors import DataError, EmollmError, ModelError, ResourceError, TrainingError
 from emollm.core.folders import write_json
+from emollm.core.heads_card import Head
 from emollm.core.tasks import Task
 from emollm.metrics.questions import GoldQuestion, load_questions
 from emollm.models.load import LoadedModel, attach_adapter, attach_lora, load_base, max_tokens, prompt_encoder
 from emollm.models.precision import DTYPES, training_precision
 from emollm.models.save import probe_logits, round_adapter, save_model, tolerance, trained_dtype, verify_saved
 from emollm.scoring.heads.labels import read_labels
+from emollm.scoring.heads.weights import HeadWeights
 from emollm.training.batches import EncodedRow
 from emollm.training.checkpoints import Checkpoints
 from emollm.training.joint import Joint, StartingHeads, verify_heads
@@ -131,7 +133,7 @@ def _run(
         validator=validator,
         on_evaluation=on_evaluation, checkpoints=checkpoints, on_resume=on_resume,
     )  # fmt: skip
-    verified = _save(config, run, loaded, engine, joint, rank=rank)
+    verified = _save(config, run, loaded, engine, joint, rank=rank, world_size=world_size)
     if rank == 0:
         write_json(run.outcome, {"stopped_after": position.step, "best_step": position.best_step, **verified})
 
@@ -229,15 +231,23 @@ def metric_questions(config: TrainConfig, tasks: Sequence[Task]) -> list[GoldQue
 
 
 def _save(
-    config: TrainConfig, run: RunFolder, loaded: LoadedModel, engine: Any, joint: Joint | None, *, rank: int
-) -> dict[str, Any]:
-    """Write the model directory on rank 0 and load it again. Collective; the other ranks only send their weights."""
+    config: TrainConfig, run: RunFolder, loaded: LoadedModel, engine: Any, joint: Joint | None, *, rank: int,
+    world_size: int,
+) -> dict[str, Any]:  # fmt: skip
+    """Write the model directory on rank 0 and load it again. Collective: the other ranks send their weights, and score
+    their share of the texts that heads are calibrated on.
+    """
     engine.eval()
     facts: dict[str, Any] = {"trainable_parameters": _num_trainable(engine)}
     if config.zero_stage == 3:
         # The model in training answers on all ranks; then its weights are loaded into a fresh copy on rank 0.
         expected = probe_logits(engine.module.model, loaded)
         weights = {name.removeprefix("model."): w for name, w in whole_parameters(engine) if rank == 0}
+    finished = None
+    if joint is not None:
+        if adapter_dtype := _adapter_dtype(config):
+            round_adapter(loaded.model, adapter_dtype)
+        finished = joint.finished(rank=rank, world_size=world_size)
     if rank != 0:
         return facts
     if config.zero_stage == 3:
@@ -246,7 +256,7 @@ def _save(
     try:
         shutil.rmtree(run.model, ignore_errors=True)  # left by a worker that died while writing
         run.model.mkdir(parents=True)
-        facts["reload_difference"] = _write(run.model, config, loaded, joint)
+        facts["reload_difference"] = _write(run.model, config, loaded, joint, finished)
     except (OSError, SafetensorError) as error:
         raise TrainingError(
             f"cannot write the model to {run.model}: {error}; free some space, then the same command continues "
@@ -255,16 +265,22 @@ def _save(
     return facts
 
 
-def _write(folder: Path, config: TrainConfig, loaded: LoadedModel, joint: Joint | None) -> float:
-    """Save the model in the type it was trained in, with heads where it has them; returns the largest difference to
-    what is loaded again in that type.
+def _adapter_dtype(config: TrainConfig) -> torch.dtype | None:
+    """What an adapter is stored in; None: the type it has."""
+    return torch.bfloat16 if config.adapter_precision == "bf16" and config.method == "lora" else None
+
+
+def _write(
+    folder: Path, config: TrainConfig, loaded: LoadedModel, joint: Joint | None,
+    finished: tuple[HeadWeights, tuple[Head, ...]] | None,
+) -> float:  # fmt: skip
+    """Save the model in the type it was trained in, with the finished heads of `joint`; returns the largest difference
+    to what is loaded again in that type.
     """
-    head_weights = None
-    adapter_dtype = torch.bfloat16 if config.adapter_precision == "bf16" and config.method == "lora" else None
-    if adapter_dtype:
+    if adapter_dtype := _adapter_dtype(config):
         round_adapter(loaded.model, adapter_dtype)
-    if joint is not None:
-        head_weights, heads = joint.finished()
+    if joint is not None and finished is not None:
+        head_weights, heads = finished
         loaded = replace(loaded, card=joint.card(heads, writes_answers=config.objective == "both"))
         head_weights.save(folder)
     writes = config.objective != "heads"
@@ -278,8 +294,8 @@ def _write(folder: Path, config: TrainConfig, loaded: LoadedModel, joint: Joint 
         loaded = LoadedModel(merged, loaded.tokenizer, card)
     save_model(folder, loaded, adapter_dtype=adapter_dtype if loaded.card.adapter == "lora" else None)
     difference = 0.0
-    if joint is not None and head_weights is not None:
-        difference = verify_heads(folder, loaded, joint, head_weights)
+    if joint is not None and finished is not None:
+        difference = verify_heads(folder, loaded, joint, finished[0])
     if expected is None:
         return difference
     return max(difference, verify_saved(folder, loaded, expected=expected, tolerance=tolerance(dtype, expected)))

@@ -180,6 +180,10 @@ def test_two_workers_on_ray_learn_what_one_process_does(
     card = read_card(model)
     assert card.adapter == "lora" and card.heads is not None and card.heads.writes_answers
     assert summary["reload_difference"] < 1e-2
+    # Each worker scored half of the texts that the heads are calibrated on.
+    assert one.joint is not None
+    for head in one.joint.finished()[1]:
+        assert card.heads.head(head.key).metrics == pytest.approx(head.metrics, abs=1e-3)  # type: ignore[union-attr]
     for engine in ("auto", "constrained"):
         answers = open_scorer(str(model), engine=engine).score(five_posts())
         assert [a.error for a in answers] == [None] * 10
