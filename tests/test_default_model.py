@@ -14,11 +14,10 @@ from emollm.scoring.open import resolve_engine
 
 _MOST_BYTES = 8_000_000
 _SEMEVAL = {"EI-reg", "EI-oc", "V-reg", "V-oc", "E-c"}
-TRAINED = {
-    "minilm-affect": _SEMEVAL
-    | {"Intensity", "GoEmotions", "GoEmotions-28", "EmoBank-V", "EmoBank-A", "EmoBank-D", "SST", "SST5", "TDT"},
-    "smollm2-135m-heads": _SEMEVAL,
-}
+_AFFECT = _SEMEVAL | {
+    "Intensity", "GoEmotions", "GoEmotions-28", "EmoBank-V", "EmoBank-A", "EmoBank-D", "SST", "SST5", "TDT",
+}  # fmt: skip
+TRAINED = {"minilm-affect": _AFFECT, "smollm2-135m-affect": _AFFECT, "smollm2-135m-heads": _SEMEVAL}
 
 
 @pytest.mark.parametrize("name", BUNDLED)
@@ -52,8 +51,9 @@ def test_its_tasks_are_trained_or_derived_and_its_engine_is_heads(name: str) -> 
     assert resolve_engine(name, "auto") == "heads"
 
 
-def test_short_names_mean_the_bundled_models_and_the_default_is_one_of_them() -> None:
-    assert {model_folder(short) for short in SHORT_NAMES} == {model_folder(name) for name in BUNDLED}
+def test_short_names_mean_bundled_models_of_the_same_tasks_and_the_default_is_one_of_them() -> None:
+    assert SHORT_NAMES.keys() == {"fast", "llm"} and set(SHORT_NAMES.values()) < set(BUNDLED)
+    assert {task.name for task in card_tasks("fast")} == {task.name for task in card_tasks("llm")}
     assert DEFAULT_MODEL in BUNDLED and model_folder("runs/mine") == Path("runs/mine")
 
 
@@ -68,8 +68,9 @@ def test_it_tells_joy_from_anger(name: str) -> None:
     assert "joy" in frame["e_c"][0] and "anger" in frame["e_c"][1] and "sadness" in frame["e_c"][2]
 
 
-def test_an_intensity_is_low_where_the_emotion_is_absent() -> None:
+@pytest.mark.parametrize("name", [name for name in BUNDLED if "Intensity" in TRAINED[name]])
+def test_an_intensity_is_low_where_the_emotion_is_absent(name: str) -> None:
     texts = ["I am so happy today, best day of my life!", "I am furious, this is disgusting"]
-    frame = emollm.annotate(texts, model="minilm-affect", progress=False)
+    frame = emollm.annotate(texts, model=name, progress=False)
     assert frame["intensity_anger"][0] < 0.15 < 0.4 < frame["intensity_anger"][1]
     assert frame["intensity_joy"][1] < 0.15 < 0.4 < frame["intensity_joy"][0]

@@ -196,11 +196,15 @@ SERIES = {
 
 DEFAULT_BASE = "smollm2-135m-instruct"
 
-BUNDLED = {"minilm-affect": "minilm-l6", "smollm2-135m-heads": "smollm2-135m-instruct"}
+BUNDLED = {
+    "minilm-affect": "minilm-l6",
+    "smollm2-135m-affect": "smollm2-135m-instruct",
+    "smollm2-135m-heads": "smollm2-135m-instruct",
+}
 """The models in this package (`default_models/`), and the embedded base of each; each has a README.md there."""
 
-SHORT_NAMES = {"fast": "minilm-affect", "llm": "smollm2-135m-heads"}
-"""Other names of the bundled models: the small encoder, and the language model."""
+SHORT_NAMES = {"fast": "minilm-affect", "llm": "smollm2-135m-affect"}
+"""Other names of two bundled models: the small encoder, and the language model."""
 
 DEFAULT_MODEL = "minilm-affect"
 """The bundled model that is used if none is named."""
