@@ -23,7 +23,8 @@ def main(argv: Sequence[str]) -> None:
     for model, name in BUNDLED.items():
         kind = "model, the default" if model == DEFAULT_MODEL else "model"
         base = BASES[name]
-        table.add_row(f"{model}, {short[model]}", kind, _size(base.parameters), base.licence, "in this package")
+        names = f"{model}, {short[model]}" if model in short else model
+        table.add_row(names, kind, _size(base.parameters), base.licence, "in this package")
     for base in BASES.values():
         where = "a Python package" if base.package else base.hub_id
         table.add_row(base.name, f"base, {base.architecture}", _size(base.parameters), base.licence, where)
