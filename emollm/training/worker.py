@@ -272,7 +272,7 @@ def _adapter_dtype(config: TrainConfig) -> torch.dtype | None:
 
 def _write(
     folder: Path, config: TrainConfig, loaded: LoadedModel, joint: Joint | None,
-    finished: tuple[HeadWeights, tuple[Head, ...]] | None,
+    finished: tuple[HeadWeights, tuple[Head, ...]] | None = None,
 ) -> float:  # fmt: skip
     """Save the model in the type it was trained in, with the finished heads of `joint`; returns the largest difference
     to what is loaded again in that type.
