@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import torch
-import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
@@ -39,6 +38,7 @@ from emollm.scoring.heads.ridge import Scale
 from emollm.scoring.heads.weights import HeadWeights, load_bank
 from emollm.training.batches import EncodedRow, MicroBatch, cut_by_length
 from emollm.training.objective import AnswerLoss
+from emollm.training.validation import gathered
 
 if TYPE_CHECKING:
     from emollm.scoring.scorer import Scorer
@@ -159,11 +159,7 @@ class Joint:
         held = np.flatnonzero(start.held_out_N)
         scores_NO = self.scores(head_weights, subset(start.labelled, held[rank::world_size]).posts)
         if world_size > 1:
-            parts: list[Any] = [None] * world_size
-            dist.all_gather_object(parts, scores_NO)
-            scores_NO = np.zeros((len(held), scores_NO.shape[1]))
-            for place, part in enumerate(parts):
-                scores_NO[place::world_size] = part
+            scores_NO = np.stack(gathered(list(scores_NO), world_size))
         tasks = {task.name: task for task in start.tasks}
         heads = []
         for head in start.heads:

@@ -6,13 +6,12 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
-from emollm.core.tasks import Value
 from emollm.metrics.predictions import Prediction
 from emollm.metrics.questions import GoldQuestion
 from emollm.metrics.scores import score_results
@@ -22,6 +21,8 @@ from emollm.training.batches import EncodedRow
 from emollm.training.feed import fed
 from emollm.training.objective import Objective
 from emollm.training.options import TrainConfig
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,21 +106,22 @@ class Validator:
         mine = self._questions if together else self._questions[self._rank :: self._world_size]
         values = [answer.value for answer in objective.scorer().score([q.asked for q in mine])]
         if not together:
-            values = self._gathered(values)
+            values = gathered(values, self._world_size)
         predictions = [Prediction(question=q, value=value) for q, value in zip(self._questions, values, strict=True)]
         return {
             result.task: {name: None if math.isnan(value) else value for name, value in result.scores.items()}
             for result in score_results(predictions)
         }
 
-    def _gathered(self, values: list[Value | None]) -> list[Value | None]:
-        """All ranks' values, in the order of the questions."""
-        parts: list[Any] = [None] * self._world_size
-        dist.all_gather_object(parts, values)
-        together: list[Value | None] = [None] * len(self._questions)
-        for rank, part in enumerate(parts):
-            together[rank :: self._world_size] = part
-        return together
+
+def gathered(mine: Sequence[T], world_size: int) -> list[T]:
+    """All ranks' items in their order, of which rank r has every `world_size`-th, from the r-th on. Collective."""
+    parts: list[Any] = [None] * world_size
+    dist.all_gather_object(parts, mine)
+    together: list[Any] = [None] * sum(map(len, parts))
+    for rank, part in enumerate(parts):
+        together[rank::world_size] = part
+    return together
 
 
 def timed() -> Callable[[], float]:

@@ -246,7 +246,7 @@ def _save(
     finished = None
     if joint is not None:
         if adapter_dtype := _adapter_dtype(config):
-            round_adapter(loaded.model, adapter_dtype)
+            round_adapter(loaded.model, adapter_dtype)  # on all ranks, before they score
         finished = joint.finished(rank=rank, world_size=world_size)
     if rank != 0:
         return facts
